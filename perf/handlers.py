@@ -1,0 +1,32 @@
+"""The handlers that the benchmarks run, and the same functions for the peers."""
+
+from __future__ import annotations
+
+import ringq
+
+app = ringq.App("perf")
+
+
+@app.task
+def noop(number: int) -> int:
+    """As little as a task can do."""
+    return number
+
+
+@app.task
+def spin(iterations: int) -> int:
+    """A fixed amount of work, so that a slower machine makes it longer for everybody alike."""
+    total = 0
+    for i in range(iterations):
+        total += i & 7
+    return total
+
+
+def noop_peer(arguments: dict[str, int]) -> int:
+    """`noop` for a peer, called with the same dict of arguments."""
+    return noop.function(**arguments)
+
+
+def spin_peer(arguments: dict[str, int]) -> int:
+    """`spin` for a peer."""
+    return spin.function(**arguments)

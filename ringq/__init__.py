@@ -1,0 +1,148 @@
+"""ringq: a durable task queue for one host that uses every core of it.
+
+Nothing is imported before it is used: a worker never loads the client, nor a client the store.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ringq.client import Client, connect
+    from ringq.context import Context
+    from ringq.errors import (
+        AlreadyServed,
+        AppImportError,
+        AttemptCancelled,
+        AttemptInterrupted,
+        BatchTooLarge,
+        CannotCreate,
+        CannotStart,
+        ClientClosed,
+        InvalidConfig,
+        InvalidKind,
+        InvalidOption,
+        InvalidPayload,
+        InvalidResult,
+        InvalidSubmission,
+        NewerSchema,
+        NotADatabase,
+        NotBound,
+        PayloadTooLarge,
+        ProtocolError,
+        RingqError,
+        RunTimeout,
+        ServerStopping,
+        ServerUnavailable,
+        StorageFailed,
+        StorageFull,
+        StoreError,
+        TaskCancelled,
+        TaskDead,
+        TaskFailed,
+        TaskTimedOut,
+        UnknownKind,
+        UnknownTask,
+        WaitTimeout,
+    )
+    from ringq.kinds import App, AsyncTask, Domain, Ended, Submission, Submitted, Task, TaskOptions
+    from ringq.model import (
+        BACKGROUND,
+        HIGH,
+        IDLE,
+        NORMAL,
+        REALTIME,
+        AttemptRecord,
+        KindStatistics,
+        Outcome,
+        Reason,
+        Status,
+        TaskRecord,
+    )
+    from ringq.query import Query
+
+__all__ = [
+    "BACKGROUND",
+    "HIGH",
+    "IDLE",
+    "NORMAL",
+    "REALTIME",
+    "AlreadyServed",
+    "App",
+    "AppImportError",
+    "AsyncTask",
+    "AttemptCancelled",
+    "AttemptInterrupted",
+    "AttemptRecord",
+    "BatchTooLarge",
+    "CannotCreate",
+    "CannotStart",
+    "Client",
+    "ClientClosed",
+    "Context",
+    "Domain",
+    "Ended",
+    "InvalidConfig",
+    "InvalidKind",
+    "InvalidOption",
+    "InvalidPayload",
+    "InvalidResult",
+    "InvalidSubmission",
+    "KindStatistics",
+    "NewerSchema",
+    "NotADatabase",
+    "NotBound",
+    "Outcome",
+    "PayloadTooLarge",
+    "ProtocolError",
+    "Query",
+    "Reason",
+    "RingqError",
+    "RunTimeout",
+    "ServerStopping",
+    "ServerUnavailable",
+    "Status",
+    "StorageFailed",
+    "StorageFull",
+    "StoreError",
+    "Submission",
+    "Submitted",
+    "Task",
+    "TaskCancelled",
+    "TaskDead",
+    "TaskFailed",
+    "TaskOptions",
+    "TaskRecord",
+    "TaskTimedOut",
+    "UnknownKind",
+    "UnknownTask",
+    "WaitTimeout",
+    "connect",
+]
+
+_HOMES = {
+    "ringq.client": ("Client", "connect"),
+    "ringq.context": ("Context",),
+    "ringq.kinds": (*("App", "AsyncTask", "Domain", "Ended", "Submission", "Submitted", "Task", "TaskOptions"),),
+    "ringq.model": (
+        *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
+        *("AttemptRecord", "KindStatistics", "Outcome", "Reason", "Status", "TaskRecord"),
+    ),
+    "ringq.query": ("Query",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # a checker that saw this would take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'ringq' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOME_OF.get(name, "ringq.errors")), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,119 @@
+"""Flow: checks a submission and fills in what it leaves open. Pure: nothing is written here.
+
+Precedence of every option: call > kind > domain (both reported by the worker) > queue > server.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from ringq.config import BATCH_TASKS_MAX, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
+from ringq.errors import BatchTooLarge, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
+from ringq.model import NORMAL
+from ringq.protocol import SUBMISSION_ID_BYTES, SpecFields, Submit
+from ringq.writer import Batch, Spec
+
+DEFAULT_QUEUE = "default"
+RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
+TIME_US_MAX = 253_402_300_799_000_000  # the end of year 9999
+
+
+class Admission:
+    """Knows the registered kinds and their defaults."""
+
+    def __init__(self) -> None:
+        self._defaults: dict[str, dict[str, Any]] = {}
+        self._resolved: dict[SpecFields, Spec] = {}
+
+    def learn(self, reports: list[dict[str, Any]]) -> None:
+        """Take the registry that a worker reported."""
+        self._defaults = {report["name"]: report for report in reports}
+        self._resolved = {}
+
+    @property
+    def kinds(self) -> list[str]:
+        """The registered kinds, sorted."""
+        return sorted(self._defaults)
+
+    def check(self, message: Submit, reply: Callable[[int, bool], None], refuse: Callable[[RingqError], None]) -> Batch:
+        """The batch to write. Raises a subclass of InvalidSubmission naming the first offender."""
+        count = len(message.payloads)
+        if not 0 < count <= BATCH_TASKS_MAX:
+            raise BatchTooLarge(
+                f"a submission has 1 to {BATCH_TASKS_MAX:,} tasks, this one has {count:,}: send several"
+            )
+        if len(message.submission) != SUBMISSION_ID_BYTES:
+            raise InvalidSubmission(f"the submission id must have {SUBMISSION_ID_BYTES} bytes")
+        _check_columns(message, count)
+        _check_sizes(message.payloads)
+        specs = [self._resolve(fields) for fields in message.specs]
+        return Batch(message.submission, specs, message.spec_of, message.payloads, message.run_at_us, reply, refuse)
+
+    def _resolve(self, fields: SpecFields) -> Spec:
+        known = self._resolved.get(fields)
+        if known is not None:
+            return known
+        defaults = self._defaults.get(fields.kind)
+        if defaults is None:
+            raise UnknownKind(self._unknown(fields.kind))
+        spec = Spec(
+            kind=fields.kind,
+            queue=_first(fields.queue, defaults["queue"], DEFAULT_QUEUE),
+            priority=_first(fields.priority, defaults["priority"], NORMAL),
+            group=_first(fields.group, defaults["group"], None),
+            run_timeout_ms=_first(fields.run_timeout_ms, defaults["run_timeout_ms"], None),
+        )
+        _check_spec(spec)
+        if len(self._resolved) > 10_000:  # groups may be as many as customers
+            self._resolved.clear()
+        self._resolved[fields] = spec
+        return spec
+
+    def _unknown(self, kind: str) -> str:
+        close = difflib.get_close_matches(kind, self._defaults, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"registered are: {', '.join(self.kinds) or 'none'}"
+        return f"no handler of kind {kind[:NAME_CHARS_MAX]!r} is registered; {hint}"
+
+
+def _check_columns(message: Submit, count: int) -> None:
+    """The columns of a submission must promise each other the same number of tasks."""
+    spec_of, run_at = message.spec_of, message.run_at_us
+    if not message.specs or (spec_of is None and len(message.specs) != 1):
+        raise InvalidSubmission("the submission does not say which spec its tasks have")
+    if spec_of is not None and (len(spec_of) != count or min(spec_of) < 0 or max(spec_of) >= len(message.specs)):
+        raise InvalidSubmission("the submission's columns do not fit together")
+    if run_at is None:
+        return
+    if len(run_at) != count:
+        raise InvalidSubmission("the submission's columns do not fit together")
+    if any(at is not None and not 0 <= at <= TIME_US_MAX for at in run_at):
+        raise InvalidSubmission("run_at must lie between the years 1970 and 9999")
+
+
+def _check_sizes(payloads: list[str]) -> None:
+    """A character takes one to four bytes: only a payload that could be too large is measured."""
+    if len(max(payloads, key=len)) * 4 <= PAYLOAD_BYTES_MAX:
+        return
+    size = max(len(payload.encode()) for payload in payloads if len(payload) * 4 > PAYLOAD_BYTES_MAX)
+    if size > PAYLOAD_BYTES_MAX:
+        raise PayloadTooLarge(f"the payload has {size:,} bytes, the limit is {PAYLOAD_BYTES_MAX:,}")
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values[:-1] if value is not None), values[-1])
+
+
+def _check_spec(spec: Spec) -> None:
+    for label, name in (("queue", spec.queue), ("group", spec.group)):
+        if name is None:
+            continue
+        if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
+            raise InvalidSubmission(f"{label}: expected 1 to {NAME_CHARS_MAX} printable characters, got {name[:50]!r}")
+    if set(spec.queue) & set(",:"):
+        raise InvalidSubmission(f"queue: a name has no comma or colon, got {spec.queue!r}")
+    if not 0 <= spec.priority <= 255:
+        raise InvalidSubmission(f"priority: expected 0 (most urgent) to 255, got {spec.priority}")
+    if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= RUN_TIMEOUT_MS_MAX:
+        raise InvalidSubmission(f"run_timeout: expected 1 ms to 366 days, got {spec.run_timeout_ms / 1000} s")

@@ -1,0 +1,178 @@
+"""Flow: the pending tasks in the parent's memory, between commit and publish, in order of (priority, id).
+
+A lane holds one (priority, queue). Its newest part is packed runs of ids, 16 bytes a run however long: 10^6 ids as
+tuples in one heap took 200 MiB. Only the head of each lane is held as rows with payloads, and refilled by id.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+# (task id, kind, attempt, run limit in ms or 0, payload): what Parent.publish takes
+Row = tuple[int, int, int, int, str]
+LoadRows = Callable[[Sequence[tuple[int, int]]], list[Row]]
+
+REFILL_ROWS = 1024
+
+
+class Runs:
+    """Ascending ids as packed [first, last] runs; taken from the front."""
+
+    __slots__ = ("_first", "_head", "_last", "count")
+
+    def __init__(self) -> None:
+        self._first = array("q")
+        self._last = array("q")
+        self._head = 0
+        self.count = 0
+
+    def append(self, first: int, last: int) -> None:
+        """Add the ids first..last, all larger than any added before."""
+        if len(self._last) > self._head and self._last[-1] == first - 1:
+            self._last[-1] = last
+        else:
+            self._first.append(first)
+            self._last.append(last)
+        self.count += last - first + 1
+
+    @property
+    def head(self) -> int:
+        """The smallest id. Only while count > 0."""
+        return self._first[self._head]
+
+    def take(self, limit: int) -> list[tuple[int, int]]:
+        """Remove up to `limit` ids from the front and return them as runs."""
+        taken: list[tuple[int, int]] = []
+        while limit > 0 and self.count > 0:
+            first, last = self._first[self._head], self._last[self._head]
+            upto = min(last, first + limit - 1)
+            taken.append((first, upto))
+            limit -= upto - first + 1
+            self.count -= upto - first + 1
+            if upto == last:
+                self._head += 1
+            else:
+                self._first[self._head] = upto + 1
+        self._compact()
+        return taken
+
+    def _compact(self) -> None:
+        # A deletion at the front of an array moves all the rest: do it once per 4096 runs.
+        if self._head >= 4096 or self.count == 0:
+            del self._first[: self._head]
+            del self._last[: self._head]
+            self._head = 0
+
+
+class Lane:
+    """The pending tasks of one priority and queue, oldest first."""
+
+    __slots__ = ("_load", "_returned", "_rows", "_runs", "priority", "queue")
+
+    def __init__(self, priority: int, queue: str, load: LoadRows) -> None:
+        self.priority = priority
+        self.queue = queue
+        self._load = load
+        self._rows: deque[Row] = deque()
+        self._runs = Runs()
+        self._returned: list[Row] = []  # heap: came due or came back, older than the rest
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._returned) + self._runs.count
+
+    @property
+    def held(self) -> int:
+        """How many tasks are held as rows."""
+        return len(self._rows) + len(self._returned)
+
+    @property
+    def head(self) -> int:
+        """The smallest id. Only while the lane is not empty."""
+        ids = [self._rows[0][0]] if self._rows else [self._runs.head] if self._runs.count else []
+        if self._returned:
+            ids.append(self._returned[0][0])
+        return min(ids)
+
+    def append(self, rows: list[Row], room: int) -> None:
+        """Add newly committed tasks, ascending and larger than all before; at most `room` are kept as rows."""
+        if self._runs.count == 0 and room >= len(rows):
+            self._rows.extend(rows)
+        elif self._runs.count == 0 and room > 0:
+            self._rows.extend(rows[:room])
+            self.append_ids(row[0] for row in rows[room:])
+        else:
+            self.append_ids(row[0] for row in rows)
+
+    def append_ids(self, ids: Iterable[int]) -> None:
+        """Add ids, ascending and larger than all before, without their rows."""
+        for first, last in consecutive(ids):
+            self._runs.append(first, last)
+
+    def give_back(self, rows: Iterable[Row]) -> None:
+        """Put tasks back at their old place: they came due, or their attempt did not end them."""
+        for row in rows:
+            heapq.heappush(self._returned, row)
+
+    def take(self, limit: int, before: int | None) -> list[Row]:
+        """Remove and return up to `limit` tasks with ids below `before`, in order of id."""
+        while not self._rows and self._runs.count:
+            self._rows.extend(self._load(self._runs.take(REFILL_ROWS)))
+        rows, returned = self._rows, self._returned
+        if not returned and (before is None or (rows and len(rows) >= limit and rows[limit - 1][0] < before)):
+            return [rows.popleft() for _ in range(min(limit, len(rows)))]
+        taken: list[Row] = []
+        while len(taken) < limit and (rows or returned):
+            from_returned = bool(returned) and (not rows or returned[0][0] < rows[0][0])
+            if before is not None and (returned if from_returned else rows)[0][0] >= before:
+                break
+            taken.append(heapq.heappop(returned) if from_returned else rows.popleft())
+        return taken
+
+
+class Backlog:
+    """All lanes of the server."""
+
+    def __init__(self, load: LoadRows, window_rows_max: int) -> None:
+        self._load = load
+        self._window_rows_max = window_rows_max
+        self._lanes: dict[tuple[int, str], Lane] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    def lane(self, priority: int, queue: str) -> Lane:
+        """The lane of this priority and queue, made when new."""
+        lane = self._lanes.get((priority, queue))
+        if lane is None:
+            lane = self._lanes[priority, queue] = Lane(priority, queue, self._load)
+        return lane
+
+    def append(self, priority: int, queue: str, rows: list[Row]) -> None:
+        """Add newly committed tasks of one lane, ascending."""
+        room = self._window_rows_max - sum(lane.held for lane in self._lanes.values())
+        self.lane(priority, queue).append(rows, room)
+
+    def lanes(self) -> Iterator[Lane]:
+        """The lanes that have tasks."""
+        return (lane for lane in self._lanes.values() if len(lane))
+
+    def min_task_id(self) -> int | None:
+        """The smallest pending id."""
+        return min((lane.head for lane in self.lanes()), default=None)
+
+
+def consecutive(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ascending ids as [first, last] runs."""
+    first = last = None
+    for task_id in ids:
+        if last is not None and task_id == last + 1:
+            last = task_id
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = task_id
+    if first is not None and last is not None:
+        yield first, last

@@ -1,0 +1,122 @@
+"""Cli: from the arguments to a verb, and from whatever goes wrong to one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ringq.cli import exit_codes
+from ringq.cli.options import nearest
+from ringq.cli.printing import visible
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs live in modules of their own: naming one imports it, listing all imports none."""
+
+    def __init__(self, *args: Any, verbs: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._verbs = verbs
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb, in the order in which a newcomer needs them."""
+        return list(self._verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module and return its command."""
+        if cmd_name not in self._verbs:
+            return None
+        module, _, attribute = self._verbs[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is no command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion for a verb that does not exist."""
+        if args and args[0] not in self._verbs and not args[0].startswith("-"):
+            ctx.fail(f"there is no verb {args[0]!r}{nearest(args[0], self._verbs)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs in `--help`, from the table alone."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in self._verbs.items()])
+
+
+VERBS = {
+    "serve": ("ringq.cli.serve:serve", "Run the server: own a database, run its tasks on all cores."),
+    "submit": ("ringq.cli.submit:submit", "Submit one task, or many from NDJSON."),
+    "wait": ("ringq.cli.wait:wait", "Wait until tasks have ended; print how."),
+    "task": ("ringq.cli.task:task", "List tasks, show one."),
+    "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
+    "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
+    "health": ("ringq.cli.health:health", "Ask the server whether it is well."),
+    "demo": ("ringq.cli.demo:demo", "Analyse the standard library, kill processes, lose nothing."),
+    "version": ("ringq.cli.version:version", "Print the versions of ringq and of what it stands on."),
+}
+
+_EPILOG = (
+    "The database is named by --db or RINGQ_DB. RINGQ_DEBUG=1 adds the traceback to an error. Exit codes:\n\n\b\n"
+    + "\n".join(f"{code:>5}  {meaning}" for code, meaning in exit_codes.MEANING.items())
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    verbs=VERBS,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def ringq() -> None:
+    """A durable task queue for one host that uses every core of it."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The console script: run one verb and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one verb; whatever it raises becomes one line on stderr and an exit code."""
+    try:
+        answer = ringq.main(args=list(args), prog_name="ringq", standalone_mode=False)
+        sys.stdout.flush()
+        return answer if isinstance(answer, int) else exit_codes.OK
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.exceptions.NoArgsIsHelpError as unsaid:
+        unsaid.show()
+        return exit_codes.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        print("ringq: interrupted", file=sys.stderr)
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:  # `ringq history | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.NO
+    except Exception as error:
+        if os.environ.get("RINGQ_DEBUG"):
+            raise
+        line, code = explain(error)
+        print(f"ringq: {line}", file=sys.stderr)
+        return code
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """What went wrong as one printable line (what, where, what to do), and the exit code."""
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "ringq"
+        return f"{visible(error.format_message()).rstrip('.')} (see `{command} --help`)", exit_codes.USAGE
+    if isinstance(error, click.ClickException):
+        return visible(error.format_message()), exit_codes.USAGE
+    code = exit_codes.exit_code(error)
+    message = visible(str(error)) or type(error).__name__
+    if code == exit_codes.INTERNAL and type(error).__module__ != "ringq.errors":
+        message = f"internal error, please report it: {type(error).__name__}: {message} (RINGQ_DEBUG=1 shows where)"
+    return message, code

@@ -1,0 +1,120 @@
+"""Cli: `ringq task list` and `ringq task show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ringq.cli import options, printing
+from ringq.model import Status
+
+if TYPE_CHECKING:
+    from ringq.model import AttemptRecord, TaskRecord
+
+
+@click.group()
+def task() -> None:
+    """List tasks, show one. Needs no server."""
+
+
+@task.command("list")
+@options.database
+@click.option("--status", type=click.Choice([str(one) for one in Status]), help="Only this status.")
+@click.option("--kind", help="Only this kind.")
+@click.option("--queue", help="Only this queue.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@options.as_json("NDJSON, one line per task")
+def list_(database: Path, status: str | None, kind: str | None, queue: str | None, limit: int, as_json: bool) -> None:
+    """List tasks, the newest first."""
+    from ringq.query import Query
+
+    query = Query(database)
+    records = options.pages(
+        lambda last, size: query.tasks(
+            status=status, kind=kind, queue=queue, limit=size, after=None if last is None else last.id
+        ),
+        limit,
+    )
+    if as_json:
+        printing.lines(map(_plain, records))
+        return
+    printing.table(
+        ["id", "kind", "status", "queue", "priority", "submitted", "payload"],
+        (
+            (
+                *(one.id, one.kind, one.status, one.queue, one.priority),
+                *(printing.moment(one.submitted_at), printing.shorten(one.payload)),
+            )
+            for one in records
+        ),
+        right=["id", "priority"],
+    )
+
+
+@task.command()
+@click.argument("id_", metavar="ID", type=int)
+@options.database
+@options.as_json("one JSON document")
+def show(id_: int, database: Path, as_json: bool) -> None:
+    """Show everything about one task: its payload, its result or error, its attempts."""
+    from ringq.query import Query
+
+    record = Query(database).task(id_)
+    if as_json:
+        printing.document(_plain(record))
+        return
+    printing.table(["", ""], _facts(record))
+    for attempt in record.attempts:
+        click.echo()
+        printing.table(["", ""], _attempt_facts(attempt))
+    traceback = (record.error or {}).get("traceback")
+    if traceback:
+        click.echo()
+        click.echo("\n".join(printing.visible(line) for line in str(traceback).splitlines()))
+
+
+def _facts(record: TaskRecord) -> list[tuple[str, object]]:
+    facts = [
+        ("task", record.id),
+        ("kind", record.kind),
+        ("status", record.status),
+        ("reason", record.reason),
+        ("queue", record.queue),
+        ("priority", record.priority),
+        ("group", record.group),
+        ("run time limit", printing.seconds(record.run_timeout_s)),
+        ("submitted", printing.moment(record.submitted_at)),
+        ("not before", printing.moment(record.run_at)),
+        ("started", printing.moment(record.started_at)),
+        ("ended", printing.moment(record.ended_at)),
+        ("payload", record.payload),
+        ("result", record.result),
+        ("error", printing.error_line(record.error)),
+    ]
+    return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:
+    error = attempt.error or {}
+    facts = [
+        ("attempt", attempt.attempt),
+        ("lease", attempt.lease),
+        ("ended", printing.moment(attempt.ended_at)),
+        ("how", attempt.status if attempt.status and not attempt.reason else attempt.reason),
+        ("took", printing.seconds(attempt.duration_s)),
+        ("cpu", printing.seconds(attempt.cpu_s)),
+        ("peak memory", f"{attempt.rss_kib / 1024:.0f} MiB" if attempt.rss_kib else None),
+        ("worker", attempt.worker),
+        *((name, printing.compact(error[name])) for name in error if name not in ("type", "message", "traceback")),
+    ]
+    return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _plain(record: TaskRecord) -> dict[str, Any]:
+    plain = printing.fields(record)
+    plain["payload"] = json.loads(record.payload)
+    plain["result"] = None if record.result is None else json.loads(record.result)
+    return plain

@@ -1,0 +1,7 @@
+"""Submit and answer: the client - commits tasks through the server of a database, and waits for their ends."""
+
+from __future__ import annotations
+
+from ringq.client.client import Client, connect
+
+__all__ = ["Client", "connect"]

@@ -1,0 +1,291 @@
+"""Submit and answer: what an application holds in its hand - submit, wait, ask."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from itertools import repeat
+from operator import attrgetter
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+
+from ringq import protocol
+from ringq.client.line import Exchange, Line
+from ringq.client.link import Link
+from ringq.client.watch import Watch
+from ringq.codec import decode_json
+from ringq.config import BATCH_TASKS_MAX
+from ringq.errors import BatchTooLarge, InvalidOption, InvalidPayload, InvalidSubmission, ProtocolError
+from ringq.kinds import Ended, Submission, Submitted, Task, binding
+
+if TYPE_CHECKING:
+    from ringq.query import Query
+
+R = TypeVar("R")
+Reply = TypeVar("Reply", bound=protocol.Message)
+
+REPLY_TIMEOUT_S: Final = 60.0
+"""How long a server that is connected may take to answer a submission."""
+
+_spec = attrgetter("_spec")
+_payload = attrgetter("_payload")
+_run_at_us = attrgetter("_run_at_us")
+_results = attrgetter("_results")
+_kind = attrgetter("kind")
+
+
+def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | None = None) -> Client:
+    """A client of the server that owns `database`.
+
+    Use it as a context manager, then `task.submit(...)` inside the block means this client; or keep it and call
+    `close()`. Nothing is opened before it is used. It may be shared by threads, each of which has a connection
+    of its own, and goes on working in a forked child.
+
+    `reconnect`: seconds (or a timedelta), 0 or more, for which the server may be away, as in a restart, before
+    ServerUnavailable is raised. None: 10 s if it was reached before, else not at all. A request cut off by a
+    restart is sent again with the same id, so nothing is submitted twice.
+
+    Raises InvalidOption for a path too long for a socket, or `reconnect` out of range.
+    """
+    seconds = reconnect.total_seconds() if isinstance(reconnect, timedelta) else reconnect
+    if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < math.inf):
+        raise InvalidOption(f"reconnect: expected seconds from 0 on, got {reconnect!r}")
+    return Client(Path(database), seconds)
+
+
+class Client:
+    """A connection to the server of one database. Made by `ringq.connect`."""
+
+    def __init__(self, database: Path, reconnect_s: float | None) -> None:
+        """Opens nothing yet. Raises InvalidOption for a path too long for a socket."""
+        self.database = database
+        self._reconnect_s = reconnect_s
+        self._requests = itertools.count(1)
+        self._query: Query | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._exchange = Exchange(self.database, self._reconnect_s)
+        self._lines = threading.local()
+
+    def __enter__(self) -> Self:
+        binding.bind(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        binding.unbind(self)
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<client of {self.database}>"
+
+    def close(self) -> None:
+        """Close the connections of all threads; one that waits gets ClientClosed. May be called again."""
+        if self._pid == os.getpid():
+            self._exchange.close()
+        self._exchange.closed = True
+        self._lines = threading.local()  # lets go of every thread's link
+
+    # -- submit -----------------------------------------------------------------------------------
+
+    @overload
+    def submit(
+        self,
+        kind: Task[..., R],
+        payload: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+        run_at: datetime | None = None,
+        run_after: float | timedelta | None = None,
+    ) -> Submitted[R]: ...
+    @overload
+    def submit(
+        self,
+        kind: str,
+        payload: Mapping[str, Any] | str | None = None,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+        run_at: datetime | None = None,
+        run_after: float | timedelta | None = None,
+    ) -> Submitted[Any]: ...
+    def submit(
+        self, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None, **options: Any
+    ) -> Submitted[Any]:
+        """Store one task; returns after it is on disk.
+
+        `kind`: the task, whose hints check the arguments here; or `domain::name` as text, without importing the
+        handler: then the worker checks them. `payload`: the arguments by name (for a kind as text, also as JSON
+        text). The options are those of `Submission`.
+
+        Raises InvalidOption, InvalidPayload, PayloadTooLarge, UnknownKind or InvalidSubmission if the task is
+        refused, ServerUnavailable, ServerStopping, StorageFull, ClientClosed.
+        """
+        submission: Submission[Any]
+        if isinstance(kind, Task):
+            if isinstance(payload, str):
+                raise InvalidPayload(f"{kind.kind}: JSON text goes with a kind as text, got the task itself")
+            submission = kind.options(**options).submission_of(payload or {})
+        else:
+            submission = Submission(kind, payload, **options)
+        return self.submit_many([submission])[0]
+
+    def submit_many(self, submissions: Iterable[Submission[R]]) -> list[Submitted[R]]:
+        """Store many tasks in one transaction, all or none; returns after they are on disk.
+
+        At most 200,000 tasks and 256 MiB. Handles come in the order of the submissions. An empty batch asks
+        nobody.
+
+        Raises BatchTooLarge, and InvalidSubmission or its heirs if one of them is refused: then none is stored.
+        Raises ServerUnavailable, ServerStopping, StorageFull, ClientClosed. If ServerUnavailable says that it is
+        not known whether the batch was stored, the connection was lost after sending and not found again.
+        """
+        batch = submissions if isinstance(submissions, (list, tuple)) else list(submissions)
+        if not batch:
+            return []
+        reply = self._ask(_columns(batch), protocol.Submitted)
+        if reply.count != len(batch):
+            raise ProtocolError(f"sent {len(batch)} tasks, the server counted {reply.count}")
+        specs = map(_spec, batch)
+        ids = range(reply.first_id, reply.first_id + reply.count)
+        return list(map(Submitted, ids, map(_kind, specs), repeat(self), map(_results, batch)))
+
+    # -- wait -------------------------------------------------------------------------------------
+
+    def handle(self, task_id: int) -> Submitted[Any]:
+        """A handle of a task of which only the id is known. Asks nobody: waiting tells whether it exists."""
+        return Submitted(task_id, "", self)
+
+    def wait_many(self, tasks: Iterable[Submitted[Any] | int], timeout: float | None = None) -> list[Ended]:
+        """How these tasks ended, in their order, once all have.
+
+        `tasks`: handles or ids. `timeout`: seconds in all, None for as long as it takes; ends that arrive in time
+        are remembered by the handles.
+
+        Raises WaitTimeout, UnknownTask if a task's record was deleted, ServerUnavailable if the server is away
+        for longer than `reconnect`, ClientClosed.
+        """
+        handles = [self.handle(task) if isinstance(task, int) else task for task in tasks]
+        for _ in self._ends(self._line(), handles, timeout):
+            pass
+        known = {handle.id: handle.known_end for handle in handles if handle.known_end is not None}
+        return [known[handle.id] for handle in handles]
+
+    def as_completed(self, tasks: Iterable[Submitted[R]], timeout: float | None = None) -> Iterator[Submitted[R]]:
+        """The handles of these tasks, each as soon as it has ended, in whatever way.
+
+        `timeout`: seconds in all, None for as long as it takes. Of more than 80,000 tasks the first ones are
+        watched first. It has a connection of its own, which is closed with the iterator: other calls may be made
+        in between.
+
+        Raises what `wait_many` raises, while iterating.
+        """
+        line = Line(self._here())
+        try:
+            yield from self._ends(line, list(tasks), timeout)
+        finally:
+            line.close()
+
+    # -- ask --------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """How the server is. Raises ServerUnavailable, ClientClosed."""
+        return decode_json(self._ask(protocol.Health(), protocol.HealthReply).body, dict[str, Any])
+
+    @property
+    def query(self) -> Query:
+        """Questions to the database itself; answered also while nothing runs."""
+        if self._query is None:
+            from ringq.query import Query  # noqa: PLC0415 - the store is not loaded by those who only submit
+
+            self._query = Query(self.database)
+        return self._query
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _here(self) -> Exchange:
+        if self._pid != os.getpid() and not self._exchange.closed:
+            self._begin()  # in a forked child: lets go of the parent's links and locks
+        return self._exchange
+
+    def _line(self) -> Line:
+        exchange = self._here()
+        line: Line | None = getattr(self._lines, "line", None)
+        if line is None:
+            line = self._lines.line = Line(exchange)
+        return line
+
+    def _ask(self, message: protocol.Message, expected: type[Reply]) -> Reply:
+        request = next(self._requests)
+        frame = protocol.pack(message, request)
+
+        def talk(link: Link) -> protocol.Frame:
+            deadline = time.monotonic() + REPLY_TIMEOUT_S
+            link.send(frame, deadline)
+            return link.receive(deadline)
+
+        line = self._line()
+        try:
+            answer = line.run(talk)
+        except TimeoutError as error:
+            raise self._exchange.unavailable(error, sent=True) from None
+        if isinstance(answer.message, protocol.Failure):
+            raise protocol.error_of(answer.message)
+        if answer.request_id != request or not isinstance(answer.message, expected):
+            line.close()
+            raise ProtocolError(f"expected {expected.__name__}, got {type(answer.message).__name__}")
+        return answer.message
+
+    def _ends(self, line: Line, handles: list[Submitted[R]], timeout: float | None) -> Iterator[Submitted[R]]:
+        waiting: dict[int, list[Submitted[R]]] = {}
+        for handle in handles:
+            if handle.known_end is None:
+                waiting.setdefault(handle.id, []).append(handle)
+            else:
+                yield handle
+        watch = Watch(line, self._requests.__next__, waiting)
+        for part in watch.ends(timeout):
+            for ended in part:
+                told = waiting.pop(ended.task_id)
+                for handle in told:
+                    handle.remember(ended)
+                yield from told
+
+
+def _columns(batch: list[Submission[R]] | tuple[Submission[R], ...]) -> protocol.Submit:
+    """A batch column by column, equal specs once."""
+    if len(batch) > BATCH_TASKS_MAX:
+        raise BatchTooLarge(f"the batch has {len(batch):,} tasks, the limit is {BATCH_TASKS_MAX:,}: send several")
+    try:
+        specs = list(map(_spec, batch))
+        payloads = list(map(_payload, batch))
+        run_at = list(map(_run_at_us, batch))
+    except AttributeError:
+        strange = next(one for one in batch if not isinstance(one, Submission))
+        raise InvalidSubmission(f"expected what task.submission(...) returns, got {strange!r}") from None
+    number_of: dict[int, int] = {}  # by identity first: submissions of one `options(...)` share their spec
+    numbers: dict[protocol.SpecFields, int] = {}
+    keys = list(map(id, specs))
+    for key, spec in dict(zip(keys, specs, strict=True)).items():
+        number_of[key] = numbers.setdefault(spec, len(numbers))
+    return protocol.Submit(
+        submission=protocol.submission_id(),
+        specs=list(numbers),
+        spec_of=None if len(numbers) == 1 else [number_of[key] for key in keys],
+        payloads=payloads,
+        run_at_us=None if run_at.count(None) == len(run_at) else run_at,
+    )

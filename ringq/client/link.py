@@ -1,0 +1,63 @@
+"""Submit and answer: one open connection to the server, blocking, for one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections import deque
+
+from ringq import protocol
+
+_READ_BYTES = 256 * 1024
+
+
+class Link:
+    """A connected socket and the frames that came over it."""
+
+    def __init__(self, path: str) -> None:
+        """Connect. Raises OSError."""
+        self._reader = protocol.FrameReader(protocol.REPLIES)
+        self._frames: deque[protocol.Frame] = deque()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Without a timeout, connecting would wait for ever on a server that hangs and has a full queue of callers.
+        self._socket.settimeout(1.0)
+        try:
+            self._socket.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __del__(self) -> None:
+        # The link of a thread that ended, or of the parent before a fork.
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
+    def send(self, frame: bytes, deadline: float | None) -> None:
+        """Send a whole frame before the monotonic `deadline`. Raises TimeoutError, OSError."""
+        self._socket.settimeout(_left(deadline))
+        self._socket.sendall(frame)
+
+    def receive(self, deadline: float | None) -> protocol.Frame:
+        """The next frame. Raises TimeoutError, ConnectionResetError at the end of the stream, ProtocolError."""
+        while not self._frames:
+            self._socket.settimeout(_left(deadline))
+            chunk = self._socket.recv(_READ_BYTES)
+            if not chunk:
+                raise ConnectionResetError("the server closed the connection")
+            self._frames.extend(self._reader.feed(chunk))
+        return self._frames.popleft()
+
+    def close(self) -> None:
+        """Close this process's end; what a forked parent or child has of it stays."""
+        self._socket.close()
+
+    def wake(self) -> None:
+        """End the connection, so that a thread that waits on it wakes up."""
+        with contextlib.suppress(OSError):  # not connected any more: then nobody waits on it
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _left(deadline: float | None) -> float | None:
+    # Zero would make the socket non-blocking.
+    return None if deadline is None else max(0.001, deadline - time.monotonic())

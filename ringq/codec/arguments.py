@@ -1,0 +1,209 @@
+"""Submit and run: the arguments of one call, as Python values and as payload."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from ringq.codec import hints, plain
+from ringq.config import PAYLOAD_BYTES_MAX
+from ringq.errors import InvalidKind, InvalidPayload, PayloadTooLarge
+
+REQUIRED: Final = object()
+"""The default of a parameter that has none."""
+
+_MISSING = re.compile(r"Object missing required field `(.*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`$")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a handler. `default`: REQUIRED if none; `positional`: it may come by position."""
+
+    name: str
+    hint: Any
+    default: Any = REQUIRED
+    positional: bool = True
+
+
+class ArgumentsCodec:
+    """The arguments of one kind."""
+
+    def __init__(self, kind: str, parameters: Sequence[Parameter], extra: Any = None) -> None:
+        """`extra`: the hint of **kwargs, None without. Raises InvalidKind for a hint JSON cannot carry."""
+        self.kind = kind
+        self._names = tuple(parameter.name for parameter in parameters)
+        self._positional = tuple(parameter.name for parameter in parameters if parameter.positional)
+        self._loose = {p.name for p in parameters if hints.is_loose(kind, p.name, p.hint)}
+        self._struct = _struct_of(kind, parameters, forbid_unknown=extra is None)
+        self._decoder = plain.decoder(self._struct)
+        self._extra: msgspec.json.Decoder[Any] | None = None
+        self._extra_loose = False
+        if extra is not None:
+            self._extra_loose = hints.is_loose(kind, "**kwargs", extra)
+            self._extra = plain.decoder(extra)
+        self._has_loose = bool(self._loose) or self._extra_loose
+
+    def encode(self, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+        """The payload of a call with these arguments.
+
+        Raises InvalidPayload, naming the parameter: for what a call would refuse, for values that do not
+        fit the hints, and for values that JSON would lose (NaN, infinities, keys that are no text, lone
+        surrogates, nesting deeper than 200). Raises PayloadTooLarge over 1 MiB.
+        """
+        given = self._bind(args, kwargs) if args else kwargs
+        payload = _encode(self.kind, given)
+        if b"null" in payload:
+            self._refuse_non_finite(given)
+        if self._has_loose:
+            self._refuse_changed_keys(given, self.decode(payload))
+        else:
+            self._check(payload)
+        return payload.decode()
+
+    def decode(self, payload: bytes | str) -> dict[str, Any]:
+        """The typed arguments of a payload, defaults included. Raises InvalidPayload if they do not fit."""
+        try:
+            values = msgspec.structs.asdict(self._decoder.decode(payload))
+            if self._extra is not None:
+                values |= self._decode_extra(payload, self._extra)
+            return values
+        except (ValueError, RecursionError) as error:
+            raise InvalidPayload(f"{self.kind}: {self._explain(str(error))}") from None
+
+    def _check(self, payload: bytes) -> None:
+        try:
+            self._decoder.decode(payload)
+            if self._extra is not None:
+                self._decode_extra(payload, self._extra)
+        except (ValueError, RecursionError) as error:
+            raise InvalidPayload(f"{self.kind}: {self._explain(str(error))}") from None
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the payload."""
+        return plain.schema(self._struct)
+
+    def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if len(args) > len(self._positional):
+            most = len(self._positional)
+            raise InvalidPayload(f"{self.kind}: takes at most {most} arguments by position, got {len(args)}")
+        given = dict(zip(self._positional, args, strict=False))
+        twice = given.keys() & kwargs.keys()
+        if twice:
+            raise InvalidPayload(f"{self.kind}: argument '{min(twice)}' is given twice")
+        return given | kwargs
+
+    def _decode_extra(self, payload: bytes | str, extra: msgspec.json.Decoder[Any]) -> dict[str, Any]:
+        raw = _RAW_DECODER.decode(payload)
+        found = {}
+        for name in raw.keys() - set(self._names):
+            try:
+                found[name] = extra.decode(raw[name])
+            except msgspec.ValidationError as error:
+                what, where = plain.split_place(str(error))
+                raise ValueError(f"{what} - at `$.{name}{where}`") from None
+        return found
+
+    def _refuse_non_finite(self, given: Mapping[str, Any]) -> None:
+        try:
+            for name, value in given.items():
+                if type(value) is float or type(value) not in plain.SCALARS:
+                    plain.refuse_non_finite(name, value)
+        except plain.LossError as loss:
+            raise InvalidPayload(f"{self.kind}: {loss}") from None
+
+    def _refuse_changed_keys(self, given: Mapping[str, Any], typed: dict[str, Any]) -> None:
+        try:
+            for name, value in given.items():
+                loose = name in self._loose if name in self._names else self._extra_loose
+                if loose and type(value) not in plain.SCALARS:
+                    plain.refuse_changed_keys(name, value, typed[name])
+        except plain.LossError as loss:
+            raise InvalidPayload(f"{self.kind}: {loss}") from None
+
+    def _explain(self, message: str) -> str:
+        what, where = plain.split_place(message)
+        if where:
+            return f"{where}: {plain.in_words(what)}"
+        if missing := _MISSING.match(what):
+            return f"argument '{missing[1]}' is missing"
+        if unknown := _UNKNOWN.match(what):
+            close = difflib.get_close_matches(unknown[1], self._names, 1)
+            takes = f"did you mean '{close[0]}'?" if close else f"it takes {', '.join(self._names) or 'none'}"
+            return f"no parameter '{unknown[1]}': {takes}"
+        return plain.in_words(what)
+
+
+def encode_mapping(kind: str, arguments: Mapping[str, Any] | str) -> str:
+    """The payload of a kind whose handler is not at hand: checked as JSON here, by its hints in the worker.
+
+    `arguments` may be JSON text already. Raises as `ArgumentsCodec.encode` does.
+    """
+    given = _read_object(kind, arguments) if isinstance(arguments, str) else dict(arguments)
+    for name in given:
+        if not isinstance(name, str):
+            raise InvalidPayload(f"{kind}: arguments are named by text, got {name!r}")
+    payload = _encode(kind, given)
+    try:
+        if b"null" in payload:
+            plain.refuse_non_finite("", given)
+        plain.refuse_changed_keys("", given, msgspec.json.decode(payload))
+    except plain.LossError as loss:
+        raise InvalidPayload(f"{kind}: {loss}") from None
+    return payload.decode()
+
+
+_RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _struct_of(kind: str, parameters: Sequence[Parameter], *, forbid_unknown: bool) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    for parameter in parameters:
+        if parameter.default is REQUIRED:
+            fields.append((parameter.name, parameter.hint))
+        else:
+            default: Any = msgspec.field(default_factory=_always(parameter.default))
+            fields.append((parameter.name, parameter.hint, default))
+    try:
+        return msgspec.defstruct(kind, fields, kw_only=True, forbid_unknown_fields=forbid_unknown)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise InvalidKind(f"{kind}: its parameters cannot be described: {error}") from None
+
+
+def _always(value: Any) -> Callable[[], Any]:
+    # The very object of the signature, mutable or not, as a plain call gives it.
+    return lambda: value
+
+
+def _read_object(kind: str, text: str) -> dict[str, Any]:
+    try:
+        return plain.decode_json(text, dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload(f"{kind}: the payload is no JSON object: {plain.in_words(str(error))}") from None
+
+
+def _encode(kind: str, given: dict[str, Any]) -> bytes:
+    try:
+        payload = plain.encode(given)
+    except plain.LossError as loss:
+        _name_the_culprit(kind, given, loss)
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise PayloadTooLarge(
+            f"{kind}: the arguments take {len(payload):,} bytes, the limit is {PAYLOAD_BYTES_MAX:,}: "
+            "write them to a file and pass its path"
+        )
+    return payload
+
+
+def _name_the_culprit(kind: str, given: dict[str, Any], whole: plain.LossError) -> NoReturn:
+    for name, value in given.items():
+        try:
+            plain.encode(value)
+        except plain.LossError as loss:
+            raise InvalidPayload(f"{kind}: {name}: {loss}") from None
+    raise InvalidPayload(f"{kind}: {whole}") from None

@@ -1,0 +1,48 @@
+"""Run and answer: the result of one call, as Python value and as JSON text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringq.codec import hints, plain
+from ringq.config import RESULT_BYTES_MAX
+from ringq.errors import InvalidResult
+
+
+class ResultCodec:
+    """The results of one kind."""
+
+    def __init__(self, kind: str, hint: Any = Any) -> None:
+        """`hint`: what the handler says it returns. Raises InvalidKind for a hint JSON cannot carry."""
+        self.kind = kind
+        self._loose = hints.is_loose(kind, "return", hint)
+        self._decoder = plain.decoder(hint)
+
+    def encode(self, value: Any) -> bytes:
+        """The JSON of a result.
+
+        Raises InvalidResult if it does not fit the return hint, if JSON would lose something of it, or if it
+        is larger than 16 MiB.
+        """
+        try:
+            encoded = plain.encode(value)
+            if len(encoded) > RESULT_BYTES_MAX:
+                size, limit = len(encoded), RESULT_BYTES_MAX
+                raise plain.LossError(f"{size:,} bytes, the limit is {limit:,}: return the path of a file")
+            typed = self.decode(encoded)
+            if b"null" in encoded and value is not None:
+                plain.refuse_non_finite("", value)
+            if self._loose and type(value) not in plain.SCALARS:
+                plain.refuse_changed_keys("", value, typed)
+            return encoded
+        except plain.LossError as loss:
+            raise InvalidResult(f"{self.kind}: result: {loss}") from None
+
+    def decode(self, result: str | bytes) -> Any:
+        """The result by the return hint. Raises InvalidResult if it does not fit (the hint has changed?)."""
+        try:
+            return self._decoder.decode(result)
+        except (ValueError, RecursionError) as error:
+            what, where = plain.split_place(str(error))
+            place = f"result: {where}" if where else "result"
+            raise InvalidResult(f"{self.kind}: {place}: {plain.in_words(what)}") from None

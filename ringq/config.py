@@ -1,0 +1,114 @@
+"""Values: one frozen Config with every default and limit; a field's name ends in its unit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringq.errors import InvalidConfig
+
+KIB = 1024
+MIB = 1024 * KIB
+
+PAYLOAD_BYTES_MAX = 1 * MIB
+RESULT_BYTES_MAX = 16 * MIB
+BATCH_TASKS_MAX = 200_000
+FRAME_BYTES_MAX = 256 * MIB
+NAME_CHARS_MAX = 200
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of one server. Every field is checked on construction: InvalidConfig names field and range."""
+
+    database: Path
+    app: str = ""  # "module:attribute"
+    workers: int = 0  # 0: as many as the affinity mask and the cgroup's quota allow
+    durability: str = "full"  # full: survives power loss; normal: survives process crashes
+    queues: tuple[tuple[str, int | None], ...] = ()  # (name, at most so many running); empty: every queue
+    drain_timeout_s: float = 30.0
+    shm_dir: Path = Path("/dev/shm")
+
+    slots: int = 4096
+    result_ring_bytes: int = 256 * KIB
+    batch_receipts_max: int = 2048
+    commit_interval_ms: float = 4.0
+    lookahead_ms: float = 8.0
+    window_tasks_max: int = 16_384
+    lease_persist_ms: float = 250.0
+    term_grace_s: float = 5.0  # from the soft exception to SIGTERM
+    kill_grace_s: float = 1.0  # from SIGTERM to SIGKILL
+    crashes_max: int = 3
+    lost_max: int = 3
+    respawn_backoff_s: float = 0.1
+    respawn_backoff_max_s: float = 30.0
+    boot_deaths_max: int = 5
+    boot_deaths_window_s: float = 60.0
+    boot_timeout_s: float = 60.0
+    orphan_wait_s: float = 10.0
+    submission_keep_s: float = 24 * 3600.0
+    client_body_timeout_s: float = 30.0
+    client_buffer_bytes_max: int = 64 * MIB
+    clients_max: int = 1000
+
+    def __post_init__(self) -> None:
+        _check("durability", self.durability in ("full", "normal"), "full or normal", self.durability)
+        _check("workers", 0 <= self.workers <= 256, "0 (auto) to 256", self.workers)
+        power_of_two = self.slots & (self.slots - 1) == 0
+        _check("slots", 8 <= self.slots <= 65536 and power_of_two, "a power of two, 8 to 65536", self.slots)
+        _check("drain_timeout_s", 0 <= self.drain_timeout_s <= 86400, "0 to 86400", self.drain_timeout_s)
+        for name, cap in self.queues:
+            _check("queues", bool(name) and not set(name) & set(",:"), "names without comma or colon", name)
+            _check("queues", cap is None or cap >= 0, "a cap of 0 or more", cap)
+
+    @property
+    def runtime_dir(self) -> Path:
+        """Where socket, locks, logs and spilled results live: beside the database, mode 0700."""
+        return runtime_dir(self.database)
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers, with 0 resolved for this machine."""
+        return self.workers or usable_cores()
+
+
+def runtime_dir(database: Path) -> Path:
+    """The runtime directory of a database, by its resolved path, so that two paths cannot give two servers."""
+    resolved = database.resolve()
+    return resolved.with_name(resolved.name + "-ringq")
+
+
+def socket_path(database: Path) -> Path:
+    """The socket on which the server of this database listens."""
+    return runtime_dir(database) / "ringq.sock"
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity mask, narrowed by the cgroup's CPU quota (v2, then v1)."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _cgroup_quota()
+    return max(1, min(cores, int(quota + 0.5))) if quota else cores
+
+
+def _cgroup_quota() -> float | None:
+    try:
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                limit, period = Path(f"/sys/fs/cgroup{path}/cpu.max").read_text().split()
+                return None if limit == "max" else int(limit) / int(period)
+            if "cpu" in controllers.split(","):
+                base = Path(f"/sys/fs/cgroup/{controllers}{path}")
+                limit = (base / "cpu.cfs_quota_us").read_text()
+                period = (base / "cpu.cfs_period_us").read_text()
+                return None if int(limit) <= 0 else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _check(name: str, ok: bool, expected: str, got: object) -> None:
+    if not ok:
+        raise InvalidConfig(f"{name}: expected {expected}, got {got!r}")

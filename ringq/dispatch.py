@@ -1,0 +1,173 @@
+"""Flow: the next tasks in order, through the gate, into slots. The only code that grants leases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ringq import failpoint
+from ringq.backlog import Backlog, Lane, Row
+from ringq.gate import Gate
+
+CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked at again for each
+CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
+UNKNOWN_US = 10_000.0  # a kind that never ran is taken for this long, so the ring starts shallow
+GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
+
+
+class Publisher(Protocol):
+    """What the dispatcher needs of the ring."""
+
+    def publish(self, tasks: Sequence[Row], first_lease: int) -> int: ...
+    def ready(self) -> int: ...
+    def in_flight(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Pace:
+    """How long tasks of each kind take, as a moving average: decides how deep the ring is filled."""
+
+    mean_us: dict[int, float] = field(default_factory=dict)
+
+    def learn(self, kind: int, count: int, duration_us: int) -> None:
+        """Take in `count` attempts of `kind` that took `duration_us` together."""
+        mean = duration_us / count
+        old = self.mean_us.get(kind)
+        weight = min(1.0, count / 64) if old is not None else 1.0
+        self.mean_us[kind] = mean if old is None else old + (mean - old) * weight
+
+    def expected_us(self, kind: int) -> float:
+        """The expected time a worker spends on one task of `kind`."""
+        return self.mean_us.get(kind, UNKNOWN_US) + CYCLE_US
+
+
+class Dispatcher:
+    """Keeps as many slots READY as the workers will need in the next few milliseconds, and no more.
+
+    A deeper ring would let an urgent task queue behind others that were published before it; a shallower one would
+    let workers wait for the loop. `lookahead_ms` must cover the loop's longest gap.
+    """
+
+    def __init__(self, ring: Publisher, backlog: Backlog, gate: Gate, *, epoch: int, lookahead_ms: float) -> None:
+        self.ring = ring
+        self.backlog = backlog
+        self.gate = gate
+        self.pace = Pace()
+        self._first_lease = epoch << 32
+        self._grants = 0
+        self._lookahead_us = lookahead_ms * 1000
+        self._alone: set[int] = set()
+        self._running_alone: int | None = None
+
+    def begin(self, ring: Publisher, epoch: int) -> None:
+        """Go on with a new segment; nothing is published in it yet."""
+        self.ring = ring
+        self._first_lease, self._grants = epoch << 32, 0
+        self._running_alone = None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True when this epoch has no grants left (after four billion tasks): a new epoch must begin."""
+        return self._grants >= GRANTS_MAX - (1 << 20)
+
+    def run_alone(self, task_id: int) -> None:
+        """The next attempt of this task gets the whole pool, so that nobody else can be blamed for its end."""
+        self._alone.add(task_id)
+
+    def ended(self, task_ids: Iterable[int]) -> None:
+        """The attempts of these tasks are over: their limits are free."""
+        if self._running_alone is None:
+            self.gate.ended(task_ids)
+            return
+        task_ids = list(task_ids)
+        self.gate.ended(task_ids)
+        if self._running_alone in task_ids:
+            self._running_alone = None
+
+    def fill(self, workers: int, uncommitted: int) -> int:
+        """Publish what `workers` can use soon; `uncommitted` slots hold receipts not yet committed.
+
+        Returns the number of tasks published.
+        """
+        if workers == 0 or self._running_alone is not None:
+            return 0
+        published = 0
+        ready = self.ring.ready()
+        busy = self.ring.in_flight() - ready - uncommitted
+        idle = max(0, workers - busy)
+        budget_us = workers * self._lookahead_us
+        blocked: set[Lane] = set()
+        while (candidate := self._best(blocked)) is not None:
+            lane, before = candidate
+            rows = self._next_rows(lane, before, workers, idle, ready, budget_us, blocked)
+            if not rows:
+                if lane in blocked:
+                    continue
+                break
+            count = self._publish(lane, rows)
+            published += count
+            ready += count
+            if count < len(rows) or self._running_alone is not None:
+                break
+        return published
+
+    def _next_rows(
+        self,
+        lane: Lane,
+        before: int | None,
+        workers: int,
+        idle: int,
+        ready: int,
+        budget_us: float,
+        blocked: set[Lane],
+    ) -> list[Row]:
+        """The next rows of `lane` that the ring has room for; none when it is deep enough or the gate refuses."""
+        first = lane.take(1, None)
+        if not first:
+            return []
+        row = first[0]
+        if row[0] in self._alone and self.ring.in_flight() > 0:
+            lane.give_back(first)
+            return []
+        depth = max(idle, math.ceil(budget_us / self.pace.expected_us(row[1])))
+        wanted = min(depth - ready, CHUNK_ROWS)
+        admitted = self.gate.admit(lane.queue, wanted) if wanted > 0 else 0
+        if admitted <= 0:
+            lane.give_back(first)
+            if wanted > 0:
+                blocked.add(lane)
+            return []
+        if self._alone:
+            return first
+        return first + lane.take(admitted - 1, before) if admitted > 1 else first
+
+    def _publish(self, lane: Lane, rows: list[Row]) -> int:
+        failpoint.hit("dispatch.before_publish")
+        count = self.ring.publish(rows, self._first_lease + self._grants)
+        self._grants += count
+        self.gate.started(lane.queue, (row[0] for row in rows[:count]))
+        if count < len(rows):
+            lane.give_back(rows[count:])
+        elif self._alone and rows[0][0] in self._alone:
+            self._alone.discard(rows[0][0])
+            self._running_alone = rows[0][0]
+        failpoint.hit("dispatch.after_publish")
+        return count
+
+    def _best(self, blocked: set[Lane]) -> tuple[Lane, int | None] | None:
+        """The lane whose head is next in (priority, id), and the id at which another lane of its priority is next."""
+        best: Lane | None = None
+        best_key = (256, 0)
+        before: int | None = None
+        for lane in self.backlog.lanes():
+            if lane in blocked:
+                continue
+            key = (lane.priority, lane.head)
+            if best is None or key < best_key:
+                before = best_key[1] if best is not None and best_key[0] == key[0] else None
+                best, best_key = lane, key
+            elif key[0] == best_key[0]:
+                before = key[1] if before is None else min(before, key[1])
+        return None if best is None else (best, before)

@@ -1,0 +1,170 @@
+"""Values: every error ringq raises. A class's docstring is its default message."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+
+class RingqError(Exception):
+    """Something went wrong in ringq."""
+
+    def __init__(self, message: str | None = None, *args: Any) -> None:
+        super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__, *args)
+
+
+# -- what was asked for is wrong: nothing was written ---------------------------------------------
+
+
+class InvalidOption(RingqError, ValueError):
+    """An option has a value that makes no sense."""
+
+
+class InvalidKind(RingqError, ValueError):
+    """A handler cannot be registered as it stands."""
+
+
+class InvalidSubmission(RingqError, ValueError):
+    """A submission was refused; nothing of its batch was written."""
+
+
+class UnknownKind(InvalidSubmission):
+    """No handler of that kind is registered."""
+
+
+class InvalidPayload(InvalidSubmission):
+    """The arguments do not fit the handler, or are not JSON."""
+
+
+class InvalidResult(RingqError, ValueError):
+    """The handler's result does not fit its return hint, is not JSON, or is too large."""
+
+
+class PayloadTooLarge(InvalidSubmission):
+    """The encoded arguments are larger than the limit."""
+
+
+class BatchTooLarge(InvalidSubmission):
+    """The batch has more tasks or bytes than one submission may have."""
+
+
+class UnknownTask(RingqError, LookupError):
+    """There is no task with that id."""
+
+
+class InvalidConfig(RingqError, ValueError):
+    """A setting is unknown or out of range."""
+
+
+class AppImportError(RingqError):
+    """The application could not be imported."""
+
+
+# -- the server or its database -------------------------------------------------------------------
+
+
+class NotBound(RingqError):
+    """No client is bound: open one with `with ringq.connect("my.db"):` or set RINGQ_DB=my.db."""
+
+
+class ClientClosed(RingqError):
+    """This client was closed: open another one with `ringq.connect`."""
+
+
+class ServerUnavailable(RingqError, ConnectionError):
+    """No server answers for this database: start one with `ringq serve`."""
+
+
+class ServerStopping(RingqError):
+    """The server is shutting down and takes no more submissions."""
+
+
+class ProtocolError(RingqError):
+    """The other side sent something that is not the ringq protocol."""
+
+
+class StoreError(RingqError):
+    """The database cannot be used."""
+
+
+class NotADatabase(StoreError):
+    """The file is not a ringq database."""
+
+
+class NewerSchema(StoreError):
+    """The database was written by a newer ringq; upgrade ringq to open it."""
+
+
+class AlreadyServed(StoreError):
+    """Another server owns this database."""
+
+
+class StoreBusy(StoreError):
+    """Another program keeps the database locked; nothing was written, and trying again later is safe."""
+
+
+class StorageFull(StoreError):
+    """The disk is full; nothing was written."""
+
+
+class StorageFailed(StoreError):
+    """The disk failed; the server stops rather than guess what was written."""
+
+
+class CannotCreate(RingqError):
+    """A file, directory, socket or shared memory segment could not be created."""
+
+
+class CannotStart(RingqError):
+    """The server cannot start any worker."""
+
+
+# -- how a task ended -----------------------------------------------------------------------------
+
+
+class TaskFailed(RingqError):
+    """The task ended without a result.
+
+    Attributes: `task_id`; `status` and `reason` as in the task's record; `error`, the recorded details
+    (exception type, message and traceback text, or signal, exit code, last stack and output).
+    """
+
+    def __init__(
+        self, message: str, *, task_id: int, status: str, reason: str, error: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.status = status
+        self.reason = reason
+        self.error = error or {}
+
+
+class TaskCancelled(TaskFailed):
+    """The task was cancelled."""
+
+
+class TaskTimedOut(TaskFailed):
+    """The task ran longer than its run time limit."""
+
+
+class TaskDead(TaskFailed):
+    """The task is a dead letter: it killed too many workers, or its retries are used up."""
+
+
+class WaitTimeout(RingqError, TimeoutError):
+    """The task did not end within the time one was willing to wait; it is still on its way."""
+
+
+# -- raised inside handlers: not caught by `except Exception` --------------------------------------
+
+
+class AttemptInterrupted(BaseException):
+    """The attempt must end now; the parent kills the process if it does not."""
+
+
+class RunTimeout(AttemptInterrupted):
+    """The handler ran longer than its run time limit."""
+
+
+class AttemptCancelled(AttemptInterrupted):
+    """The task was cancelled while it ran."""

@@ -1,0 +1,97 @@
+"""Flow: brings stored tasks into the backlog - at start, when their time comes, when an attempt did not end them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from ringq.backlog import REFILL_ROWS, Backlog, Row
+from ringq.lifecycle import Interruptions
+from ringq.writer import Spec
+
+DUE_ROWS_MAX = 1000  # tasks whose time has come, held as rows at once; the rest waits in the database
+SPARSE = 4  # a span read in one go may hold up to so many times the wanted rows
+
+
+class Feed:
+    """Turns rows of the store into rows for the ring, and puts them where they belong."""
+
+    def __init__(self, store: Any, window_rows_max: int, interruptions: dict[int, Interruptions]) -> None:
+        self._store = store
+        self._interruptions = interruptions
+        self._specs: dict[int, Spec] = {}
+        self.backlog = Backlog(self._load, window_rows_max)
+        self._due_cursor = (-1, -1)  # (run_at, id) up to which delayed tasks have been brought in
+        self._next_due_us: int | None = None
+
+    def load_all(self, chunk: int = 10_000) -> int:
+        """Fill the backlog with every active task that is not delayed. Returns their number."""
+        count = 0
+        lanes: dict[int, tuple[int, str]] = {}
+        for rows in self._store.active_ids(chunk):
+            count += len(rows)
+            for spec_id, group in groupby(rows, key=lambda row: row[1]):
+                if spec_id not in lanes:
+                    spec = self._spec(spec_id)
+                    lanes[spec_id] = (spec.priority, spec.queue)
+                self.backlog.lane(*lanes[spec_id]).append_ids(row[0] for row in group)
+        self.look_for_delayed()
+        return count
+
+    def look_for_delayed(self) -> None:
+        """Find out when the next delayed task comes due."""
+        self._next_due_us = self._store.next_due_us(self._due_cursor)
+
+    @property
+    def next_due_us(self) -> int | None:
+        """Wall-clock time at which the next delayed task comes due; None when there is none."""
+        return self._next_due_us
+
+    def bring_due(self, now_us: int, held: int) -> list[int]:
+        """Put delayed tasks whose time has come into the backlog, while fewer than a window of them is `held`."""
+        if self._next_due_us is None or self._next_due_us > now_us or held >= DUE_ROWS_MAX:
+            return []
+        due = self._store.due(self._due_cursor, now_us, DUE_ROWS_MAX)
+        if due:
+            self._due_cursor = due[-1]
+        ids = [task_id for _, task_id in due]
+        self.give_back(ids)
+        self.look_for_delayed()
+        return ids
+
+    def give_back(self, task_ids: Iterable[int]) -> None:
+        """Put active tasks back at their place in the order."""
+        for spec_id, row in self._rows(self._store.load_tasks_by_id(sorted(task_ids))):
+            spec = self._spec(spec_id)
+            self.backlog.lane(spec.priority, spec.queue).give_back([row])
+
+    def _load(self, runs: Sequence[tuple[int, int]]) -> list[Row]:
+        """The rows of these runs of ids, in order. A span that is dense enough is read in one range."""
+        wanted = sum(last - first + 1 for first, last in runs)
+        span = runs[-1][1] - runs[0][0] + 1
+        if len(runs) == 1 or span <= SPARSE * wanted:
+            found = self._store.load_tasks(runs[0][0], runs[-1][1], SPARSE * REFILL_ROWS)
+            if len(runs) > 1:
+                ids = {task_id for first, last in runs for task_id in range(first, last + 1)}
+                found = [row for row in found if row[0] in ids]
+        else:
+            found = self._store.load_tasks_by_id([i for first, last in runs for i in range(first, last + 1)])
+        return [row for _, row in self._rows(found)]
+
+    def _rows(self, found: Iterable[tuple[int, int, str]]) -> Iterable[tuple[int, Row]]:
+        specs: dict[int, tuple[int, int]] = {}
+        for task_id, spec_id, payload in found:
+            head = specs.get(spec_id)
+            if head is None:
+                spec = self._spec(spec_id)
+                head = specs[spec_id] = (self._store.intern_kind(spec.kind), spec.run_timeout_ms or 0)
+            attempt = 1
+            if self._interruptions:
+                attempt += self._interruptions.get(task_id, Interruptions()).attempts
+            yield spec_id, (task_id, head[0], attempt, head[1], payload)
+
+    def _spec(self, spec_id: int) -> Spec:
+        if spec_id not in self._specs:
+            self._specs = {number: Spec(*row) for number, row in self._store.specs().items()}
+        return self._specs[spec_id]

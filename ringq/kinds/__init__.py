@@ -1,0 +1,22 @@
+"""Submit and run: what can be called (kinds and domains), and what is asked for when it is (submissions)."""
+
+from __future__ import annotations
+
+from ringq.kinds.app import App, Domain, TaskDecorator
+from ringq.kinds.report import KindReport
+from ringq.kinds.submission import Submission
+from ringq.kinds.submitted import Ended, Submitted
+from ringq.kinds.task import AsyncTask, Task, TaskOptions
+
+__all__ = [
+    "App",
+    "AsyncTask",
+    "Domain",
+    "Ended",
+    "KindReport",
+    "Submission",
+    "Submitted",
+    "Task",
+    "TaskDecorator",
+    "TaskOptions",
+]

@@ -1,0 +1,90 @@
+"""Submit and run: a user's function as a handler - what it takes and returns, whether it wants a Context."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ringq.codec import REQUIRED, ArgumentsCodec, Parameter, ResultCodec, hints
+from ringq.context import Context
+from ringq.errors import InvalidKind
+
+_BY_NAME = "arguments are stored by name"
+
+
+class Handler:
+    """A function that can be called by a worker.
+
+    Attributes: `function`; `wants_context`; `is_async`; `arguments` and `results`, its codecs; `place`, where
+    it is defined, as `file:line`.
+    """
+
+    __slots__ = ("arguments", "function", "is_async", "place", "results", "wants_context")
+
+    def __init__(self, kind: str, function: Callable[..., Any]) -> None:
+        """Raises InvalidKind, saying what to change, if workers could not call it."""
+        _check_callable(kind, function)
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self.place = place_of(function)
+        found = hints.resolve(kind, function)
+        parameters = _signature(kind, function)
+        self.wants_context = _wants_context(parameters, found)
+        if self.wants_context:
+            del parameters[0]
+        extra = None
+        described = []
+        for parameter in parameters:
+            _check_parameter(kind, parameter, found)
+            hint = found.get(parameter.name, Any)
+            if parameter.kind is parameter.VAR_KEYWORD:
+                extra = hint
+                continue
+            default = REQUIRED if parameter.default is parameter.empty else parameter.default
+            positional = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            described.append(Parameter(parameter.name, hint, default, positional))
+        self.arguments = ArgumentsCodec(kind, described, extra)
+        self.results = ResultCodec(kind, found.get("return", Any))
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Where a function is defined, as `file:line`."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+def _check_callable(kind: str, function: Any) -> None:
+    if not callable(function) or inspect.isclass(function):
+        raise InvalidKind(f"{kind}: a handler is a function, got {function!r}")
+    plain = inspect.unwrap(function)
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise InvalidKind(f"{kind}: a handler that yields has no result to store: return a list")
+
+
+def _signature(kind: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise InvalidKind(f"{kind}: {function!r} has no signature: wrap it in a function") from None
+
+
+def _wants_context(parameters: list[inspect.Parameter], found: dict[str, Any]) -> bool:
+    if not parameters:
+        return False
+    first = parameters[0]
+    if first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        return False
+    return found[first.name] is Context if first.name in found else first.name == "ctx"
+
+
+def _check_parameter(kind: str, parameter: inspect.Parameter, found: dict[str, Any]) -> None:
+    name = parameter.name
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        raise InvalidKind(f"{kind}: {_BY_NAME}, so *{name} cannot be: take a list, `{name}: list[...]`")
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise InvalidKind(f"{kind}: {_BY_NAME}, so '{name}' cannot be positional-only: remove the `/`")
+    if found.get(name) is Context:
+        raise InvalidKind(f"{kind}: the Context is always the first parameter, so '{name}' must come first")
+    if name in ("self", "cls") and name not in found:
+        raise InvalidKind(f"{kind}: a method cannot be a handler: use a function outside the class")

@@ -1,0 +1,26 @@
+"""Start: what a worker tells its parent about a kind, so that the parent never imports the user's code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class KindReport:
+    """One kind and its defaults; what it leaves open its domain has already decided.
+
+    Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group` and `run_timeout_ms`, None if
+    neither kind nor domain says; `parameters`, the JSON Schema of the payload.
+    """
+
+    name: str
+    queue: str | None
+    priority: int | None
+    group: str | None
+    run_timeout_ms: int | None
+    parameters: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return asdict(self)

@@ -1,0 +1,106 @@
+"""Submit: one requested call, ready to be sent - its payload is encoded exactly once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from ringq.codec import ResultCodec, encode_mapping
+from ringq.kinds import options
+from ringq.protocol import SpecFields
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Submission(Generic[R_co]):
+    """One call that shall become a task. Immutable; submitting it twice makes two tasks.
+
+    `task.submission(...)` makes one whose arguments are checked by the handler's hints. This constructor
+    needs no handler: the arguments are checked as JSON here, by the hints in the worker.
+    """
+
+    __slots__ = ("_payload", "_results", "_run_at_us", "_spec")
+
+    _payload: str
+    _results: ResultCodec | None
+    _run_at_us: int | None
+    _spec: SpecFields
+
+    def __init__(
+        self: Submission[Any],
+        kind: str,
+        payload: Mapping[str, Any] | str | None = None,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+        run_at: datetime | None = None,
+        run_after: float | timedelta | None = None,
+    ) -> None:
+        """A call of `kind` (`domain::name`).
+
+        `payload`: the arguments by name, or the same as JSON text. `queue`: the lane, up to 200 characters
+        without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200 characters.
+        `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `run_at`: an aware
+        datetime before which it does not run; or `run_after`: seconds or timedelta from now. What is not
+        given is decided by the kind, its domain, the queue, the server.
+
+        Raises InvalidOption, InvalidPayload, PayloadTooLarge.
+        """
+        spec = options.spec_of(
+            options.check_kind(kind), queue=queue, priority=priority, group=group, run_timeout=run_timeout
+        )
+        self._spec = spec
+        self._run_at_us = options.instant_us(run_at, run_after)
+        self._payload = encode_mapping(kind, {} if payload is None else payload)
+        self._results = None
+
+    @classmethod
+    def prepared(
+        cls, spec: SpecFields, payload: str, run_at_us: int | None, results: ResultCodec | None
+    ) -> Submission[R_co]:
+        """A submission of parts that were checked before. For ringq's own use."""
+        submission = cls.__new__(cls)
+        submission._spec = spec
+        submission._payload = payload
+        submission._run_at_us = run_at_us
+        submission._results = results
+        return submission
+
+    @property
+    def kind(self) -> str:
+        """What is called, as `domain::name`."""
+        return self._spec.kind
+
+    @property
+    def payload(self) -> str:
+        """The arguments as JSON text."""
+        return self._payload
+
+    @property
+    def run_at(self) -> datetime | None:
+        """The instant before which it does not run, in UTC; None for at once."""
+        if self._run_at_us is None:
+            return None
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._run_at_us)
+
+    @property
+    def spec(self) -> SpecFields:
+        """Kind and options as the protocol carries them; submissions of one `options(...)` share it."""
+        return self._spec
+
+    @property
+    def run_at_us(self) -> int | None:
+        """`run_at` in Unix microseconds."""
+        return self._run_at_us
+
+    @property
+    def results(self) -> ResultCodec | None:
+        """How results are decoded; None without a handler at hand."""
+        return self._results
+
+    def __repr__(self) -> str:
+        payload = self._payload if len(self._payload) <= 80 else f"{self._payload[:77]}..."
+        return f"Submission({self.kind}, {payload})"

@@ -1,0 +1,125 @@
+"""Answer: the handle of a submitted task, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import msgspec
+
+from ringq.codec import ResultCodec, decode_json
+from ringq.errors import TaskCancelled, TaskDead, TaskFailed, TaskTimedOut
+from ringq.model import Outcome, Reason, Status
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a task ended.
+
+    Attributes: `task_id`; `status`, always a terminal one; `reason`; `result`, the JSON text of a completed
+    task's result; `error`, the recorded details of any other.
+    """
+
+    task_id: int
+    status: Status
+    reason: Reason
+    result: str | None = None
+    error: dict[str, Any] | None = None
+
+
+class Waiter(Protocol):
+    """What a handle needs of its client."""
+
+    def wait_many(self, tasks: Iterable[Submitted[Any]], timeout: float | None = None) -> list[Ended]:
+        """How these tasks ended, in order, once all have."""
+
+
+# Not tracked by the garbage collector: it would walk a million handles again and again; none is in a cycle.
+class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
+    """A task that is stored: the handle to ask for its end.
+
+    Attributes: `id`, the task's id; `kind`, as in `media::thumbnail` (empty if only the id was known).
+    """
+
+    id: int
+    kind: str
+    _client: Waiter
+    _results: ResultCodec | None = None
+    _ended: Ended | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the submission."""
+        return Outcome.INSERTED
+
+    def wait(self, timeout: float | None = None) -> Ended:
+        """How the task ended, whatever that is; waits for it.
+
+        `timeout`: seconds, None for as long as it takes. Raises WaitTimeout; the task goes on. Raises
+        UnknownTask if its record was deleted, ServerUnavailable if no server answers.
+        """
+        if self._ended is None:
+            self._ended = self._client.wait_many([self], timeout)[0]
+        return self._ended
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """The handler's result; waits for it.
+
+        `timeout`: seconds, None for as long as it takes.
+
+        Raises TaskFailed, or its heirs TaskTimedOut, TaskDead and TaskCancelled, if the task ended without a
+        result: the handler's traceback is a note on the exception. Raises InvalidResult if the stored result
+        does not fit the handler's return hint any more, and everything `wait` raises.
+        """
+        ended = self.wait(timeout)
+        if ended.status is not Status.COMPLETED:
+            raise _failure(self.kind, ended)
+        if ended.result is None:
+            return cast(R_co, None)
+        if self._results is None:
+            return cast(R_co, decode_json(ended.result, object))
+        return cast(R_co, self._results.decode(ended.result))
+
+    def remember(self, ended: Ended) -> None:
+        """Keep the end, so that the server is not asked again. For ringq's own use."""
+        self._ended = ended
+
+    @property
+    def known_end(self) -> Ended | None:
+        """How the task ended, if this handle has been told; asks nobody."""
+        return self._ended
+
+    def __repr__(self) -> str:
+        state = f", {self._ended.status.value}" if self._ended else ""
+        return f"Submitted({self.kind or 'task'}, id={self.id}{state})"
+
+
+_HOW = {
+    Status.DEAD_LETTER: "is a dead letter",
+    Status.CANCELLED: "was cancelled",
+    Status.SUPERSEDED: "was superseded",
+    Status.EXPIRED: "expired",
+    Status.DEPENDENCY_FAILED: "depends on a task that failed",
+}
+
+
+def _failure(kind: str, ended: Ended) -> TaskFailed:
+    error = ended.error or {}
+    error_class: type[TaskFailed] = TaskFailed
+    if ended.status is Status.CANCELLED:
+        error_class = TaskCancelled
+    elif ended.reason is Reason.RUN_TIMEOUT:
+        error_class = TaskTimedOut
+    elif ended.status is Status.DEAD_LETTER:
+        error_class = TaskDead
+    name = f"task {ended.task_id} ({kind})" if kind else f"task {ended.task_id}"
+    how = _HOW.get(ended.status, "failed")
+    why = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
+    message = f"{name} {how}: {why or ended.reason.value or 'no details'}"
+    failure = error_class(
+        message, task_id=ended.task_id, status=ended.status.value, reason=ended.reason.value, error=error
+    )
+    if error.get("traceback"):
+        failure.add_note(f"In the worker:\n{error['traceback']}")
+    return failure

@@ -1,0 +1,180 @@
+"""Submit and run: the object a decorated handler becomes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Coroutine, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from ringq.context import Context
+from ringq.kinds import binding, options
+from ringq.kinds.handler import Handler
+from ringq.kinds.report import KindReport
+from ringq.kinds.submission import Submission
+from ringq.kinds.submitted import Submitted
+from ringq.protocol import SpecFields
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Task(Generic[P, R]):
+    """A handler that can be called, and submitted.
+
+    Calling it calls the function, here and now, with an inert Context if it wants one.
+
+    Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
+    defaults.
+    """
+
+    def __init__(self, handler: Handler, report: KindReport) -> None:
+        """Made by `@app.task` and `@domain.task`."""
+        functools.update_wrapper(self, handler.function)
+        self.kind = report.name
+        self.function = handler.function
+        self.report = report
+        self.place = handler.place
+        self.wants_context = handler.wants_context
+        self._is_async = handler.is_async
+        self._arguments = handler.arguments
+        self._results = handler.results
+        self._spec = SpecFields(report.name)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the handler as the plain function it is."""
+        if self.wants_context:
+            return self.function(Context(kind=self.kind), *args, **kwargs)  # type: ignore[no-any-return]
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<task {self.kind} at {self.place}>"
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
+        """Store a call of this handler; returns after it is on disk.
+
+        Uses the innermost `with ringq.connect(...)`, else the database in RINGQ_DB. Raises InvalidPayload or
+        PayloadTooLarge if the arguments do not fit, NotBound without a client, and what `Client.submit_many`
+        raises.
+        """
+        submission = self.submission(*args, **kwargs)  # wrong arguments are told of before a missing client
+        return binding.current().submit_many([submission])[0]
+
+    def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
+        """The same call for `Client.submit_many`, with its payload checked and encoded.
+
+        Raises InvalidPayload or PayloadTooLarge if the arguments do not fit.
+        """
+        payload = self._arguments.encode(args, kwargs)
+        return Submission.prepared(self._spec, payload, None, self._results)
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+        run_at: datetime | None = None,
+        run_after: float | timedelta | None = None,
+    ) -> TaskOptions[P, R]:
+        """This task with options for one or more submissions; they win over those of kind and domain.
+
+        `queue`: the lane, up to 200 characters without comma or colon. `priority`: 0 (most urgent) to 255.
+        `group`: a label, up to 200 characters. `run_timeout`: seconds or timedelta an attempt may take, from
+        1 ms to 366 days. `run_at`: an aware datetime before which it does not run; or `run_after`: seconds or
+        timedelta, counted from the moment of each submission.
+
+        Raises InvalidOption naming option and range.
+        """
+        spec = options.spec_of(self.kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
+        options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
+        return TaskOptions(self, spec, run_at, run_after)
+
+    # -- for the client ---------------------------------------------------------------------------
+
+    def encode(self, payload: Mapping[str, Any]) -> str:
+        """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
+        return self._arguments.encode((), dict(payload))
+
+    @property
+    def results(self) -> Any:
+        """The codec of its results."""
+        return self._results
+
+    # -- for the worker ---------------------------------------------------------------------------
+
+    def decode(self, payload: bytes) -> dict[str, Any]:
+        """The typed arguments of a payload, defaults included. Raises InvalidPayload if they do not fit."""
+        return self._arguments.decode(payload)
+
+    def invoke(self, context: Context | None, arguments: dict[str, Any]) -> Any:
+        """Call the handler; an `async def` one under `asyncio.run`. Raises whatever it raises.
+
+        `context` is passed on if the handler wants one; None then gives it an inert one.
+        """
+        if self.wants_context:
+            value = self.function(context or Context(kind=self.kind), **arguments)
+        else:
+            value = self.function(**arguments)
+        if not self._is_async:
+            return value
+        import asyncio  # noqa: PLC0415 - a fifth of a worker's start, for those who need it
+
+        return asyncio.run(value)
+
+    def encode_result(self, value: Any) -> bytes:
+        """A result as JSON. Raises InvalidResult if it does not fit its hint, is not JSON or too large."""
+        return self._results.encode(value)
+
+
+class AsyncTask(Task[P, R]):
+    """A Task of an `async def` handler: calling it gives a coroutine; its result is what that returns."""
+
+    def __call__(  # type: ignore[override]
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        """Call the handler as the plain coroutine function it is."""
+        return super().__call__(*args, **kwargs)  # type: ignore[return-value]
+
+
+class TaskOptions(Generic[P, R]):
+    """A task with options, from `task.options(...)`. May be used for many submissions."""
+
+    __slots__ = ("_run_after", "_run_at", "_spec", "task")
+
+    def __init__(
+        self,
+        task: Task[P, R],
+        spec: SpecFields,
+        run_at: datetime | None,
+        run_after: float | timedelta | None,
+    ) -> None:
+        """Made by `task.options(...)`."""
+        self.task = task
+        self._spec = spec
+        self._run_at = run_at
+        self._run_after = run_after
+
+    def __repr__(self) -> str:
+        return f"<options of {self.task.kind}>"
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
+        """Store a call with these options; as `Task.submit`."""
+        submission = self.submission(*args, **kwargs)  # wrong arguments are told of before a missing client
+        return binding.current().submit_many([submission])[0]
+
+    def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
+        """A call with these options for `Client.submit_many`; as `Task.submission`."""
+        return self.submission_of(kwargs, args)
+
+    def submission_of(self, payload: Mapping[str, Any], args: tuple[Any, ...] = ()) -> Submission[R]:
+        """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
+        encoded = self.task._arguments.encode(args, dict(payload))
+        at = options.instant_us(self._run_at, self._run_after)
+        return Submission.prepared(self._spec, encoded, at, self.task._results)
+
+
+def make_task(handler: Handler, report: KindReport) -> Task[..., Any]:
+    """The Task of a handler."""
+    return (AsyncTask if handler.is_async else Task)(handler, report)

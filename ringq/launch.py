@@ -1,0 +1,100 @@
+"""Flow: a new epoch's segment, life lock and workers. Everything a worker is handed comes from here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+from ringq.config import Config
+from ringq.errors import CannotCreate
+from ringq.pool import resolved_environment
+from ringq.process import WorkerProcess
+from ringq.recover import create_lock, spill_dir
+from ringq.ring import Parent, Segment, Shape
+
+RUNTIME_MODE = 0o700
+
+
+class Launcher:
+    """Owns the segment of the present epoch and starts workers on it."""
+
+    def __init__(self, config: Config, store: Any) -> None:
+        self._config = config
+        self._store = store
+        self._segment: Segment | None = None
+        self._pidfd = os.pidfd_open(os.getpid())
+        self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.epoch = 0
+        self._nonce = 0
+        self._lock_path = Path()
+
+    def begin(self) -> Parent:
+        """Commit a new epoch, then make its lock and its segment. The segment of the epoch before is removed."""
+        previous = self._segment
+        self._nonce = secrets.randbits(62)
+        self.epoch = self._store.begin_epoch(self._nonce)
+        self._lock_path = create_lock(self._config, self.epoch)
+        config = self._config
+        shape = Shape.of(config)
+        self._segment = Segment.create(config.shm_dir, uuid=self._store.uuid, epoch=self.epoch, size=shape.size)
+        if previous is not None:
+            previous.unlink()
+        return Parent(
+            self._segment.fd, self._segment.size, uuid=self._store.uuid, epoch=self.epoch, nonce=self._nonce,
+            slots=shape.slots, workers=shape.workers, blocks=shape.blocks,
+            result_ring_bytes=shape.result_ring_bytes, eventfd=self.eventfd,
+        )  # fmt: skip
+
+    def launch(self, index: int) -> WorkerProcess:
+        """Start the worker of one berth."""
+        assert self._segment is not None
+        arguments = {
+            "app": self._config.app, "index": index, "segment": self._segment.fd, "size": self._segment.size,
+            "uuid": self._store.uuid.hex(), "epoch": self.epoch, "nonce": self._nonce, "eventfd": self.eventfd,
+            "parent": self._pidfd, "lock": str(self._lock_path), "spill": str(spill_dir(self._config)),
+        }  # fmt: skip
+        return WorkerProcess(arguments, (self._segment.fd, self.eventfd, self._pidfd), resolved_environment())
+
+    def clear_event(self) -> None:
+        """Reset the descriptor by which workers wake the parent."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.eventfd)
+
+    def unlink(self) -> None:
+        """Remove segment and lock after a clean stop."""
+        if self._segment is not None:
+            self._segment.unlink()
+        self._lock_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Release the descriptors. The segment stays for the next start unless it was unlinked."""
+        if self._segment is not None:
+            self._segment.close()
+        os.close(self.eventfd)
+        os.close(self._pidfd)
+
+
+def identity_path(config: Config) -> Path:
+    """Says which process owns the database, for the message to whoever else wants to."""
+    return config.runtime_dir / "server.json"
+
+
+def prepare_runtime_dir(config: Config) -> None:
+    """Make the runtime directory (0700). Raises CannotCreate when it cannot be made or is not ours alone."""
+    path = config.runtime_dir
+    try:
+        path.mkdir(mode=RUNTIME_MODE, exist_ok=True)
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise CannotCreate(f"{path} is not a directory of yours; remove it, then start again")
+        path.chmod(RUNTIME_MODE)
+        spill_dir(config).mkdir(mode=RUNTIME_MODE, exist_ok=True)
+        identity_path(config).unlink(missing_ok=True)
+        identity_path(config).write_text(json.dumps({"pid": os.getpid()}))
+    except OSError as error:
+        raise CannotCreate(f"cannot create the runtime directory {path}: {error.strerror}") from None

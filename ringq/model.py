@@ -1,0 +1,152 @@
+"""Values: the words of the system as types - statuses, reasons, priorities, and the records people read."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+REALTIME = 0
+HIGH = 64
+NORMAL = 128
+BACKGROUND = 192
+IDLE = 255
+
+
+class Status(enum.StrEnum):
+    """Where a task is. `code` is what the database and the ring store."""
+
+    code: int
+
+    def __new__(cls, label: str, code: int) -> Status:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    PENDING = "pending", 0
+    RUNNING = "running", 1
+    PAUSED = "paused", 2
+    WAITING = "waiting", 3
+    BLOCKED = "blocked", 4
+    COMPLETED = "completed", 10
+    FAILED = "failed", 11
+    DEAD_LETTER = "dead_letter", 12
+    CANCELLED = "cancelled", 13
+    SUPERSEDED = "superseded", 14
+    EXPIRED = "expired", 15
+    DEPENDENCY_FAILED = "dependency_failed", 16
+
+    @property
+    def is_terminal(self) -> bool:
+        """True once the task has its receipt and will never run again by itself."""
+        return self.code >= 10
+
+    @classmethod
+    def of(cls, code: int) -> Status:
+        """The status stored as `code`. Raises KeyError for a code nobody wrote."""
+        return _STATUS_BY_CODE[code]
+
+
+_STATUS_BY_CODE = {status.code: status for status in Status}
+
+
+class Reason(enum.StrEnum):
+    """Why an attempt ended as it did, apart from where the task went. `code` is stored; 0 means none."""
+
+    code: int
+
+    def __new__(cls, label: str, code: int) -> Reason:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    NONE = "", 0
+    HANDLER_ERROR = "handler_error", 1
+    RUN_TIMEOUT = "run_timeout", 2
+    CRASH = "crash", 3
+    CRASH_LIMIT = "crash_limit", 4
+    LOST = "lost", 5
+    LOST_LIMIT = "lost_limit", 6
+    INVALID_PAYLOAD = "invalid_payload", 7
+    INVALID_RESULT = "invalid_result", 8
+    UNKNOWN_KIND = "unknown_kind", 9
+    DAMAGED_RECEIPT = "damaged_receipt", 10
+    STOPPED = "stopped", 11
+    CANCELLED = "cancelled", 12
+
+    @classmethod
+    def of(cls, code: int) -> Reason:
+        """The reason stored as `code`. Raises KeyError for a code nobody wrote."""
+        return _REASON_BY_CODE[code]
+
+
+_REASON_BY_CODE = {reason.code: reason for reason in Reason}
+
+
+class Outcome(enum.StrEnum):
+    """What became of a submission."""
+
+    INSERTED = "inserted"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One run of a task under one lease."""
+
+    task_id: int
+    kind: str
+    lease: int
+    attempt: int
+    status: Status | None  # None: the attempt did not end the task
+    reason: Reason
+    started_at: datetime
+    ended_at: datetime
+    worker: int | None
+    cpu_s: float | None
+    rss_kib: int | None
+    error: dict[str, Any] | None
+
+    @property
+    def duration_s(self) -> float:
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """Everything the database knows about one task."""
+
+    id: int
+    kind: str
+    queue: str
+    group: str | None
+    priority: int
+    status: Status
+    reason: Reason
+    payload: str
+    run_timeout_s: float | None
+    submitted_at: datetime
+    run_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    result: str | None
+    error: dict[str, Any] | None
+    attempts: tuple[AttemptRecord, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class KindStatistics:
+    """What is known of all ended tasks of one kind and status; kept incrementally, read in O(1)."""
+
+    kind: str
+    status: Status
+    count: int
+    duration_s: float
+    duration_max_s: float
+
+    @property
+    def mean_s(self) -> float:
+        return self.duration_s / self.count if self.count else 0.0

@@ -1,0 +1,165 @@
+"""Edge: the types of the compiled ring. Times are nanoseconds of CLOCK_MONOTONIC unless the name says `us`."""
+
+from collections.abc import Sequence
+from typing import final
+
+from typing_extensions import Buffer
+
+# (task_id, lease, kind, attempt, status, reason, ended_us, duration_us, worker, cpu_us, rss_kib, result, error)
+Row = tuple[
+    int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None
+]
+# (task_id, lease, kind, attempt, worker)
+Damaged = tuple[int, int, int, int, int]
+
+INLINE_BYTES_MAX: int
+"""Payloads up to this size lie in their slot, larger ones in a block."""
+RESULT_INLINE_BYTES_MAX: int
+"""Bodies up to this size lie in their slot, larger ones in the worker's result ring."""
+LAYOUT_VERSION: int
+"""Parent and worker must agree on it."""
+
+class RingDamaged(RuntimeError):
+    """The ring's shared memory says something that cannot be true; this process must not go on with it."""
+
+@final
+class Parent:
+    """The parent's side of the ring: publishes, drains, frees, sweeps. Belongs to one thread at a time.
+
+    It owns a mapping, not the descriptors; after a fork every call raises RuntimeError in the child.
+    """
+
+    def __new__(
+        cls,
+        fd: int,
+        size: int,
+        *,
+        uuid: bytes,
+        epoch: int,
+        nonce: int,
+        slots: int,
+        workers: int,
+        blocks: Sequence[tuple[int, int]],
+        result_ring_bytes: int,
+        eventfd: int,
+    ) -> Parent:
+        """Format a fresh, zeroed segment. Raises ValueError for a shape out of range or a segment in use."""
+    def publish(self, tasks: Sequence[tuple[int, int, int, int, str]], first_lease: int) -> int:
+        """Publish (task_id, kind, attempt, run_limit_ms, payload) from the front; task i gets first_lease + i.
+
+        Returns how many fitted: no free slot, cell or block ends it. Raises, with nothing published, for a wrong
+        row, and ValueError when the first payload is larger than the largest block.
+        """
+    def drain(self, limit: int) -> tuple[list[Row], list[int], list[Damaged]]:
+        """Receipts that are there, at most `limit`: rows, indexes of rows whose body was spilled, damaged ones.
+
+        A peek: they are handed out once, and their slots stay as they are until free(). Out of memory hands out none.
+        """
+    def free(self) -> int:
+        """Free every slot handed out by drain(), sweep() and abandon() since the last free(). Only after COMMIT."""
+    def sweep(self, worker: int) -> list[tuple[int, int, int, int, int, bool]]:
+        """What a worker held whose death is confirmed: (task_id, lease, kind, attempt, run_limit_ms, started).
+
+        Its published receipts come with the next drain(). Its record may be taken by a new process afterwards.
+        """
+    def abandon(self) -> list[tuple[int, int, int, int, int, bool]]:
+        """When no worker lives any more: all that was published and has no receipt, whatever its word says.
+
+        For replacing a damaged segment; rows as in sweep().
+        """
+    def revoke_all(self) -> list[tuple[int, int, int, int]]:
+        """Take back what no worker has claimed: (task_id, kind, attempt, run_limit_ms), in order of publication."""
+    def scan(self) -> int:
+        """Look at every published slot for receipts whose hint was lost; they come with the next drain().
+
+        Returns their number. Also repairs what a scribble did to head and tail. Call it a few times a second.
+        """
+    def running(self) -> list[tuple[int, int, int, int, int, int, int]]:
+        """What runs now: (worker, task_id, lease, kind, attempt, run_limit_ms, started_ns)."""
+    def request_cancel(self, worker: int, lease: int, reason: int) -> bool:
+        """Ask for the end of this attempt (reason 1 to 255); False if it does not run there any more."""
+    def stop_worker(self, worker: int) -> None:
+        """Let a worker leave: its claim() returns None and `stopping` is True, until it is swept."""
+    def stop_all(self) -> None:
+        """stop_worker() for all of them."""
+    def progress(self, worker: int) -> tuple[float, str]:
+        """The last fraction and message a worker has shown."""
+    def heartbeat_ns(self, worker: int) -> int:
+        """When a worker was last seen to claim, start, finish or show progress; 0: never."""
+    def ready(self) -> int:
+        """Published and not yet claimed."""
+    def in_flight(self) -> int:
+        """Slots that are not free, including those handed out and not yet freed."""
+    def min_task_id(self) -> int | None:
+        """The lowest task id in flight."""
+    def healthy(self) -> bool:
+        """False once the segment shows anything the protocol cannot have caused: replace it."""
+    def prepare_sleep(self) -> bool:
+        """Ask for a wake-up by the eventfd; False: receipts are there already, do not sleep."""
+    def awake(self) -> None:
+        """Sleep is over: no wake-up needed, and the eventfd is read empty."""
+    def statistics(self) -> dict[str, int]:
+        """Counters: published, drained, freed, revoked, swept, found, wakes, damaged, stale, recelled, retired.
+
+        `stale` are hints that led to no new receipt, `recelled` tasks whose cell was lost, `retired` slots given up.
+        """
+
+@final
+class Worker:
+    """A worker's side of the ring. claim(), start(), leave() and finish() belong to one thread at a time."""
+
+    def __new__(
+        cls, fd: int, size: int, *, index: int, uuid: bytes, epoch: int, nonce: int, eventfd: int
+    ) -> Worker:
+        """Attach to a segment. Raises ValueError naming what does not match, or that the index is taken."""
+    def claim(self, timeout_ms: int) -> tuple[int, int, int, int, int, bytes] | None:
+        """The next (task_id, lease, kind, attempt, run_limit_ms, payload), or None after the time or when stopping.
+
+        Raises RingDamaged when header or payload fail their CRC: the process must end then.
+        """
+    def start(self) -> None:
+        """The handler is about to be called: from here on this worker's death is this task's attempt."""
+    def leave(self) -> None:
+        """The handler has ended: its time is taken, and no cancel is seen any more. May be called again."""
+    def finish(self, status: int, reason: int, body: bytes | None, spilled: bool = False) -> bool:
+        """Publish the receipt. False: the body does not fit; write it to a file and call again with spilled=True."""
+    def cancel_requested(self) -> int:
+        """The reason code requested for the present attempt while its handler runs, else 0."""
+    def set_progress(self, fraction: float, message: str) -> None:
+        """Show how far the attempt is: clamped to 0..1, the message cut to 63 bytes. May come from any thread."""
+    @property
+    def stopping(self) -> bool:
+        """True once the parent wants this worker to leave."""
+
+@final
+class Recovery:
+    """A read-only look at the segment of a dead parent whose workers are dead too."""
+
+    def __new__(cls, fd: int, size: int, *, uuid: bytes, epoch: int, nonce: int) -> Recovery:
+        """Open it. Raises ValueError naming what does not match."""
+    def workers(self) -> list[tuple[int, int, int]]:
+        """(index, pid, start ticks) of each worker that was attached."""
+    def receipts(self) -> tuple[list[Row], list[int], list[Damaged]]:
+        """Every published receipt that was not freed, as drain() gives them."""
+    def running(self) -> list[Damaged]:
+        """(task_id, lease, kind, attempt, worker) of what was running without a receipt."""
+
+def segment_size(
+    slots: int, workers: int, blocks: Sequence[tuple[int, int]], result_ring_bytes: int
+) -> int:
+    """Bytes of a segment of this shape. Raises ValueError naming what is out of range."""
+
+def watch_parent(pidfd: int) -> None:
+    """Start a thread without Python that kills this process when the parent dies.
+
+    SIGKILL goes to the process group if this process leads one. Once in a process; OSError if `pidfd` is none.
+    """
+
+def set_death_signal() -> None:
+    """SIGKILL this process when the thread that started it ends (PR_SET_PDEATHSIG)."""
+
+def process_start_ticks(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot: with the pid it names a process for the whole uptime."""
+
+def crc32c(data: Buffer, seed: int = 0) -> int:
+    """CRC32C (Castagnoli); `seed` is the CRC of what comes before."""

@@ -1,0 +1,186 @@
+"""Edge: one worker process as the parent holds it - descriptors, signals, output, death. Wraps subprocess.
+
+Workers are direct children and exec'd: no inherited locks, threads or database handles, and the parent has pidfd,
+exit status and `wait4` resources. Each leads its own session, so that what a handler started dies with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+OUTPUT_TAIL_BYTES_MAX = 8 * 1024
+STACK_BYTES_MAX = 16 * 1024
+READ_BYTES_MAX = 64 * 1024
+LAST_BYTES_MAX = 1024 * 1024  # read from a dead worker: a pipe holds no more
+CONTROL_BYTES_MAX = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker ended."""
+
+    pid: int
+    returncode: int
+    rss_kib: int
+    stack: str
+    output: str  # its tail
+    last_lines: tuple[str, ...] = ()  # printed since the last look
+
+    @property
+    def signal_name(self) -> str | None:
+        """Name of the signal that killed it, None if it exited."""
+        if self.returncode >= 0:
+            return None
+        try:
+            return signal.Signals(-self.returncode).name
+        except ValueError:
+            return f"signal {-self.returncode}"
+
+    def describe(self) -> str:
+        """The end in words."""
+        name = self.signal_name
+        return f"was killed by {name}" if name else f"exited with code {self.returncode}"
+
+    def details(self, reason: str) -> dict[str, Any]:
+        """What is recorded with the attempt that this death interrupted."""
+        return {
+            "type": "WorkerDied",
+            "message": f"the worker {self.describe()}" + (f" ({reason})" if reason else ""),
+            "signal": self.signal_name,
+            "exit_code": self.returncode if self.returncode >= 0 else None,
+            "rss_kib": self.rss_kib,
+            "stack": self.stack,
+            "output": self.output,
+        }
+
+
+class WorkerProcess:
+    """A started worker. The caller polls `pidfd` (death), `control` (messages) and `output` (what it prints)."""
+
+    def __init__(self, arguments: Mapping[str, Any], pass_fds: tuple[int, ...], environment: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._stack = os.memfd_create("ringq-stack", os.MFD_CLOEXEC)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            text = json.dumps({**arguments, "control": theirs.fileno(), "stack": self._stack})
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "ringq.worker", text],
+                stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, env=dict(environment),
+                pass_fds=(*pass_fds, theirs.fileno(), self._stack), start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            os.close(read_end)
+            os.close(self._stack)
+            ours.close()
+            raise
+        finally:
+            os.close(write_end)
+            theirs.close()
+        self.pid = self._popen.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.control = ours
+        self.output = read_end
+        ours.setblocking(False)
+        os.set_blocking(read_end, False)
+        self._inbox = b""
+        self._line = b""
+        self._tail = b""
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message of the worker; {} when none is complete yet, None when the channel is closed."""
+        with contextlib.suppress(BlockingIOError):
+            data = self.control.recv(READ_BYTES_MAX)
+            if not data or len(self._inbox) > CONTROL_BYTES_MAX:
+                return None
+            self._inbox += data
+        line, found, rest = self._inbox.partition(b"\n")
+        if not found:
+            return {}
+        self._inbox = rest
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return {}
+        return message if isinstance(message, dict) else {}
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message; a worker that is already dead is found out by its pidfd."""
+        with contextlib.suppress(OSError):
+            self.control.setblocking(True)
+            self.control.settimeout(5)
+            self.control.sendall(json.dumps(message).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            self.control.setblocking(False)
+
+    def read_output(self, bytes_max: int = READ_BYTES_MAX) -> tuple[list[str], bool]:
+        """Lines that the worker printed, made safe for a terminal, and whether more may come."""
+        data = b""
+        is_open = True
+        while is_open and len(data) < bytes_max:
+            try:
+                chunk = os.read(self.output, READ_BYTES_MAX)
+            except BlockingIOError:
+                break
+            is_open = bool(chunk)
+            data += chunk
+        self._tail = (self._tail + data)[-OUTPUT_TAIL_BYTES_MAX:]
+        *lines, self._line = (self._line + data).split(b"\n")
+        if self._line and (not is_open or len(self._line) > OUTPUT_TAIL_BYTES_MAX):
+            lines.append(self._line)
+            self._line = b""
+        return [printable(line.decode("utf-8", "replace")) for line in lines], is_open
+
+    def forget_output(self) -> None:
+        """What was printed so far belongs to attempts that are over."""
+        self._tail = b""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it still lives."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the worker and everything in its session's process group."""
+        self.signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def reap(self) -> Exit:
+        """Collect the dead process, after its group was killed: until then its pid, and so the group's, is its own."""
+        self.kill()
+        _, status, usage = os.wait4(self.pid, 0)
+        self._popen.returncode = os.waitstatus_to_exitcode(status)
+        lines, _ = self.read_output(LAST_BYTES_MAX)
+        stack = os.pread(self._stack, STACK_BYTES_MAX, 0).decode("utf-8", "replace")
+        output = self._tail.decode("utf-8", "replace")
+        return Exit(self.pid, self._popen.returncode, usage.ru_maxrss, stack, output, tuple(lines))
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        self.control.close()
+        for descriptor in (self.pidfd, self.output, self._stack):
+            os.close(descriptor)
+
+
+def printable(text: str) -> str:
+    """`text` with every character escaped that could move a cursor, start an escape sequence or forge a line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
+
+
+def lives(pid: int, start_ticks: int) -> bool:
+    """Whether the process that had this pid and start time still exists (a zombie does not)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(fields[19]) == start_ticks and fields[0] != "Z"

@@ -1,0 +1,246 @@
+"""Submit and answer: the frames on the Unix socket between a client and the server.
+
+A frame is a 12-byte header and a body. The header, little-endian: body bytes (u32), protocol version (u8),
+message type (u8), zero (u16), request id (u32). The body is the msgpack of one of the messages below, as an
+array. A reply carries the request id of its request. Submissions travel column by column, their payloads as
+finished JSON text: the server never parses a payload.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ringq import errors
+from ringq.config import FRAME_BYTES_MAX
+from ringq.errors import BatchTooLarge, InvalidSubmission, ProtocolError, RingqError
+
+VERSION: Final = 1
+HEADER: Final = struct.Struct("<IBBHI")
+SUBMISSION_ID_BYTES: Final = 16
+WAIT_IDS_MAX: Final = 10_000
+"""How many ids one Wait may ask for; more are asked for with more frames."""
+_REQUEST_ID_MASK: Final = 0xFFFF_FFFF
+_MESSAGE_CHARS_MAX: Final = 4000
+
+
+class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What tasks of one submission share. None: not given here, so kind, domain, queue or server decide."""
+
+    kind: str
+    queue: str | None = None
+    priority: int | None = None
+    group: str | None = None
+    run_timeout_ms: int | None = None
+
+
+class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Store these tasks, all or none. A `submission` id seen before answers with the ids given then."""
+
+    submission: bytes
+    specs: list[SpecFields]
+    spec_of: list[int] | None  # one index into specs per task; None: specs[0] for all
+    payloads: list[str]
+    run_at_us: list[int | None] | None  # one instant per task; None: all at once
+
+
+class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The tasks are committed; their ids are first_id .. first_id + count - 1, in order."""
+
+    first_id: int
+    count: int
+    replayed: bool
+
+
+class Wait(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Tell when these tasks have ended: inclusive ranges of ids, at most WAIT_IDS_MAX ids in all."""
+
+    ranges: list[tuple[int, int]]
+
+
+class Ended(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Some of the tasks waited for have ended. Columns; status and reason are the codes of `model`."""
+
+    task_ids: list[int]
+    statuses: list[int]
+    reasons: list[int]
+    results: list[str | None]  # JSON text
+    errors: list[str | None]  # JSON text
+
+
+class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask how the server is."""
+
+
+class HealthReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """How the server is, as JSON text."""
+
+    body: str
+
+
+class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The request was refused: `code` is the name of a class in `ringq.errors`."""
+
+    code: str
+    message: str
+
+
+Message = Submit | Submitted | Wait | Ended | Health | HealthReply | Failure
+
+_TYPE_OF: dict[type, int] = {
+    **{Submit: 1, Wait: 2, Health: 3},
+    **{Submitted: 65, Ended: 66, HealthReply: 67, Failure: 127},
+}
+_CLASS_OF: dict[int, type] = {code: message for message, code in _TYPE_OF.items()}
+_DECODERS: dict[int, msgspec.msgpack.Decoder[Message]] = {
+    code: msgspec.msgpack.Decoder(message) for message, code in _TYPE_OF.items()
+}
+_ENCODER = msgspec.msgpack.Encoder()
+
+REQUESTS: Final[frozenset[type]] = frozenset({Submit, Wait, Health})
+REPLIES: Final[frozenset[type]] = frozenset({Submitted, Ended, HealthReply, Failure})
+
+
+class Frame(NamedTuple):
+    """One message as it arrived."""
+
+    request_id: int
+    message: Message
+
+
+def pack(message: Message, request_id: int) -> bytes:
+    """The frame of a message. Raises BatchTooLarge if its body is over FRAME_BYTES_MAX bytes.
+
+    `request_id` is reduced to 32 bits.
+    """
+    frame = bytearray(HEADER.size)
+    _ENCODER.encode_into(message, frame, HEADER.size)
+    size = len(frame) - HEADER.size
+    if size > FRAME_BYTES_MAX:
+        raise BatchTooLarge(f"the request has {size:,} bytes, the limit is {FRAME_BYTES_MAX:,}: send several")
+    HEADER.pack_into(frame, 0, size, VERSION, _TYPE_OF[type(message)], 0, request_id & _REQUEST_ID_MASK)
+    return bytes(frame)
+
+
+def unpack(message_type: int, body: bytes | bytearray | memoryview) -> Message:
+    """The message in a body. Raises ProtocolError for an unknown type or a malformed body."""
+    decoder = _DECODERS.get(message_type)
+    if decoder is None:
+        raise ProtocolError(f"unknown message type {message_type}")
+    try:
+        return decoder.decode(body)
+    except (ValueError, RecursionError, MemoryError) as error:
+        name = _CLASS_OF[message_type].__name__
+        raise ProtocolError(f"malformed {name}: {error}") from None
+
+
+class FrameReader:
+    """Cuts a byte stream into frames, however it was split on the way.
+
+    Memory is bounded by what has really arrived, never by the size a header announces.
+    """
+
+    def __init__(self, accept: frozenset[type] = REQUESTS | REPLIES, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        """`accept`: the messages this side may receive, REQUESTS or REPLIES."""
+        self._types = frozenset(_TYPE_OF[message] for message in accept)
+        self._frame_bytes_max = frame_bytes_max
+        self._buffer = bytearray()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the incomplete frame at the end; 0 between two frames."""
+        return len(self._buffer)
+
+    def feed(self, chunk: bytes | bytearray | memoryview) -> Iterator[Frame]:
+        """Take bytes; iterate over the frames they complete.
+
+        The bytes are kept even if the iterator is not consumed; the next `feed` goes on from there. Iterating
+        raises ProtocolError, after the good frames before it, for a wrong version, type, size or body: the
+        stream has no meaning from there on, so close the connection.
+        """
+        self._buffer += chunk
+        return self._frames()
+
+    def _frames(self) -> Iterator[Frame]:
+        buffer = self._buffer
+        while len(buffer) >= HEADER.size:
+            size, version, message_type, zero, request_id = HEADER.unpack_from(buffer)
+            self._check(size, version, message_type, zero)
+            end = HEADER.size + size
+            if len(buffer) < end:
+                return
+            with memoryview(buffer) as view, view[HEADER.size : end] as body:
+                message = unpack(message_type, body)
+            del buffer[:end]
+            yield Frame(request_id, message)
+
+    def _check(self, size: int, version: int, message_type: int, zero: int) -> None:
+        if version != VERSION or zero != 0:
+            raise ProtocolError(f"the other side speaks protocol version {version}, this one {VERSION}")
+        if message_type not in self._types:
+            raise ProtocolError(f"unexpected message type {message_type}")
+        if size > self._frame_bytes_max:
+            raise ProtocolError(f"a frame of {size:,} bytes is over the limit of {self._frame_bytes_max:,}")
+
+
+def check_wait(wait: Wait) -> int:
+    """How many ids are asked for.
+
+    Raises InvalidSubmission for a range that is none, or more than WAIT_IDS_MAX ids.
+    """
+    count = 0
+    for first, last in wait.ranges:
+        if not 0 < first <= last < 2**63:
+            raise InvalidSubmission(f"no range of task ids: {first} to {last}")
+        count += last - first + 1
+    if count > WAIT_IDS_MAX:
+        raise InvalidSubmission(f"{count:,} ids in one request, the limit is {WAIT_IDS_MAX:,}: send several")
+    return count
+
+
+def id_ranges(task_ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending ids as inclusive ranges, contiguous ones joined."""
+    if not task_ids:
+        return []
+    breaks = [(left, right) for left, right in pairwise(task_ids) if right != left + 1]
+    firsts = [task_ids[0], *(right for _, right in breaks)]
+    lasts = [*(left for left, _ in breaks), task_ids[-1]]
+    return list(zip(firsts, lasts, strict=True))
+
+
+def submission_id() -> bytes:
+    """A new 16-byte id, ordered by time: 6 bytes of Unix milliseconds, 10 random ones."""
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The reply that tells a client of an error; what is not a RingqError is an internal error to it."""
+    if isinstance(error, RingqError) and _error_class(type(error).__name__) is not None:
+        return Failure(type(error).__name__, _sendable(str(error)))
+    return Failure("RingqError", _sendable(f"internal error: {type(error).__name__}: {error}"))
+
+
+def error_of(reply: Failure) -> RingqError:
+    """The exception a Failure stands for; an unknown code becomes a plain RingqError that names it."""
+    error_class = _error_class(reply.code)
+    if error_class is None:
+        return RingqError(f"{reply.code}: {reply.message}")
+    return error_class(reply.message)
+
+
+def _error_class(code: str) -> type[RingqError] | None:
+    found = getattr(errors, code, None)
+    if not inspect.isclass(found) or not issubclass(found, RingqError) or issubclass(found, errors.TaskFailed):
+        return None  # TaskFailed and its heirs tell of a task, never of a request
+    return found
+
+
+def _sendable(text: str) -> str:
+    return text[:_MESSAGE_CHARS_MAX].encode(errors="replace").decode()

@@ -1,0 +1,202 @@
+"""Flow: answers about tasks, from the database alone - while a server runs, and while none does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from ringq.clock import Clock, SystemClock
+from ringq.errors import InvalidOption, UnknownTask
+from ringq.model import AttemptRecord, KindStatistics, Reason, Status, TaskRecord
+from ringq.store.questions import FIRST, Questions, asking
+
+LIMIT_MAX = 10_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Query:
+    """Questions to one database.
+
+    Each call opens the file read-only for at most a second and sees one consistent state. A Query holds nothing
+    open: it may be kept, shared between threads and used after a fork. Names are compared as they are, `%` and `_`
+    mean themselves.
+
+    Every method raises StoreError if there is no database, if it belongs to another version of ringq (NewerSchema) or
+    to something else (NotADatabase), or if the answer takes longer than a second; InvalidOption for an argument that
+    makes no sense.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+        self._path = Path(path)
+        self._clock = clock or SystemClock()
+
+    def task(self, task_id: int) -> TaskRecord:
+        """Everything known about one task, its attempts included. Raises UnknownTask."""
+        with self._asking() as ask:
+            row = ask.task(task_id) if 0 < task_id <= FIRST else None
+            if row is None:
+                raise UnknownTask(f"there is no task {task_id}")
+            return _task(row, tuple(_attempt(row) for row in ask.attempts(task_id)))
+
+    def tasks(
+        self,
+        *,
+        status: Status | str | None = None,
+        kind: str | None = None,
+        queue: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[TaskRecord]:
+        """Tasks, the highest id first, without their attempts.
+
+        The next page begins after the last id of this one: `tasks(after=page[-1].id, …)`.
+        """
+        wanted = _status(status)
+        before = FIRST if after is None else _within("after", after, 1, FIRST)
+        _within("limit", limit, 1, LIMIT_MAX)
+        with self._asking() as ask:
+            return [_task(row) for row in ask.tasks(wanted, _text(kind), _text(queue), before, limit)]
+
+    def history(
+        self,
+        *,
+        kind: str | None = None,
+        status: Status | str | None = None,
+        limit: int = 50,
+        before: AttemptRecord | None = None,
+    ) -> list[AttemptRecord]:
+        """The attempts that ended their tasks, what ended last first.
+
+        The next page begins before the last record of this one: `history(before=page[-1], …)`.
+        """
+        wanted = _status(status)
+        _within("limit", limit, 1, LIMIT_MAX)
+        cursor = (FIRST, FIRST) if before is None else (_microseconds(before.ended_at), before.task_id)
+        with self._asking() as ask:
+            return [_attempt(row) for row in ask.history(_text(kind), wanted, cursor, limit)]
+
+    def statistics(self, kind: str | None = None) -> list[KindStatistics]:
+        """How many tasks ended how and how long they took, by kind and status. As fast with any number of tasks."""
+        with self._asking() as ask:
+            return [
+                KindStatistics(name, Status.of(code), count, total / 1e6, longest / 1e6)
+                for name, code, count, total, longest in ask.statistics(_text(kind))
+            ]
+
+    def counts(self) -> dict[Status, int]:
+        """How many tasks have each status; a status that no task has is left out, except pending and running.
+
+        Delayed tasks are pending. Running are those that have been for a quarter of a second; shorter ones count as
+        pending until they end.
+        """
+        with self._asking() as ask:
+            active, running, ended = ask.counts()
+        counts = {Status.PENDING: active - running, Status.RUNNING: running}
+        return counts | {Status.of(code): count for code, count in sorted(ended)}
+
+    def delayed(self) -> int:
+        """How many of the pending tasks wait for their time."""
+        with self._asking() as ask:
+            return ask.delayed(self._clock.now_us())
+
+    def kinds(self) -> list[str]:
+        """The names of all kinds that were ever submitted, in their order."""
+        with self._asking() as ask:
+            return ask.kinds()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to close."""
+
+    @contextmanager
+    def _asking(self) -> Iterator[Questions]:
+        with asking(self._path) as ask:
+            yield ask
+
+
+def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
+    (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms) = row[:9]
+    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[9:]
+    started_us = leased_us if ended_us is None else ended_us - duration_us
+    active = Status.PENDING if leased_us is None else Status.RUNNING
+    return TaskRecord(
+        id=task_id,
+        kind=kind,
+        queue=queue,
+        group=group,
+        priority=priority,
+        status=active if status is None else Status.of(status),
+        reason=Reason.of(reason or 0),
+        payload=payload,
+        run_timeout_s=None if run_timeout_ms is None else run_timeout_ms / 1000,
+        submitted_at=_instant(submitted_us),
+        run_at=None if run_at_us is None else _instant(run_at_us),
+        started_at=None if started_us is None else _instant(started_us),
+        ended_at=None if ended_us is None else _instant(ended_us),
+        result=result,
+        error=_details(error),
+        attempts=attempts,
+    )
+
+
+def _attempt(row: tuple[Any, ...]) -> AttemptRecord:
+    task_id, kind, lease, attempt, status, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error = row
+    return AttemptRecord(
+        task_id=task_id,
+        kind=kind,
+        lease=lease,
+        attempt=attempt,
+        status=None if status is None else Status.of(status),
+        reason=Reason.of(reason),
+        started_at=_instant(ended_us - duration_us),
+        ended_at=_instant(ended_us),
+        worker=worker,
+        cpu_s=None if cpu_us is None else cpu_us / 1e6,
+        rss_kib=rss_kib,
+        error=_details(error),
+    )
+
+
+def _instant(microseconds: int) -> datetime:
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def _microseconds(instant: datetime) -> int:
+    return (instant - EPOCH) // timedelta(microseconds=1)
+
+
+def _details(error: str | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    try:
+        details = json.loads(error)
+    except ValueError:
+        details = None
+    return details if isinstance(details, dict) else {"message": error}
+
+
+def _status(status: Status | str | None) -> Status | None:
+    for known in Status:
+        if status == known:
+            return known
+    if status is not None:
+        raise InvalidOption(f"status: expected one of {', '.join(Status)}, got {status!r}")
+    return None
+
+
+def _text(name: str | None) -> str | None:
+    """A name to compare with; one that is not Unicode text is the name of nothing, and SQLite would not take it."""
+    return None if name is None else name.encode(errors="replace").decode()
+
+
+def _within(name: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise InvalidOption(f"{name}: expected {least} to {most}, got {value}")
+    return value

@@ -1,0 +1,181 @@
+"""Flow: what a new parent does about a predecessor that did not stop cleanly.
+
+    kill orphans ──► wait until none holds the life lock ──► adopt the receipts in its segment ──► COMMIT ──► unlink
+
+Until all of it is done no epoch begins, so a crash anywhere in here starts the same work again: receipts and attempts
+are recorded by (task, lease), at most once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ringq import failpoint
+from ringq.clock import Clock
+from ringq.config import Config
+from ringq.errors import CannotStart
+from ringq.model import Reason, Status
+from ringq.process import lives
+from ringq.ring import Recovery, Segment
+from ringq.writer import Interruption, ReceiptRow, Writer
+
+POLL_S = 0.005
+LOCK_MODE = 0o600
+
+
+def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callable[[str], None]) -> None:
+    """Bring the database up to date with what the predecessor's workers had finished or begun.
+
+    Raises CannotStart when one of its workers does not die within `orphan_wait_s`.
+    """
+    epoch, nonce, clean = store.previous
+    if epoch == 0 or clean:
+        _remove_locks(config)
+        return
+    segment = Segment.open(config.shm_dir, uuid=store.uuid, epoch=epoch)
+    recovery = _open_recovery(segment, store.uuid, epoch, nonce, say)
+    _end_orphans(config, epoch, recovery)
+    failpoint.hit("start.orphans_gone")
+    receipts, lost = _findings(config, store, clock, recovery)
+    writer.record(receipts)
+    for interruption in lost:
+        writer.interrupt(interruption)
+    if receipts or lost:
+        writer.commit(lambda: 0)
+    say(
+        f"the previous server (epoch {epoch}) did not stop cleanly: "
+        f"{len(receipts)} receipts adopted, {len(lost)} attempts lost"
+    )
+    failpoint.hit("start.segment_adopted")
+    if segment:
+        segment.unlink()
+    empty_spill(spill_dir(config))
+    _remove_locks(config)
+
+
+def read_spilled(
+    rows: list[ReceiptRow], spilled: Iterable[int], directory: Path
+) -> tuple[list[ReceiptRow], list[ReceiptRow]]:
+    """Put the bodies that workers left in files into their rows. Returns (complete rows, rows without their file)."""
+    incomplete: list[ReceiptRow] = []
+    for index in spilled:
+        row = rows[index]
+        try:
+            body = (directory / str(row[1])).read_bytes().decode()
+        except (OSError, UnicodeDecodeError):
+            incomplete.append(row)
+            continue
+        completed = row[4] == Status.COMPLETED.code
+        rows[index] = (*row[:11], body if completed else None, None if completed else body)
+    if incomplete:
+        rows = [row for row in rows if row not in incomplete]
+    return rows, incomplete
+
+
+def spill_dir(config: Config) -> Path:
+    """Where workers leave results that fit no ring."""
+    return config.runtime_dir / "spill"
+
+
+def lock_path(config: Config, epoch: int) -> Path:
+    """The file whose shared lock every worker of this epoch holds until its death."""
+    return config.runtime_dir / f"workers.{epoch}.lock"
+
+
+def create_lock(config: Config, epoch: int) -> Path:
+    """Make the life lock's file for the workers of a new epoch."""
+    path = lock_path(config, epoch)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, LOCK_MODE))
+    return path
+
+
+def empty_spill(directory: Path) -> None:
+    """Remove results whose receipts are recorded, or were never published."""
+    for path in directory.iterdir():
+        path.unlink()
+
+
+def _open_recovery(
+    segment: Segment | None, uuid: bytes, epoch: int, nonce: int, say: Callable[[str], None]
+) -> Recovery | None:
+    """The predecessor's segment to read from; None when there is none, or it is not what the database knows."""
+    if segment is None:
+        return None
+    try:
+        return Recovery(segment.fd, segment.size, uuid=uuid, epoch=epoch, nonce=nonce)
+    except ValueError as error:
+        say(f"{segment.path} is not read: {error}; running tasks are taken from the database")
+        return None
+
+
+def _end_orphans(config: Config, epoch: int, recovery: Recovery | None) -> None:
+    """Kill the predecessor's workers as far as they are known by pid and start time, then wait for all of them."""
+    known = [(pid, ticks) for _, pid, ticks in recovery.workers()] if recovery else []
+    for pid, ticks in known:
+        if lives(pid, ticks):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    path = lock_path(config, epoch)
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _wait_exclusive(descriptor, config.orphan_wait_s, known)
+        finally:
+            os.close(descriptor)
+
+
+def _wait_exclusive(descriptor: int, wait_s: float, known: list[tuple[int, int]]) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        if time.monotonic() > deadline:
+            alive = ", ".join(str(pid) for pid, ticks in known if lives(pid, ticks)) or "unknown"
+            raise CannotStart(
+                f"a worker of the previous server does not end (pid {alive}): its task may still be running. "
+                "End that process, then start again"
+            )
+        time.sleep(POLL_S)
+
+
+def _findings(
+    config: Config, store: Any, clock: Clock, recovery: Recovery | None
+) -> tuple[list[ReceiptRow], list[Interruption]]:
+    """The receipts in the segment, and the attempts that ended with the predecessor."""
+    receipts: list[ReceiptRow] = []
+    running: dict[int, tuple[int, int, int, int]] = {row[0]: row[1:5] for row in store.leases()}
+    if recovery is not None:
+        rows, spilled, damaged = recovery.receipts()
+        receipts, incomplete = read_spilled(rows, spilled, spill_dir(config))
+        running |= {task_id: (lease, kind, n, worker) for task_id, lease, kind, n, worker in recovery.running()}
+        running |= {task_id: (lease, kind, n, worker) for task_id, lease, kind, n, worker in damaged}
+        running |= {row[0]: (row[1], row[2], row[3], row[8]) for row in incomplete}
+    for row in receipts:
+        running.pop(row[0], None)
+    now = clock.now_us()
+    error = msgspec.json.encode({"type": "ServerDied", "message": "the server died while the task ran"}).decode()
+    lost = [
+        Interruption(task_id, lease, kind, attempt, worker, Reason.LOST, now, now, error)
+        for task_id, (lease, kind, attempt, worker) in running.items()
+        if not store.is_recorded(task_id, lease)
+    ]
+    return receipts, lost
+
+
+def _remove_locks(config: Config) -> None:
+    for path in config.runtime_dir.glob("workers.*.lock"):
+        path.unlink(missing_ok=True)

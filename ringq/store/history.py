@@ -1,0 +1,154 @@
+"""Store: how tasks ended - receipts, the attempts before them, and the sums kept over both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ringq.store.session import Rows
+from ringq.store.tasks import TaskTables
+
+RECEIPT_COLUMNS: Final = (
+    "task_id",
+    "lease",
+    "kind",
+    "attempt",
+    "status",
+    "reason",
+    "ended_us",
+    "duration_us",
+    "worker",
+    "cpu_us",
+    "rss_kib",
+    "result",
+    "error",
+)
+
+# The one terminal receipt of a task. A second one changes nothing: the WHERE of its conflict is never true,
+# and evaluating it tells us of the row, which DO NOTHING would not.
+INSERT_RECEIPT: Final = """
+INSERT INTO receipt
+    (task_id, lease, kind, attempt, status, reason, ended_us, duration_us,
+    worker, cpu_us, rss_kib, result, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (task_id) DO UPDATE SET lease = receipt.lease
+WHERE ringq_conflict(excluded.task_id, excluded.lease, receipt.lease)
+"""
+
+# An attempt that did not end its task; the lease makes recording it twice harmless.
+INSERT_ATTEMPT: Final = """
+INSERT INTO attempt
+    (task_id, lease, kind, attempt, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (task_id, lease) DO NOTHING
+"""
+
+# Sums per kind and status, so that reading them costs nothing.
+ADD_STATISTIC: Final = """
+INSERT INTO statistic (kind, status, count, duration_us, duration_max_us) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (kind, status) DO UPDATE SET
+    count = count + excluded.count,
+    duration_us = duration_us + excluded.duration_us,
+    duration_max_us = MAX(duration_max_us, excluded.duration_max_us)
+"""
+
+# What those who wait for tasks want to know.
+SELECT_RECEIPTS: Final = """
+SELECT task_id, status, reason, result, error FROM receipt
+WHERE task_id BETWEEN ? AND ? ORDER BY task_id LIMIT ?
+"""
+
+# Whether the end of this attempt is on record, or the task has ended otherwise.
+SELECT_IS_RECORDED: Final = """
+SELECT EXISTS (SELECT 1 FROM receipt WHERE task_id = ?1)
+    OR EXISTS (SELECT 1 FROM attempt WHERE task_id = ?1 AND lease = ?2)
+"""
+
+# Tasks above the mark, ended or not.
+COUNT_TASKS_ABOVE: Final = "SELECT COUNT(*) FROM task WHERE id > ?"
+
+# How many of those have ended.
+COUNT_RECEIPTS_ABOVE: Final = "SELECT COUNT(*) FROM receipt WHERE task_id > ?"
+
+# Active tasks the mark has passed because their time has not come.
+COUNT_DELAYED_BELOW: Final = "SELECT COUNT(*) FROM delayed WHERE task_id <= ?"
+
+# Active tasks the mark has passed for another reason.
+COUNT_STRAGGLERS: Final = "SELECT COUNT(*) FROM straggler"
+
+# Tasks whose time has not come.
+COUNT_DELAYED: Final = "SELECT COUNT(*) FROM delayed"
+
+
+class HistoryTables(TaskTables):
+    """Statements about ends. Those that write belong into `transaction()`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._conflicts: list[tuple[int, int, int]] = []
+        self._driver.create_function("ringq_conflict", 3, self._note_conflict)
+
+    def insert_receipts(self, rows: Rows) -> list[tuple[tuple[Any, ...], int]]:
+        """Insert receipts with RECEIPT_COLUMNS; the rows that were not, each with its task's stored lease.
+
+        An equal lease is a replay after a crash between COMMIT and freeing the slot; another lease is stale.
+        Of several receipts of one task in `rows` the first counts.
+        """
+        self._conflicts.clear()
+        self._write(INSERT_RECEIPT, rows)
+        refused = self._refused(rows) if self._conflicts else []
+        if self._stragglers:
+            ended = self._stragglers.intersection([row[0] for row in rows])
+            if ended:
+                self._delete_stragglers(ended)
+        return refused
+
+    def insert_attempts(self, rows: Rows) -> int:
+        """Record attempts that did not end their task; how many were not there yet.
+
+        Columns: task_id, lease, kind, attempt, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error.
+        """
+        return self._write(INSERT_ATTEMPT, rows)
+
+    def add_statistics(self, sums: Mapping[tuple[int, int], tuple[int, int, int]]) -> None:
+        """Add {(kind, status): (count, total, longest duration in us)} of receipts that were inserted."""
+        self._write(ADD_STATISTIC, [(*key, *values) for key, values in sums.items()])
+
+    def find_receipts(
+        self, ranges: Sequence[tuple[int, int]], limit: int
+    ) -> list[tuple[int, int, int, str | None, str | None]]:
+        """(task_id, status, reason, result, error) of ended tasks, range by range, at most `limit` in all."""
+        found: list[tuple[int, int, int, str | None, str | None]] = []
+        for first, last in ranges:
+            if len(found) >= limit:
+                break
+            found += self._read(SELECT_RECEIPTS, (first, last, limit - len(found)))
+        return found
+
+    def is_recorded(self, task_id: int, lease: int) -> bool:
+        """Whether nothing is left to record of this attempt: its end is known, or its task has ended."""
+        return bool(self._read_one(SELECT_IS_RECORDED, (task_id, lease))[0])
+
+    def count_active(self) -> int:
+        """Tasks without a receipt, delayed ones included."""
+        mark = (self.low_water,)
+        above = self._read_one(COUNT_TASKS_ABOVE, mark)[0] - self._read_one(COUNT_RECEIPTS_ABOVE, mark)[0]
+        below = self._read_one(COUNT_DELAYED_BELOW, mark)[0] + self._read_one(COUNT_STRAGGLERS)[0]
+        return int(above + below)
+
+    def count_delayed(self) -> int:
+        """Tasks whose time has not come."""
+        return int(self._read_one(COUNT_DELAYED)[0])
+
+    def _note_conflict(self, task_id: int, lease: int, stored: int) -> int:
+        """Called by SQLite for a row of INSERT_RECEIPT whose task has a receipt; 0: leave that as it is."""
+        self._conflicts.append((task_id, lease, stored))
+        return 0
+
+    def _refused(self, rows: Rows) -> list[tuple[tuple[Any, ...], int]]:
+        # Conflicts came in the order of the rows. From the end, because of equal rows the first went in.
+        refused = []
+        for row in reversed(rows):
+            if self._conflicts and self._conflicts[-1][:2] == row[:2]:
+                refused.append((row, self._conflicts.pop()[2]))
+        return refused[::-1]

@@ -1,0 +1,1 @@
+"""Store: the steps from each released schema to the next."""

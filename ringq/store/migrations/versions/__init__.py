@@ -1,0 +1,1 @@
+"""Store: one module per released schema, never changed once released."""

@@ -1,0 +1,270 @@
+"""Store: the tables, as text. Every task that was ever submitted passes through these and nothing else.
+
+A new database is made from here. An older one is brought here by `migrations/`, which spells the same text
+out once more per revision: what was released must not change when this file does. A test holds the two
+together.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
+REVISIONS: Final = ("0001",)  # oldest first
+REVISION: Final = REVISIONS[-1]
+SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
+
+# Foreign keys are declared for the reader and not enforced (`PRAGMA foreign_keys=OFF`): every insert would
+# look its parent row up, and the only writer takes the numbers it stores from these very tables.
+
+META = """
+CREATE TABLE meta (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    uuid BLOB NOT NULL CHECK (length(uuid) = 16),
+    epoch INTEGER NOT NULL CHECK (epoch BETWEEN 0 AND 2147483647),
+    nonce INTEGER NOT NULL,
+    clean INTEGER NOT NULL CHECK (clean IN (0, 1)),
+    low_water INTEGER NOT NULL CHECK (low_water >= 0),
+    highest_task_id INTEGER NOT NULL CHECK (highest_task_id >= 0),
+    created_us INTEGER NOT NULL,
+    ringq_version TEXT NOT NULL
+) STRICT
+"""
+
+KIND = """
+CREATE TABLE kind (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT
+"""
+
+# What tasks have in common, stored once: a task's row stays narrow, and the parent orders numbers, not names.
+SPEC = """
+CREATE TABLE spec (
+    id INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 255),
+    group_name TEXT CHECK (group_name <> ''),
+    run_timeout_ms INTEGER CHECK (run_timeout_ms > 0)
+) STRICT
+"""
+
+# Prevents one set of attributes from having two numbers; NULLs are distinct to a UNIQUE constraint, hence
+# COALESCE.
+SPEC_ONCE = """
+CREATE UNIQUE INDEX spec_once
+ON spec (kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0))
+"""
+
+# Inserted once. `run_at_us` stays for the record after the task became due; a NULL costs one byte.
+# `payload` comes last: a long one goes to overflow pages, which a walk over the ids then never touches.
+TASK = """
+CREATE TABLE task (
+    id INTEGER PRIMARY KEY CHECK (id > 0),
+    spec INTEGER NOT NULL REFERENCES spec (id),
+    submitted_us INTEGER NOT NULL,
+    run_at_us INTEGER,
+    payload TEXT NOT NULL
+) STRICT
+"""
+
+# The one terminal receipt; its primary key is what makes recording exactly-once.
+RECEIPT = """
+CREATE TABLE receipt (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    lease INTEGER NOT NULL,
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    attempt INTEGER NOT NULL,
+    status INTEGER NOT NULL CHECK (status BETWEEN 10 AND 16),
+    reason INTEGER NOT NULL,
+    ended_us INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL CHECK (duration_us >= 0),
+    worker INTEGER,
+    cpu_us INTEGER,
+    rss_kib INTEGER,
+    result TEXT CHECK (result IS NULL OR status = 10),
+    error TEXT CHECK (error IS NULL OR status <> 10)
+) STRICT
+"""
+
+# Serves "the history, newest first". Kind and status ride along (two bytes each) so that a filter is answered
+# from the index alone: a rare kind among 10^6 receipts is found without reading one receipt that does not
+# match.
+RECEIPT_ENDED = "CREATE INDEX receipt_ended ON receipt (ended_us, task_id, kind, status)"
+
+# Serves "what failed", also years later. Completed receipts are not in it and pay only for the test of its
+# WHERE.
+RECEIPT_UNSUCCESSFUL = "CREATE INDEX receipt_unsuccessful ON receipt (status, ended_us) WHERE status <> 10"
+
+# Attempts that did not end their task: crashes, losses, retries.
+ATTEMPT = """
+CREATE TABLE attempt (
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    lease INTEGER NOT NULL,
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    attempt INTEGER NOT NULL,
+    reason INTEGER NOT NULL,
+    ended_us INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL CHECK (duration_us >= 0),
+    worker INTEGER,
+    cpu_us INTEGER,
+    rss_kib INTEGER,
+    error TEXT,
+    PRIMARY KEY (task_id, lease)
+) STRICT, WITHOUT ROWID
+"""
+
+# Only attempts that have been running for a while: what a host's death took with it, and what runs right now.
+LEASE = """
+CREATE TABLE lease (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    lease INTEGER NOT NULL,
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    attempt INTEGER NOT NULL,
+    worker INTEGER NOT NULL,
+    started_us INTEGER NOT NULL
+) STRICT
+"""
+
+# Tasks whose time has not come, in the order of their times. A row (r, t) is here only if task t has
+# run_at_us = r: so a task's row leads to its delayed row through this key, and no second index is needed to
+# find it by task.
+DELAYED = """
+CREATE TABLE delayed (
+    run_at_us INTEGER NOT NULL,
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    PRIMARY KEY (run_at_us, task_id)
+) STRICT, WITHOUT ROWID
+"""
+
+# Active tasks at or below meta.low_water, so that the mark may pass them: a task that was delayed for 30 days
+# and became due, or one that runs for a week. Without them the mark would wait, and a start would read every
+# id since.
+STRAGGLER = """
+CREATE TABLE straggler (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id)
+) STRICT
+"""
+
+# Which batches were committed: a client that lost the answer asks again with the same id.
+SUBMISSION = """
+CREATE TABLE submission (
+    id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    first_id INTEGER NOT NULL,
+    count INTEGER NOT NULL CHECK (count >= 0),
+    submitted_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+STATISTIC = """
+CREATE TABLE statistic (
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    status INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    duration_max_us INTEGER NOT NULL,
+    PRIMARY KEY (kind, status)
+) STRICT, WITHOUT ROWID
+"""
+
+# For people with a sqlite3 shell; ringq itself never reads a view.
+TASK_VIEW = """
+CREATE VIEW task_v AS
+SELECT
+    task.id,
+    kind.name AS kind,
+    spec.queue,
+    spec.group_name AS "group",
+    spec.priority,
+    CASE
+        WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
+        WHEN receipt.task_id IS NULL THEN 'pending'
+        ELSE CASE receipt.status
+            WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
+            WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
+        END
+    END AS status,
+    CASE receipt.reason
+        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
+        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
+        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled'
+    END AS reason,
+    strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
+    strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
+    strftime(
+        '%Y-%m-%dT%H:%M:%fZ',
+        COALESCE(receipt.ended_us - receipt.duration_us, lease.started_us) / 1e6,
+        'unixepoch'
+    ) AS started,
+    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
+    task.payload,
+    receipt.result,
+    receipt.error
+FROM task
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN receipt ON receipt.task_id = task.id
+LEFT JOIN lease ON lease.task_id = task.id
+"""
+
+HISTORY_VIEW = """
+CREATE VIEW history_v AS
+SELECT
+    receipt.task_id,
+    receipt.attempt,
+    receipt.lease,
+    kind.name AS kind,
+    CASE receipt.status
+        WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
+        WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
+    END AS status,
+    CASE receipt.reason
+        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
+        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
+        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled'
+    END AS reason,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
+    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
+    receipt.duration_us / 1e6 AS duration_s,
+    receipt.worker,
+    receipt.cpu_us / 1e6 AS cpu_s,
+    receipt.rss_kib,
+    receipt.result,
+    receipt.error
+FROM receipt
+JOIN kind ON kind.id = receipt.kind
+"""
+
+# alembic would make this table itself, in words that change with its version; it takes the one it finds.
+REVISION_TABLE = "CREATE TABLE alembic_version (version_num TEXT NOT NULL PRIMARY KEY)"
+
+TABLES: Final = (
+    META,
+    KIND,
+    SPEC,
+    SPEC_ONCE,
+    TASK,
+    RECEIPT,
+    RECEIPT_ENDED,
+    RECEIPT_UNSUCCESSFUL,
+    ATTEMPT,
+    LEASE,
+    DELAYED,
+    STRAGGLER,
+    SUBMISSION,
+    STATISTIC,
+    TASK_VIEW,
+    HISTORY_VIEW,
+)
+
+# The one row of meta: who this database is.
+INSERT_META: Final = """
+INSERT INTO meta (id, uuid, epoch, nonce, clean, low_water, highest_task_id, created_us, ringq_version)
+VALUES (1, ?, 0, 0, 1, 0, 0, ?, ?)
+"""
+
+# Which revision a database made from this file has.
+STAMP: Final = "INSERT INTO alembic_version (version_num) VALUES (?)"

@@ -1,0 +1,101 @@
+"""Store: the writer's connection and its transactions. The tables' own modules build on it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from ringq.errors import RingqError, StorageFailed
+from ringq.store.engine import driver
+from ringq.store.failures import store_error
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class Session:
+    """One connection, used by one thread.
+
+    Writes go through SQLAlchemy's connection; a list of rows costs there what it costs in sqlite3 alone.
+    Reads, BEGIN and COMMIT go to sqlite3 directly: on them SQLAlchemy's Row objects and bookkeeping cost more
+    than SQLite does.
+    """
+
+    def __init__(self, connection: Connection, path: Path) -> None:
+        self.path: Final = path
+        self.next_task_id = 1
+        self._connection = connection
+        self._driver: sqlite3.Connection = driver(connection)
+        self._failed: str | None = None
+        self._reload: set[Callable[[], None]] = set()  # what must be read again if this transaction fails
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """BEGIN IMMEDIATE .. COMMIT; on any exception everything is rolled back and the exception goes on.
+
+        Raises StorageFull and StoreBusy, after which a later transaction may succeed, and StorageFailed,
+        after which none is begun any more: what a failed sync left on the disk is known only to the next
+        start.
+        """
+        if self._failed is not None:
+            raise StorageFailed(self._failed)
+        assert not self._driver.in_transaction, "a transaction is already open"
+        next_task_id = self.next_task_id
+        try:
+            self._driver.execute("BEGIN IMMEDIATE")
+            yield
+            self._driver.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            self.next_task_id = next_task_id
+            if isinstance(error, DBAPIError | sqlite3.Error):
+                raise self._translated(error) from error
+            raise
+        self._reload.clear()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._driver.in_transaction
+
+    def _write(self, sql: str, rows: Rows) -> int:
+        """Execute one statement for each of `rows`; how many rows of the table that changed."""
+        if not rows:
+            return 0
+        assert self._driver.in_transaction, "writes belong into a transaction"
+        return self._connection.exec_driver_sql(sql, rows).rowcount
+
+    def _read(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """All rows of a question."""
+        try:
+            return self._driver.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def _read_one(self, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
+        """The first row of a question, or None."""
+        try:
+            return self._driver.execute(sql, parameters).fetchone()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def _roll_back(self) -> None:
+        try:
+            if self._driver.in_transaction:
+                self._driver.execute("ROLLBACK")
+            while self._reload:
+                self._reload.pop()()
+        except (sqlite3.Error, RingqError) as error:
+            self._failed = f"{self.path}: a transaction could not be rolled back ({error})"
+
+    def _translated(self, error: Exception) -> RingqError:
+        cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error) else error
+        translated = store_error(cause, self.path)
+        if isinstance(translated, StorageFailed):
+            self._failed = str(translated)
+        return translated

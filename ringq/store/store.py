@@ -1,0 +1,142 @@
+"""Store: the database as the parent sees it, from opening it to the mark that it was closed well."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from ringq.errors import AlreadyServed, StoreError
+from ringq.store.engine import DURABILITY, open_writer
+from ringq.store.failures import translated
+from ringq.store.history import HistoryTables
+from ringq.store.lock import OwnerLock
+from ringq.store.prepare import prepare
+
+# Who this database is and how its last owner left it.
+SELECT_META: Final = "SELECT uuid, epoch, nonce, clean, low_water, highest_task_id FROM meta WHERE id = 1"
+
+# The highest id in use.
+SELECT_HIGHEST_ID: Final = "SELECT MAX(id) FROM task"
+
+# A new life of a parent begins.
+UPDATE_EPOCH: Final = """
+UPDATE meta SET epoch = ?, nonce = ?, clean = 0, highest_task_id = MAX(highest_task_id, ?) WHERE id = 1
+"""
+
+# The owner goes in good order.
+UPDATE_CLEAN: Final = "UPDATE meta SET clean = 1, highest_task_id = MAX(highest_task_id, ?) WHERE id = 1"
+
+# Moves what the log holds into the database file.
+CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+
+
+class Previous(NamedTuple):
+    """How the last owner left the database."""
+
+    epoch: int
+    nonce: int
+    clean: bool
+
+
+class Store(HistoryTables):
+    """The only connection that writes. Open one with `Store.open`, use it in one thread.
+
+    Attributes: `uuid`, 16 bytes that are this database's for ever; `previous`, the last owner's traces;
+    `epoch`; `low_water`; `next_task_id`, which whoever inserts tasks moves on and a rolled back transaction
+    moves back.
+    """
+
+    uuid: bytes
+    previous: Previous
+    epoch: int
+    _durability: str
+    _undo: ExitStack  # what `close` does
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        durability: str = "full",
+        say: Callable[[str], None] = lambda _: None,
+        check: bool = True,
+    ) -> Self:
+        """Open the database at `path`; a missing one is created, an older one is backed up and upgraded.
+
+        Unless this process holds the OwnerLock of `path` already, the store takes it and lets go in `close`.
+        `check` reads the whole file for damage if the last owner did not close it well; a client that adds a
+        task for a moment may leave that to the next server. `say` gets a line for everything a person should
+        know.
+
+        Raises AlreadyServed, NotADatabase, NewerSchema, StorageFailed, StorageFull, CannotCreate, StoreError.
+        """
+        if durability not in DURABILITY:
+            raise StoreError(f"durability must be one of {', '.join(DURABILITY)}, not {durability!r}")
+        held = OwnerLock.of(path)
+        if held is not None and held.is_used:
+            raise AlreadyServed(f"{held.path} is already open in this process (pid {os.getpid()})")
+        with ExitStack() as undo:
+            lock = held or undo.enter_context(OwnerLock(path))
+            prepare(lock, say, check=check)
+            store = cls(open_writer(lock.path, durability), lock.path)
+            undo.callback(store._connection.close)
+            store._begin(durability)
+            say(f"{lock.path}: SQLite {sqlite3.sqlite_version}, durability {durability}")
+            lock.is_used = True
+            undo.callback(setattr, lock, "is_used", False)
+            store._undo = undo.pop_all()
+        return store
+
+    def begin_epoch(self, nonce: int) -> int:
+        """Begin this parent's life on the database and return its epoch. Synced whatever the durability is.
+
+        `nonce` is a number from 0 to 2**63 - 1. Until `mark_clean` the database counts as not closed cleanly.
+        """
+        epoch = self.epoch + 1
+        with translated(self.path):
+            self._driver.execute(DURABILITY["full"])
+        with self.transaction():
+            self._write(UPDATE_EPOCH, [(epoch, nonce, self.next_task_id - 1)])
+        with translated(self.path):
+            self._driver.execute(DURABILITY[self._durability])
+        self.epoch = epoch
+        return epoch
+
+    def mark_clean(self) -> None:
+        """Note that everything was recorded and nothing runs any more."""
+        with self.transaction():
+            self._write(UPDATE_CLEAN, [(self.next_task_id - 1,)])
+
+    def checkpoint(self) -> int:
+        """Move what the log holds into the database file; how many pages readers still hold back.
+
+        SQLite does the same by itself every few thousand pages, inside a COMMIT; an idle moment is better.
+        """
+        _, pages, moved = self._read_one(CHECKPOINT)
+        return int(pages - moved)
+
+    def close(self) -> None:
+        """Close the database; whatever transaction is open is rolled back. Idempotent."""
+        with translated(self.path):
+            self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, durability: str) -> None:
+        self._durability = durability
+        meta = self._read_one(SELECT_META)
+        if meta is None:
+            raise StoreError(f"{self.path} has no row in its table meta: restore a backup")
+        self.uuid, self.epoch, nonce, clean, self.low_water, highest = meta
+        self.previous = Previous(self.epoch, nonce, bool(clean))
+        self.next_task_id = max(self._read_one(SELECT_HIGHEST_ID)[0] or 0, highest) + 1
+        self._load_names()
+        self._load_stragglers()

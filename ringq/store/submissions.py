@@ -1,0 +1,131 @@
+"""Store: what a submission writes - tasks, the names they share, and the batch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from ringq.store.session import Rows, Session
+
+# The task's row, for life.
+INSERT_TASK: Final = "INSERT INTO task (id, spec, submitted_us, run_at_us, payload) VALUES (?, ?, ?, ?, ?)"
+
+# Holds a task back until its time comes.
+INSERT_DELAYED: Final = "INSERT INTO delayed (run_at_us, task_id) VALUES (?, ?)"
+
+# Whether a batch was committed before.
+SELECT_SUBMISSION: Final = "SELECT first_id, count FROM submission WHERE id = ?"
+
+# Remembers a batch with its tasks.
+INSERT_SUBMISSION: Final = "INSERT INTO submission (id, first_id, count, submitted_us) VALUES (?, ?, ?, ?)"
+
+# Forgets the oldest batches: ids are ordered by time, so that the first ones by key are the oldest.
+DELETE_SUBMISSIONS: Final = """
+DELETE FROM submission
+WHERE id IN (SELECT id FROM submission ORDER BY id LIMIT ?2) AND submitted_us < ?1
+"""
+
+# A new name gets the next number.
+INSERT_KIND: Final = "INSERT INTO kind (name) VALUES (?)"
+
+# All names, for the parent's own table.
+SELECT_KINDS: Final = "SELECT id, name FROM kind"
+
+# A new set of attributes gets the next number.
+INSERT_SPEC: Final = "INSERT INTO spec (kind, queue, priority, group_name, run_timeout_ms) VALUES (?, ?, ?, ?, ?)"
+
+# All sets of attributes, for the parent's own table.
+SELECT_SPECS: Final = """
+SELECT spec.id, kind.name, spec.queue, spec.priority, spec.group_name, spec.run_timeout_ms
+FROM spec JOIN kind ON kind.id = spec.kind
+"""
+
+# The number SQLite gave to the row just inserted.
+SELECT_LAST_ID: Final = "SELECT last_insert_rowid()"
+
+
+class SpecRow(NamedTuple):
+    """What tasks share, by name."""
+
+    kind: str
+    queue: str
+    priority: int
+    group: str | None
+    run_timeout_ms: int | None
+
+
+class SubmissionTables(Session):
+    """Statements about submitting. Those that write belong into `transaction()`."""
+
+    _kinds: dict[str, int]
+    _names: dict[int, str]
+    _specs: dict[SpecRow, int]
+    _rows: dict[int, SpecRow]
+
+    def insert_tasks(self, rows: Rows) -> None:
+        """Insert (id, spec, submitted_us, run_at_us or None, payload); ids are `next_task_id` and on."""
+        self._write(INSERT_TASK, rows)
+
+    def insert_delayed(self, rows: Rows) -> None:
+        """Hold tasks back, given as (run_at_us, task_id), with the run_at_us of the task's own row."""
+        self._write(INSERT_DELAYED, rows)
+
+    def find_submission(self, submission: bytes) -> tuple[int, int] | None:
+        """(first id, count) of a batch that was committed before."""
+        row: tuple[int, int] | None = self._read_one(SELECT_SUBMISSION, (submission,))
+        return row
+
+    def insert_submission(self, submission: bytes, first_id: int, count: int, now_us: int) -> None:
+        """Remember a batch, so that a repeated one is answered and not doubled."""
+        self._write(INSERT_SUBMISSION, [(submission, first_id, count, now_us)])
+
+    def prune_submissions(self, before_us: int, limit: int = 1000) -> int:
+        """Forget batches from before `before_us` among the `limit` oldest; how many those were."""
+        return self._write(DELETE_SUBMISSIONS, [(before_us, limit)])
+
+    def intern_kind(self, name: str) -> int:
+        """The number of a kind; a new one is written in the open transaction, or in one of its own."""
+        known = self._kinds.get(name)
+        if known is not None:
+            return known
+        if not self.in_transaction:
+            with self.transaction():
+                return self.intern_kind(name)
+        number = self._insert_one(INSERT_KIND, (name,))
+        self._kinds[name] = number
+        self._names[number] = name
+        self._reload.add(self._load_names)
+        return number
+
+    def intern_spec(self, kind: str, queue: str, priority: int, group: str | None, run_timeout_ms: int | None) -> int:
+        """The number of a set of attributes; a new one is written as by `intern_kind`."""
+        spec = SpecRow(kind, queue, priority, group, run_timeout_ms)
+        known = self._specs.get(spec)
+        if known is not None:
+            return known
+        if not self.in_transaction:
+            with self.transaction():
+                return self.intern_spec(*spec)
+        number = self._insert_one(INSERT_SPEC, (self.intern_kind(kind), *spec[1:]))
+        self._specs[spec] = number
+        self._rows[number] = spec
+        self._reload.add(self._load_names)
+        return number
+
+    def kinds(self) -> Mapping[int, str]:
+        """Every kind that was ever submitted, by its number."""
+        return self._names
+
+    def specs(self) -> Mapping[int, SpecRow]:
+        """Every set of attributes that was ever submitted, by its number."""
+        return self._rows
+
+    def _load_names(self) -> None:
+        self._names = dict(self._read(SELECT_KINDS))
+        self._kinds = {name: number for number, name in self._names.items()}
+        self._rows = {row[0]: SpecRow(*row[1:]) for row in self._read(SELECT_SPECS)}
+        self._specs = {spec: number for number, spec in self._rows.items()}
+
+    def _insert_one(self, sql: str, row: tuple[object, ...]) -> int:
+        self._write(sql, [row])
+        return int(self._read_one(SELECT_LAST_ID)[0])

@@ -1,0 +1,242 @@
+"""Flow: the child's main loop - claim a slot, run the handler, publish the receipt. Never imports the store.
+
+parent:  spawn ──► numbers ──────────────► slots READY ─────────────────► receipts
+worker:  flock, import the app, report ──► attach, claim ► RUNNING ► call ► DONE
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ringq import codec, failpoint
+from ringq.context import Context
+from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult, RunTimeout
+from ringq.kinds import App, Task
+from ringq.model import Reason, Status
+from ringq.ring import Worker as RingWorker
+from ringq.ring import set_death_signal, watch_parent
+
+CLAIM_TIMEOUT_MS = 1000  # bounds the damage of a lost wake-up
+SPILL_MODE = 0o600
+FULL_CHECK_EVERY = 64  # attempts
+
+
+def main(argument: str) -> int:
+    """Entry of `python -m ringq.worker`; `argument` is the parent's JSON. Returns the exit code."""
+    given = json.loads(argument)
+    failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
+    _die_with_parent(given["parent"])
+    lock = _take_life_lock(given["lock"], given["parent"])
+    control = socket.socket(fileno=given["control"])
+    _prepare_signals(given["stack"])
+    app = _import_app(given["app"], control)
+    if app is None:
+        return 0
+    numbers = _introduce(app, control)
+    ring = RingWorker(
+        given["segment"], given["size"], index=given["index"], uuid=bytes.fromhex(given["uuid"]),
+        epoch=given["epoch"], nonce=given["nonce"], eventfd=given["eventfd"],
+    )  # fmt: skip
+    handlers = {number: app.kinds()[name] for name, number in numbers.items() if name in app.kinds()}
+    runner = Runner(ring, handlers, Path(given["spill"]), lock)
+    signal.signal(signal.SIGUSR2, runner.on_signal)
+    control.sendall(b'{"ready": true}\n')
+    runner.run()
+    return 0
+
+
+class Runner:
+    """Runs claimed attempts one after the other."""
+
+    def __init__(self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, lock: int) -> None:
+        self._ring = ring
+        self._lock = lock
+        self._lock_inode = os.fstat(lock).st_ino
+        self._attempts = 0
+        self._handlers = handlers
+        self._spill = spill
+        self._raised = False
+
+    def run(self) -> None:
+        """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
+        ring = self._ring
+        while True:
+            claimed = ring.claim(CLAIM_TIMEOUT_MS)
+            if claimed is None:
+                if ring.stopping:
+                    return
+                continue
+            failpoint.hit("worker.claimed")
+            self._attempt(*claimed)
+            damage = self._damage()
+            if damage:
+                sys.stderr.write(f"a handler {damage}; this worker leaves, another takes its place\n")
+                return
+
+    def _attempt(self, task_id: int, lease: int, kind: int, attempt: int, limit_ms: int, payload: bytes) -> None:
+        """Run one attempt to its receipt. Whatever a handler raises ends here."""
+        task = self._handlers.get(kind)
+        self._raised = False
+        ring = self._ring
+        try:
+            try:
+                ring.start()
+                failpoint.hit("worker.running")
+                if task is None:
+                    raise LookupError(f"this app has no handler of kind number {kind}")
+                arguments = task.decode(payload)
+                context = None
+                if task.wants_context:
+                    context = Context(task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
+                body = task.encode_result(task.invoke(context, arguments))
+                status, reason = Status.COMPLETED, Reason.NONE
+            finally:
+                ring.leave()  # from here on no soft exception is raised in this attempt
+        except BaseException as error:
+            ring.leave()  # the soft exception may have come between the handler's end and the line above
+            status, reason = Status.FAILED, _reason(error, task)
+            body = codec.encode_error(error)
+        failpoint.hit("worker.before_receipt")
+        if not ring.finish(status.code, reason.code, body):
+            self._spill_body(lease, body)
+            ring.finish(status.code, reason.code, body, spilled=True)
+        failpoint.hit("worker.after_receipt")
+
+    def _damage(self) -> str | None:
+        """What a handler did to the process that would harm the next one; None if all is well.
+
+        Each attempt: one cheap system call (0.1 us). Only each 64th: the two that cost as much as the whole receipt.
+        """
+        self._attempts += 1
+        try:
+            os.get_inheritable(self._lock)
+            if self._attempts % FULL_CHECK_EVERY:
+                return None
+            if os.fstat(self._lock).st_ino != self._lock_inode:
+                return "put another file in the place of ringq's descriptors"
+        except OSError:
+            return "closed descriptors that are not its own"
+        return None if signal.getsignal(signal.SIGUSR2) == self.on_signal else "changed the handler of SIGUSR2"
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Tell the parent how far the handler is."""
+        self._ring.set_progress(fraction, message)
+
+    def cancel_requested(self) -> int:
+        """The code of the reason for which the present attempt shall end, 0 while it may go on."""
+        return self._ring.cancel_requested()
+
+    def on_signal(self, _number: int, _frame: object) -> None:
+        """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""
+        reason = self._ring.cancel_requested()
+        if reason and not self._raised:
+            self._raised = True
+            raise RunTimeout("the run time limit is over")
+
+    def _spill_body(self, lease: int, body: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._spill / str(lease), flags, SPILL_MODE)
+        with open(descriptor, "wb") as file:
+            file.write(body)
+
+
+def _reason(error: BaseException, task: Task[..., Any] | None) -> Reason:
+    if task is None:
+        return Reason.UNKNOWN_KIND
+    if isinstance(error, AttemptInterrupted):
+        return Reason.RUN_TIMEOUT
+    if isinstance(error, InvalidPayload):
+        return Reason.INVALID_PAYLOAD
+    return Reason.INVALID_RESULT if isinstance(error, InvalidResult) else Reason.HANDLER_ERROR
+
+
+def _die_with_parent(parent: int) -> None:
+    """Three nets: the kernel's death signal, a C thread on the parent's pidfd, and a look at it right now.
+
+    The death signal alone has a race (the parent may die before it is set) and follows the parent's thread.
+    """
+    set_death_signal()
+    watch_parent(parent)
+    if _is_gone(parent):
+        os._exit(0)
+
+
+def _take_life_lock(path: str, parent: int) -> int:
+    """Hold a shared lock until death: the next parent waits for it, so two attempts of one task never overlap."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os._exit(0)  # a new parent holds it exclusively: this process is an orphan
+    if _is_gone(parent):
+        os._exit(0)
+    return descriptor
+
+
+def _is_gone(pidfd: int) -> bool:
+    poll = select.poll()  # not select(): the number may be over 1023
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _prepare_signals(stack: int) -> None:
+    """Stacks of fatal signals go to the parent's file, also while C code holds the GIL; INT is the parent's."""
+    faulthandler.enable(file=stack, all_threads=True)
+    faulthandler.register(signal.SIGTERM, file=stack, all_threads=True, chain=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _import_app(target: str, control: socket.socket) -> App | None:
+    try:
+        return load_app(target)
+    except BaseException as error:
+        details = f"{type(error).__name__}: {error}"
+        sys.excepthook(type(error), error, error.__traceback__)
+        control.sendall(json.dumps({"error": f"{target}: {details}"}).encode() + b"\n")
+        return None
+
+
+def load_app(target: str) -> App:
+    """Import "module:attribute". Raises whatever the module raises, or ValueError and TypeError with one line."""
+    module, _, attribute = target.partition(":")
+    if not module or not attribute:
+        raise ValueError("name the app as module:attribute, for example photos:app")
+    sys.path.insert(0, os.getcwd())
+    found = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, App):
+        raise TypeError(f"{attribute} in {module} is a {type(found).__name__}, not a ringq.App")
+    return found
+
+
+def _introduce(app: App, control: socket.socket) -> dict[str, int]:
+    """Tell the parent the app's kinds, and learn their numbers."""
+    control.sendall(json.dumps({"kinds": app.reports()}).encode() + b"\n")
+    received = b""
+    while not received.endswith(b"\n"):
+        data = control.recv(65536)
+        if not data:
+            os._exit(0)
+        received += data
+    numbers: dict[str, int] = json.loads(received)["numbers"]
+    return numbers
+
+
+if __name__ == "__main__":
+    _entry: Callable[[str], int] = main
+    sys.exit(_entry(sys.argv[1]))

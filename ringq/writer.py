@@ -1,0 +1,327 @@
+"""Flow: the only code that changes the database. Submissions, receipts and interruptions share one transaction.
+
+    submissions ──┐                      ┌──► replies, new tasks for the dispatcher
+    receipts  ────┼──► BEGIN … COMMIT ───┼──► slots freed, results for those who wait
+    interruptions ┘                      └──► tasks given back
+
+Nothing on the right happens before COMMIT: a slot freed earlier would run its task again after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, Protocol
+
+from ringq import failpoint
+from ringq.backlog import Row
+from ringq.clock import Clock
+from ringq.errors import RingqError, StorageFull
+from ringq.lifecycle import Interruptions, after_interruption, is_legal
+from ringq.model import Reason, Status
+
+# The columns of a receipt, in the order in which the ring hands them out and the store inserts them.
+ReceiptRow = tuple[int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None]
+LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
+FULL_RETRY_NS = 1_000_000_000  # how often a full disk is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What tasks share: interned in the database, so that a task's row is narrow."""
+
+    kind: str
+    queue: str
+    priority: int
+    group: str | None
+    run_timeout_ms: int | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """One submission, checked and resolved: all of it is written, or nothing."""
+
+    submission: bytes
+    specs: list[Spec]
+    spec_of: list[int] | None  # an index into specs per payload; None: all have specs[0]
+    payloads: list[str]
+    run_at_us: list[int | None] | None
+    reply: Callable[[int, bool], None]  # (first id, replayed), after COMMIT
+    refuse: Callable[[RingqError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """An attempt that ended without a receipt of its worker."""
+
+    task_id: int
+    lease: int
+    kind: int
+    attempt: int
+    worker: int
+    reason: Reason
+    started_us: int
+    ended_us: int
+    error: str
+    cpu_us: int | None = None
+    rss_kib: int | None = None
+
+
+@dataclass(slots=True)
+class Committed:
+    """What one transaction made true, for the supervisor to act upon."""
+
+    admitted: list[tuple[int, str, list[Row]]] = field(default_factory=list)  # (priority, queue, rows)
+    delayed: bool = False  # tasks with a future start were added
+    receipts: list[ReceiptRow] = field(default_factory=list)
+    returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
+
+
+class Freeing(Protocol):
+    """What the writer needs of the ring."""
+
+    def free(self) -> int: ...
+
+
+class Writer:
+    """Collects what is to be recorded and commits it in one transaction."""
+
+    def __init__(
+        self, store: Any, ring: Freeing, clock: Clock, *, batch_receipts_max: int, commit_interval_ms: float,
+        crashes_max: int, lost_max: int, interruptions: dict[int, Interruptions], leased: Iterable[int] = (),
+        submission_keep_s: float = 86_400.0,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self.ring = ring
+        self._clock = clock
+        self._batch_receipts_max = batch_receipts_max
+        self._commit_interval_ns = round(commit_interval_ms * 1e6)
+        self._submission_keep_us = round(submission_keep_s * 1e6)
+        self._limits = {"crashes_max": crashes_max, "lost_max": lost_max}
+        self.interruptions = interruptions  # of active tasks that have any
+        self._batches: list[Batch] = []
+        self._receipts: list[ReceiptRow] = []
+        self._interrupted: list[Interruption] = []
+        self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
+        self._leases: list[tuple[int, int, int, int, int, int]] = []
+        self._leased = set(leased)  # tasks that have a lease row
+        self.due: set[int] = set()  # tasks that were delayed and are active now: their side row goes with the receipt
+        self._oldest_ns: int | None = None
+        self._blocked_until_ns = 0
+        self._since_low_water = 0
+        self.batch_statistics: dict[tuple[int, int], tuple[int, int, int]] = {}  # of the last transaction
+        self.statistics = {"commits": 0, "receipts": 0, "submitted": 0, "replays": 0, "stale": 0}
+
+    # -- collecting ---------------------------------------------------------------------------
+
+    def submit(self, batch: Batch) -> None:
+        """Take a checked submission; it is answered after its COMMIT."""
+        self._batches.append(batch)
+        self._stamp()
+
+    def record(self, receipts: Sequence[ReceiptRow]) -> None:
+        """Take drained receipts. Their slots stay in use until COMMIT."""
+        if receipts:
+            self._receipts.extend(receipts)
+            self._stamp()
+
+    def interrupt(self, interruption: Interruption) -> None:
+        """Take the end of an attempt whose worker left no receipt."""
+        self._interrupted.append(interruption)
+        self._stamp()
+
+    def lease(self, task_id: int, lease: int, kind: int, attempt: int, worker: int, started_us: int) -> None:
+        """Make a long attempt's lease durable, so that a host's death can be charged to it. Idempotent."""
+        if task_id not in self._leased:
+            self._leased.add(task_id)
+            self._leases.append((task_id, lease, kind, attempt, worker, started_us))
+            self._stamp()
+
+    @property
+    def uncommitted(self) -> int:
+        """Slots whose receipts wait for the next COMMIT."""
+        return len(self._receipts) + len(self._interrupted)
+
+    def wait_ns(self, saturated: bool) -> int | None:
+        """How long the next commit may wait: 0 now, None when there is nothing to write.
+
+        Somebody waits for the answer to a submission, and on an idle system nothing is gained by waiting. Only while
+        published tasks keep all workers busy (`saturated`) do receipts gather for `commit_interval_ms`: committing
+        each handful at once spent most of a 2-core machine on fsync.
+        """
+        if self._oldest_ns is None:
+            return None
+        now = self._clock.monotonic_ns()
+        if now < self._blocked_until_ns:
+            return self._blocked_until_ns - now
+        if self._batches or not saturated or len(self._receipts) >= self._batch_receipts_max:
+            return 0
+        return max(0, self._oldest_ns + self._commit_interval_ns - now)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def commit(self, lowest_active: Callable[[], int | None]) -> Committed:
+        """Write everything collected in one transaction, then free its slots and answer its submissions.
+
+        Raises StorageFailed when the disk failed. A full disk is not raised: submissions are refused, receipts stay
+        in the ring and are tried again.
+        """
+        committed = Committed()
+        answers: list[Callable[[], None]] = []
+        batches, self._batches = self._batches, []
+        try:
+            with self._store.transaction():
+                for batch in batches:
+                    answers.append(self._insert_batch(batch, committed))
+                self._insert_interruptions(committed)
+                self._insert_receipts(committed)
+                self._insert_leases()
+                self._move_low_water(lowest_active)
+                failpoint.hit("writer.before_commit")
+        except StorageFull as error:
+            self._hold_back(batches, error)
+            return Committed()
+        failpoint.hit("writer.after_commit")
+        self._receipts, self._interrupted, self._leases = [], [], []
+        self._oldest_ns = None
+        self.ring.free()
+        failpoint.hit("writer.after_free")
+        for answer in answers:
+            answer()
+        failpoint.hit("writer.after_reply")
+        self._count(committed)
+        return committed
+
+    def _insert_batch(self, batch: Batch, committed: Committed) -> Callable[[], None]:
+        known = self._store.find_submission(batch.submission)
+        if known is not None:
+            return lambda: batch.reply(known[0], True)
+        now = self._clock.now_us()
+        first_id = self._store.next_task_id
+        ids = range(first_id, first_id + len(batch.payloads))
+        spec_ids = [
+            self._store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms) for s in batch.specs
+        ]
+        spec_of: Iterable[int] = (
+            repeat(spec_ids[0]) if batch.spec_of is None else map(spec_ids.__getitem__, batch.spec_of)
+        )
+        run_at: Iterable[int | None] = repeat(None) if batch.run_at_us is None else batch.run_at_us
+        self._store.insert_tasks(list(zip(ids, spec_of, repeat(now), run_at, batch.payloads)))  # noqa: B905
+        self._store.insert_submission(batch.submission, first_id, len(ids), now)
+        delayed = {}
+        if batch.run_at_us is not None:
+            delayed = {i: at for i, at in zip(ids, batch.run_at_us, strict=True) if at is not None and at > now}
+            self._store.insert_delayed([(at, task_id) for task_id, at in delayed.items()])
+            committed.delayed = committed.delayed or bool(delayed)
+        committed.admitted += self._admit(batch, ids, delayed)
+        self._store.next_task_id = first_id + len(ids)
+        return lambda: batch.reply(first_id, False)
+
+    def _admit(self, batch: Batch, ids: range, delayed: dict[int, int]) -> list[tuple[int, str, list[Row]]]:
+        """The batch's tasks that may start now, by lane."""
+        heads = [(self._store.intern_kind(s.kind), s.run_timeout_ms or 0) for s in batch.specs]
+        lanes = [(s.priority, s.queue) for s in batch.specs]
+        if not delayed and batch.spec_of is None:
+            kind, limit = heads[0]
+            rows = list(zip(ids, repeat(kind), repeat(1), repeat(limit), batch.payloads))  # noqa: B905
+            return [(*lanes[0], rows)]
+        by_lane: dict[tuple[int, str], list[Row]] = {}
+        for task_id, index, payload in zip(ids, batch.spec_of or [0] * len(ids), batch.payloads, strict=True):
+            if task_id not in delayed:
+                kind, limit = heads[index]
+                by_lane.setdefault(lanes[index], []).append((task_id, kind, 1, limit, payload))
+        return [(priority, queue, rows) for (priority, queue), rows in by_lane.items()]
+
+    def _insert_interruptions(self, committed: Committed) -> None:
+        attempts: list[tuple[Any, ...]] = []
+        self._tallies = {}
+        for i in self._interrupted:
+            so_far = self.interruptions.get(i.task_id, Interruptions()).plus(i.reason)
+            self._tallies[i.task_id] = so_far
+            verdict = after_interruption(i.reason, so_far, **self._limits)
+            assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
+            times = (i.ended_us, max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
+            if verdict.status is Status.PENDING:
+                attempts.append((i.task_id, i.lease, i.kind, i.attempt, i.reason.code, *times, i.error))
+                committed.returned.append((i.task_id, verdict.alone))
+            else:
+                codes = (verdict.status.code, verdict.reason.code)
+                committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, None, i.error))
+        if attempts:
+            self._store.insert_attempts(attempts)
+            self._store.delete_leases([row[0] for row in attempts])
+
+    def _insert_receipts(self, committed: Committed) -> None:
+        committed.receipts.extend(self._receipts)
+        rows = committed.receipts
+        self.batch_statistics = {}
+        if not rows:
+            return
+        refused = self._store.insert_receipts(rows)
+        if refused:
+            replays = sum(row[1] == lease for row, lease in refused)
+            self.statistics["replays"] += replays
+            self.statistics["stale"] += len(refused) - replays
+            keys = {row[:2] for row, _ in refused}
+            rows = [row for row in rows if row[:2] not in keys]
+        self.batch_statistics = _statistics(rows)
+        self._store.add_statistics(self.batch_statistics)
+        if self._leased:
+            self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
+        if self.due:
+            self._store.delete_delayed([row[0] for row in rows if row[0] in self.due])
+
+    def _insert_leases(self) -> None:
+        if self._leases:
+            ended = {row[0] for row in self._receipts} | {i.task_id for i in self._interrupted}
+            self._store.insert_leases([row for row in self._leases if row[0] not in ended])
+
+    def _move_low_water(self, lowest_active: Callable[[], int | None]) -> None:
+        self._since_low_water += len(self._receipts)
+        if self._since_low_water >= LOW_WATER_EVERY:
+            lowest = lowest_active()
+            self._store.set_low_water((self._store.next_task_id if lowest is None else lowest) - 1)
+            self._store.prune_submissions(self._clock.now_us() - self._submission_keep_us)
+            self._since_low_water = 0
+
+    def _hold_back(self, batches: list[Batch], error: StorageFull) -> None:
+        for batch in batches:
+            batch.refuse(error)
+        self._blocked_until_ns = self._clock.monotonic_ns() + FULL_RETRY_NS
+        if not self._receipts and not self._interrupted and not self._leases:
+            self._oldest_ns = None
+
+    def _count(self, committed: Committed) -> None:
+        """Bring what is kept in memory in line with what is durable now."""
+        self.statistics["commits"] += 1
+        self.statistics["receipts"] += len(committed.receipts)
+        self.statistics["submitted"] += sum(len(rows) for _, _, rows in committed.admitted)
+        self.interruptions.update(self._tallies)
+        for task_id, _ in committed.returned:
+            self._leased.discard(task_id)
+        if self._leased or self.due or self.interruptions:
+            for row in committed.receipts:
+                self._leased.discard(row[0])
+                self.due.discard(row[0])
+                self.interruptions.pop(row[0], None)
+
+    def _stamp(self) -> None:
+        if self._oldest_ns is None:
+            self._oldest_ns = self._clock.monotonic_ns()
+
+
+def _statistics(rows: Sequence[ReceiptRow]) -> dict[tuple[int, int], tuple[int, int, int]]:
+    """(kind, status) -> (count, total and longest duration in microseconds)."""
+    sums: dict[tuple[int, int], list[int]] = {}
+    for row in rows:
+        key = (row[2], row[4])
+        entry = sums.get(key)
+        if entry is None:
+            sums[key] = [1, row[7], row[7]]
+        else:
+            entry[0] += 1
+            entry[1] += row[7]
+            if row[7] > entry[2]:
+                entry[2] = row[7]
+    return {key: (count, total, longest) for key, (count, total, longest) in sums.items()}

@@ -1,0 +1,130 @@
+"""A real `ringq serve` per test: started as a user would, killed without mercy at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringq
+
+START_S = 20.0
+
+
+class Served:
+    """One running server on one database, and the files around it."""
+
+    def __init__(self, folder: Path, database: Path, app: str, options: tuple[str, ...], env: dict[str, str]):
+        self.folder, self.database, self.app = folder, database, app
+        self.stderr_path = folder / "serve.stderr"
+        command = [sys.executable, "-m", "ringq", "serve", app, "--db", str(database), *options]
+        with self.stderr_path.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stderr=stderr
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stderr(self) -> str:
+        return self.stderr_path.read_text(errors="replace")
+
+    def client(self) -> Any:
+        return ringq.connect(self.database)
+
+    def health(self) -> dict[str, Any]:
+        with self.client() as client:
+            answer: dict[str, Any] = client.health()
+            return answer
+
+    def wait_ready(self) -> Served:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.stderr}")
+            with contextlib.suppress(ringq.RingqError, OSError):
+                self.health()
+                return self
+            time.sleep(0.05)
+        raise AssertionError(f"serve not ready after {START_S} s:\n{self.stderr}")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 20) -> int:
+        return self.process.wait(timeout)
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start a server: `serve(source)` writes the handlers into a module first and waits until it answers.
+
+    A second call without a source starts again on the same database, as after a crash.
+    """
+    started: list[Served] = []
+
+    def start(
+        source: str | None = None, *options: str, ready: bool = True, env: dict[str, str] | None = None
+    ) -> Served:
+        if source is not None:
+            (tmp_path / "handlers.py").write_text(source)
+        if not any(option.startswith("--workers") for option in options):
+            options = (*options, "--workers", "2")
+        served = Served(tmp_path, tmp_path / "tasks.db", "handlers:app", options, env or {})
+        started.append(served)
+        return served.wait_ready() if ready else served
+
+    yield start
+    for served in started:
+        if served.process.poll() is None:
+            served.kill()
+    _remove_segments(tmp_path / "tasks.db")
+
+
+def _remove_segments(database: Path) -> None:
+    """A killed server leaves its segment to its successor; in a test that has none, it would stay until reboot."""
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db,
+    ):
+        (uuid,) = db.execute("SELECT uuid FROM meta").fetchone()
+        for segment in Path("/dev/shm").glob(f"ringq.{uuid.hex()}.*"):
+            segment.unlink()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run one verb in a process of its own: `cli("stats", "--json")`, on the database of `serve`."""
+
+    def call(*args: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ringq", *args],
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "RINGQ_DB": str(tmp_path / "tasks.db"), **env},
+        )
+
+    return call

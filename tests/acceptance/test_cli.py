@@ -1,0 +1,207 @@
+"""The verbs against a real server, and against its database after it has gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+HANDLERS = """
+import os, sys, time
+import ringq
+
+with open("importers", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+
+app = ringq.App("t")
+
+@app.task
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+@app.task
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+@app.task
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+@app.task
+def loaded() -> list[str]:
+    return sorted(sys.modules)
+"""
+
+
+@pytest.fixture
+def served(serve: Callable[..., Any]) -> Any:
+    return serve(HANDLERS)
+
+
+def ok(answer: subprocess.CompletedProcess[str]) -> str:
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def documents(answer: subprocess.CompletedProcess[str]) -> list[Any]:
+    return [json.loads(line) for line in ok(answer).splitlines()]
+
+
+@pytest.mark.usefixtures("served")
+def test_submit_one_and_wait(cli: Cli) -> None:
+    assert ok(cli("submit", "t::add", "--payload", '{"a": 2}')) == "1\n"
+    assert ok(cli("submit", "t::add", "--payload", '{"a": 2, "b": 3}', "--wait")) == "5\n"
+    assert ok(cli("submit", "t::add", "--payload-file", "-", "--wait", stdin='{"a": 40, "b": 2}')) == "42\n"
+    assert documents(cli("submit", "t::add", "--payload", '{"a": 1}', "--json")) == [{"ids": [4]}]
+    told = documents(cli("wait", "1", "2", "--json"))
+    assert [(one["id"], one["status"], one["result"]) for one in told] == [(1, "completed", 3), (2, "completed", 5)]
+
+
+@pytest.mark.usefixtures("served")
+def test_a_failed_task_is_exit_code_1_and_its_error_cannot_steer_the_terminal(cli: Cli) -> None:
+    answer = cli("submit", "t::fail", "--payload", json.dumps({"text": "no\x1b[31m\u202ered\nline"}), "--wait")
+    assert answer.returncode == 1
+    assert re.fullmatch(r"ringq: task 1 \(t::fail\) failed: ValueError: no[^\n]+line\n", answer.stderr)
+    waited = cli("wait", "1")
+    assert waited.returncode == 1
+    assert re.fullmatch(r"1\tfailed\thandler_error\tValueError: no[^\n]+line\n", waited.stdout)
+    assert not {"\x1b", "\u202e"} & set(answer.stderr + waited.stdout)
+    shown = ok(cli("task", "show", "1"))
+    assert "Traceback" in shown
+    for verb in (("history",), ("task", "list"), ("task", "show", "1")):
+        for extra in ((), ("--json",)):
+            assert not {"\x1b", "\u202e"} & set(ok(cli(*verb, *extra)))
+
+
+@pytest.mark.usefixtures("served")
+def test_waiting_has_an_end(cli: Cli) -> None:
+    cli("submit", "t::sleep", "--payload", '{"seconds": 30}')
+    cli("submit", "t::add", "--payload", '{"a": 1}', "--wait")
+    answer = cli("wait", "1", "2", "--timeout", "200ms")
+    assert answer.returncode == 124
+    assert answer.stdout == "2\tcompleted\t\t2\n"
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("served")
+def test_bulk(cli: Cli, tmp_path: Path) -> None:
+    lines = [json.dumps({"kind": "t::add", "payload": {"a": n}, "priority": n % 256}) for n in range(5000)]
+    (tmp_path / "tasks.ndjson").write_text("\n".join(lines))
+    answer = cli("submit", "--from", "tasks.ndjson", "--wait")
+    assert ok(answer) == "5,000 completed\n"
+    assert answer.stderr == "submitted 5,000 tasks in 1 batch, ids 1 to 5000\n"
+    assert "2 tasks in 1 batch" in ok(cli("submit", "t::add", "--from", "-", stdin='{"payload": {"a": 1}}\n' * 2))
+    answer = cli("submit", "--from", "-", "--wait", stdin='{"kind": "t::fail", "payload": {"text": "x"}}')
+    assert answer.returncode == 1
+    assert answer.stdout == "1 failed; the first: task 5003, ValueError: x\n"
+    assert ok(cli("submit", "--from", "-", stdin="")) == "0 tasks in 0 batches\n"
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"kind": "t::ad"}', "t::ad"),
+        ('{"kind": "t::add", "priority": 300}', "priority"),
+        ('{"kind": "t::add", "run_timeout": -1}', "run_timeout"),
+        ('{"kind": "", "payload": {}}', "kind"),
+    ],
+)
+def test_a_refused_line_refuses_the_batch(cli: Cli, line: str, says: str) -> None:
+    answer = cli("submit", "--from", "-", stdin='{"kind": "t::add", "payload": {"a": 1}}\n' + line)
+    assert answer.returncode == 2
+    assert says in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert ok(cli("task", "list")) == ""
+
+
+def test_questions_need_no_server(served: Any, cli: Cli) -> None:
+    cli("submit", "t::add", "--payload", '{"a": 2}', "--group", "g", "--run-timeout", "5s", "--wait")
+    cli("submit", "t::fail", "--payload", '{"text": "x"}', "--wait")
+    cli("submit", "t::add", "--payload", '{"a": 3}', "--run-at", "+1h")
+    assert served.stop() == 0
+    assert documents(cli("task", "list", "--status", "pending", "--json"))[0]["id"] == 3
+    assert [line.split("\t")[0] for line in ok(cli("task", "list")).splitlines()] == ["3", "2", "1"]
+    assert [one["task_id"] for one in documents(cli("history", "--json"))] == [2, 1]
+    assert [one["task_id"] for one in documents(cli("history", "--status", "failed", "--json"))] == [2]
+    record = documents(cli("task", "show", "1", "--json"))[0]
+    assert (record["payload"], record["result"], record["group"], record["run_timeout_s"]) == ({"a": 2}, 3, "g", 5.0)
+    counts = {(one["kind"], one["status"]): one["count"] for one in documents(cli("stats", "--json"))}
+    assert counts == {("t::add", "completed"): 1, ("t::fail", "failed"): 1}
+    assert ok(cli("stats", "--kind", "t::add")).startswith("t::add\tcompleted\t1\t")
+
+
+def test_health(served: Any, cli: Cli) -> None:
+    health = documents(cli("health", "--json"))[0]
+    assert health["pid"] == served.pid
+    assert all(worker["ready"] for worker in health["workers"])
+    assert f"pid\t{served.pid}\n" in ok(cli("health"))
+    served.kill()
+    answer = cli("health")
+    assert answer.returncode == 69
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("served")
+def test_health_answers_at_once(cli: Cli) -> None:
+    """A probe may ask every second. The best of several: a loaded machine is not what is measured."""
+    spans = []
+    for _ in range(7):
+        started = time.perf_counter()
+        ok(cli("health"))
+        spans.append(time.perf_counter() - started)
+    bare = min(_bare_interpreter() for _ in range(3))
+    assert min(spans) < bare + 0.2
+
+
+def _bare_interpreter() -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    return time.perf_counter() - started
+
+
+def test_health_loads_no_database(served: Any) -> None:
+    code = (
+        "import sys; from ringq.cli.command import run; run(['health']); "
+        "print(sorted({'sqlalchemy', 'rich', 'psutil', 'alembic'} & set(sys.modules)))"
+    )
+    env = {**os.environ, "RINGQ_DB": str(served.database)}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_workers_load_no_database_and_the_parent_no_handlers(served: Any, cli: Cli) -> None:
+    loaded = json.loads(ok(cli("submit", "t::loaded", "--wait")))
+    assert "handlers" in loaded
+    assert not {"sqlalchemy", "alembic", "sqlite3", "click", "rich", "ringq.store", "ringq.client"} & set(loaded)
+    importers = {int(pid) for pid in (served.folder / "importers").read_text().split()}
+    assert served.pid not in importers
+    assert importers == {worker["pid"] for worker in served.health()["workers"]}
+
+
+@pytest.mark.parametrize("verb", [["stats"], ["history"], ["task", "list"], ["task", "show", "1"]])
+def test_no_database_and_no_database_at_all(cli: Cli, tmp_path: Path, verb: list[str]) -> None:
+    missing = cli(*verb)
+    assert missing.returncode == 74
+    assert missing.stderr.count("\n") == 1
+    (tmp_path / "tasks.db").write_text("Dear diary, today I was mistaken for a database. " * 100)
+    other = cli(*verb)
+    assert other.returncode == 2
+    assert other.stderr.count("\n") == 1
+
+
+def test_nobody_there(cli: Cli) -> None:
+    for verb in (["submit", "t::add"], ["wait", "1"], ["health"]):
+        answer = cli(*verb)
+        assert answer.returncode == 69
+        assert answer.stderr.count("\n") == 1

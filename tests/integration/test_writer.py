@@ -1,0 +1,222 @@
+"""The writer on a real database: what is in one transaction, what happens only after it, and what failure leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringq.clock import ManualClock
+from ringq.errors import RingqError, StorageFull
+from ringq.lifecycle import Interruptions
+from ringq.model import Reason, Status
+from ringq.query import Query
+from ringq.store import OwnerLock, Store
+from ringq.writer import Batch, Interruption, Spec, Writer
+
+SPEC = Spec("media::thumbnail", "default", 128, None, None)
+
+
+class Slots:
+    """Notes when slots are freed, and whether what they held was durable then."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self.receipts_when_freed: list[int] = []
+
+    def free(self) -> int:
+        query = Query(self._database)
+        counts = query.counts()
+        self.receipts_when_freed.append(sum(counts.get(status, 0) for status in Status if status.is_terminal))
+        return 0
+
+
+class Bench:
+    """A writer and everything around it."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+        self.clock = ManualClock()
+        self.lock = OwnerLock(database)
+        self.store = Store.open(database, durability="normal")
+        self.store.begin_epoch(1)
+        self.slots = Slots(database)
+        self.replies: list[tuple[int, bool]] = []
+        self.errors: list[RingqError] = []
+        self.writer = Writer(
+            self.store, self.slots, self.clock, batch_receipts_max=100, commit_interval_ms=4.0,
+            crashes_max=3, lost_max=3, interruptions={},
+        )  # fmt: skip
+
+    def batch(self, count: int, number: int = 0, **columns: Any) -> Batch:
+        return Batch(
+            submission=number.to_bytes(16, "big"), specs=columns.get("specs", [SPEC]),
+            spec_of=columns.get("spec_of"), payloads=['{"path":"a"}'] * count, run_at_us=columns.get("run_at_us"),
+            reply=lambda first, replayed: self.replies.append((first, replayed)), refuse=self.errors.append,
+        )  # fmt: skip
+
+    def commit(self) -> Any:
+        return self.writer.commit(lambda: None)
+
+    def receipt(self, task_id: int, lease: int = 1 << 32, status: Status = Status.COMPLETED) -> tuple[Any, ...]:
+        result, error = ("1", None) if status is Status.COMPLETED else (None, "{}")
+        now = self.clock.now_us()
+        return (task_id, lease, 1, 1, status.code, 0, now, 50, 0, None, None, result, error)
+
+    def crash(self, task_id: int, lease: int, reason: Reason = Reason.CRASH) -> None:
+        now = self.clock.now_us()
+        self.writer.interrupt(Interruption(task_id, lease, 1, 1, 0, reason, now - 10, now, '{"type":"WorkerDied"}'))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "t.db")
+    yield bench
+    bench.store.close()
+    bench.lock.release()
+
+
+def test_a_submission_is_answered_after_its_commit_with_consecutive_ids(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(3, number=1))
+    bench.writer.submit(bench.batch(2, number=2))
+    assert bench.replies == []
+    committed = bench.commit()
+    assert bench.replies == [(1, False), (4, False)]
+    assert [[row[0] for row in rows] for _, _, rows in committed.admitted] == [[1, 2, 3], [4, 5]]
+
+
+def test_a_repeated_submission_is_answered_and_not_doubled(bench: Bench) -> None:
+    for _ in range(3):
+        bench.writer.submit(bench.batch(3, number=7))
+        bench.commit()
+    bench.writer.submit(bench.batch(3, number=7))
+    bench.writer.submit(bench.batch(3, number=7))  # twice in one transaction
+    bench.commit()
+    assert bench.replies == [(1, False)] + [(1, True)] * 4
+    query = Query(bench.database)
+    assert query.counts()[Status.PENDING] == 3
+
+
+def test_slots_are_freed_only_when_their_receipts_are_durable(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(5))
+    bench.commit()
+    bench.writer.record([bench.receipt(i) for i in range(1, 6)])
+    assert bench.writer.uncommitted == 5
+    bench.commit()
+    assert bench.slots.receipts_when_freed == [0, 5]
+    assert bench.writer.uncommitted == 0
+
+
+def test_tasks_of_several_specs_go_to_their_lanes(bench: Bench) -> None:
+    urgent = Spec("media::thumbnail", "default", 0, None, 500)
+    bench.writer.submit(bench.batch(4, specs=[SPEC, urgent], spec_of=[0, 1, 1, 0]))
+    admitted = {(priority, queue): rows for priority, queue, rows in bench.commit().admitted}
+    assert [row[0] for row in admitted[128, "default"]] == [1, 4]
+    assert [(row[0], row[3]) for row in admitted[0, "default"]] == [(2, 500), (3, 500)]
+
+
+def test_tasks_with_a_future_start_are_kept_back(bench: Bench) -> None:
+    now = bench.clock.now_us()
+    bench.writer.submit(bench.batch(3, run_at_us=[now + 1_000_000, None, now - 5]))
+    committed = bench.commit()
+    assert committed.delayed
+    assert [row[0] for _, _, rows in committed.admitted for row in rows] == [2, 3]
+    assert bench.store.next_due_us() == now + 1_000_000
+
+
+def test_a_replayed_receipt_is_counted_and_changes_nothing(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(1))
+    bench.commit()
+    for lease in (1 << 32, 1 << 32, (1 << 32) + 9):
+        bench.writer.record([bench.receipt(1, lease)])
+        bench.commit()
+    assert (bench.writer.statistics["replays"], bench.writer.statistics["stale"]) == (1, 1)
+    query = Query(bench.database)
+    assert [(s.status, s.count) for s in query.statistics()] == [(Status.COMPLETED, 1)]
+    assert query.task(1).attempts[-1].lease == 1 << 32
+
+
+def test_a_crash_is_recorded_before_the_task_is_given_back_and_the_third_is_final(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(1))
+    bench.commit()
+    for number in range(2):
+        bench.crash(1, (1 << 32) + number)
+        assert bench.commit().returned == [(1, False)]
+        assert bench.store.attempts_summary() == {1: (number + 1, number + 1, 0)}
+    bench.crash(1, (1 << 32) + 2)
+    committed = bench.commit()
+    assert committed.returned == []
+    query = Query(bench.database)
+    record = query.task(1)
+    assert (record.status, record.reason) == (Status.DEAD_LETTER, Reason.CRASH_LIMIT)
+    assert bench.writer.interruptions == {}
+
+
+def test_a_long_attempts_lease_goes_with_its_receipt(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(2))
+    bench.commit()
+    for _ in range(2):  # noticed twice, written once
+        bench.writer.lease(1, 1 << 32, 1, 1, 0, bench.clock.now_us())
+        bench.writer.lease(2, (1 << 32) + 1, 1, 1, 1, bench.clock.now_us())
+    bench.commit()
+    assert [row[0] for row in bench.store.leases()] == [1, 2]
+    bench.writer.record([bench.receipt(1)])
+    bench.crash(2, (1 << 32) + 1, Reason.STOPPED)
+    bench.commit()
+    assert bench.store.leases() == []
+
+
+def test_a_lease_noticed_together_with_the_receipt_is_not_left_behind(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(1))
+    bench.commit()
+    bench.writer.lease(1, 1 << 32, 1, 1, 0, bench.clock.now_us())
+    bench.writer.record([bench.receipt(1)])
+    bench.commit()
+    assert bench.store.leases() == []
+
+
+def test_a_full_disk_refuses_submissions_and_keeps_receipts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.writer.submit(bench.batch(1, number=1))
+    bench.commit()
+    bench.writer.record([bench.receipt(1)])
+    bench.crash(99, 5)
+    bench.writer.submit(bench.batch(1, number=2))
+    monkeypatch.setattr(bench.store, "insert_receipts", _full)
+    freed = len(bench.slots.receipts_when_freed)
+    committed = bench.commit()
+    assert (committed.receipts, committed.admitted, committed.returned) == ([], [], [])
+    assert [type(error) for error in bench.errors] == [StorageFull]
+    assert len(bench.slots.receipts_when_freed) == freed
+    assert bench.writer.wait_ns(saturated=False) == 1_000_000_000  # not tried again at once
+    monkeypatch.undo()
+    bench.clock.advance(1.0)
+    assert bench.writer.wait_ns(saturated=False) == 0
+    committed = bench.commit()
+    assert [row[0] for row in committed.receipts] == [1]
+    assert bench.writer.interruptions == {99: Interruptions(1, 1, 0)}  # counted once, though tried twice
+    query = Query(bench.database)
+    counts = query.counts()
+    assert (counts[Status.COMPLETED], counts.get(Status.PENDING, 0)) == (1, 0)
+
+
+def _full(_rows: object) -> list[Any]:
+    raise StorageFull
+
+
+def test_the_writer_waits_only_while_workers_have_work_and_nobody_waits_for_an_answer(bench: Bench) -> None:
+    writer = bench.writer
+    assert writer.wait_ns(saturated=True) is None
+    writer.record([bench.receipt(1)])
+    assert writer.wait_ns(saturated=False) == 0
+    assert writer.wait_ns(saturated=True) == 4_000_000
+    bench.clock.advance(0.003)
+    assert writer.wait_ns(saturated=True) == 1_000_000
+    writer.submit(bench.batch(1))
+    assert writer.wait_ns(saturated=True) == 0
+
+
+def test_a_full_batch_does_not_wait(bench: Bench) -> None:
+    bench.writer.record([bench.receipt(i) for i in range(1, 101)])
+    assert bench.writer.wait_ns(saturated=True) == 0

@@ -1,0 +1,83 @@
+"""The backlog against a sorted list: whatever is added, in order comes out, once each."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringq.backlog import Backlog, Lane, Row, Runs, consecutive
+
+
+def row(task_id: int) -> Row:
+    return (task_id, 1, 1, 0, "{}")
+
+
+def load(runs: list[tuple[int, int]]) -> list[Row]:
+    return [row(task_id) for first, last in runs for task_id in range(first, last + 1)]
+
+
+ascending = st.lists(st.integers(1, 400), unique=True, max_size=120).map(sorted)
+
+
+@given(ascending)
+def test_consecutive_runs_hold_exactly_the_ids(ids: list[int]) -> None:
+    runs = list(consecutive(ids))
+    assert [i for first, last in runs for i in range(first, last + 1)] == ids
+    assert all(a[1] + 1 < b[0] for a, b in zip(runs, runs[1:], strict=False))
+
+
+@given(ascending, st.lists(st.integers(1, 40), max_size=40))
+def test_runs_are_taken_from_the_front_in_any_portions(ids: list[int], portions: list[int]) -> None:
+    runs = Runs()
+    for first, last in consecutive(ids):
+        runs.append(first, last)
+    taken: list[int] = []
+    for portion in [*portions, 1000]:
+        if runs.count:
+            assert runs.head == ids[len(taken)]
+        taken += [i for first, last in runs.take(portion) for i in range(first, last + 1)]
+        assert runs.count == len(ids) - len(taken)
+    assert taken == ids
+
+
+@given(
+    ascending,
+    st.integers(0, 50),
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 500)), max_size=30),
+    st.data(),
+)
+def test_a_lane_gives_its_tasks_in_order_of_id(
+    ids: list[int], room: int, portions: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    lane = Lane(128, "default", load)
+    back = data.draw(st.sets(st.sampled_from(ids), max_size=10)) if ids else set()
+    lane.append([row(i) for i in ids if i not in back], room)
+    lane.give_back([row(i) for i in back])
+    left = list(ids)
+    for limit, before in portions:
+        expected = [i for i in left if i < before]
+        taken = [r[0] for r in lane.take(limit, before)]
+        assert taken == expected[: len(taken)]
+        assert bool(taken) == bool(expected)
+        assert len(taken) <= limit
+        left = left[len(taken) :]
+        assert len(lane) == len(left)
+        if left:
+            assert lane.head == left[0]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 128, 255]), st.sampled_from(["a", "b"]), st.integers(1, 20)),
+        max_size=20,
+    )
+)
+def test_the_window_bounds_the_rows_held_and_nothing_is_forgotten(
+    batches: list[tuple[int, str, int]],
+) -> None:
+    backlog = Backlog(load, window_rows_max=25)
+    next_id = 1
+    for priority, queue, count in batches:
+        backlog.append(priority, queue, [row(i) for i in range(next_id, next_id + count)])
+        next_id += count
+    assert len(backlog) == next_id - 1
+    assert sum(lane.held for lane in backlog.lanes()) <= 25
+    assert backlog.min_task_id() == (1 if batches else None)

@@ -1,0 +1,252 @@
+"""The shape of the package as a test: who may import whom, how long things may get, which words are ours.
+
+An exception is an entry in a table below, with its reason. The tables of lengths may only shrink.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ringq"
+
+VALUES, EDGES, FLOWS, FACES, CLI = range(5)
+
+LAYER_OF = {
+    **dict.fromkeys(["errors", "model", "lifecycle", "config", "clock", "failpoint", "version"], VALUES),
+    **dict.fromkeys(["codec", "context", "kinds", "native", "process", "protocol", "ring", "store"], EDGES),
+    **dict.fromkeys(["admission", "backlog", "dispatch", "feed", "gate", "launch"], FLOWS),
+    **dict.fromkeys(["pool", "query", "recover", "worker", "writer"], FLOWS),
+    **dict.fromkeys(["", "client", "server", "supervisor"], FACES),  # "" is ringq/__init__.py
+    **dict.fromkeys(["__main__", "cli", "demo"], CLI),
+}
+
+# Inside a layer, parts do not know each other; except that who knows whom, because:
+NEIGHBOURS = {
+    ("kinds", "codec"): "a handler checks its arguments by its hints",
+    ("kinds", "context"): "a handler may want one",
+    ("kinds", "protocol"): "a submission is kept as it is sent",
+    ("ring", "native"): "the face of the compiled part",
+    ("dispatch", "backlog"): "its order",
+    ("dispatch", "gate"): "its limits",
+    ("feed", "backlog"): "fills it",
+    ("feed", "writer"): "moves the mark in its transactions",
+    ("writer", "backlog"): "hands committed tasks on as its rows",
+    ("admission", "writer"): "makes its batches",
+    ("pool", "writer"): "reports deaths as its interruptions",
+    ("recover", "writer"): "reports the predecessor's attempts as its interruptions",
+    ("launch", "pool"): "the environment of workers",
+    ("launch", "recover"): "the names of the files a successor will look for",
+    ("supervisor", "server"): "flows and faces meet there",
+    ("", "client"): "the public names",
+    ("cli", "demo"): "the verb `demo`",
+    ("__main__", "cli"): "python -m ringq",
+}
+
+LIBRARY_OF = {
+    "sqlalchemy": {"store"},
+    "alembic": {"store"},
+    "sqlite3": {"store"},
+    "msgspec": {"codec", "kinds", "protocol", "pool", "recover"},
+    "psutil": {"pressure"},
+    "click": {"cli"},
+    "rich": {"cli", "demo"},
+}
+
+MODULE_LINES_MAX = 350
+FUNCTION_LINES_MAX = 60
+LONGER_MODULES: dict[str, int] = {"supervisor": 460}
+LONGER_FUNCTIONS: dict[str, int] = {}
+
+NOT_OUR_WORDS = {
+    *("ack", "acks", "base", "checkout", "common", "data", "fetch", "helper", "helpers", "info", "item", "items"),
+    *("job", "jobs", "manager", "reserve", "util", "utils"),
+}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package by its dotted name below `ringq`, parsed."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if "migrations" not in parts:
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_bytes())
+    return found
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Every module named by an import, wherever in the module it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            assert node.module
+            if node.module == "ringq":
+                yield from (f"ringq.{a.name}" if a.name in LAYER_OF else "ringq" for a in node.names)
+            else:
+                yield node.module
+
+
+def top(name: str) -> str:
+    """The part of the package a dotted name belongs to: `store.tasks` is `store`."""
+    return name.partition(".")[0]
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {top(name) for name in modules()} <= set(LAYER_OF)
+
+
+def test_the_list_of_neighbours_is_needed() -> None:
+    known = {
+        (top(name), top(target.removeprefix("ringq").removeprefix(".")))
+        for name, tree in modules().items()
+        for target in imports(tree)
+    }
+    assert known >= NEIGHBOURS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_imports_point_downwards(name: str) -> None:
+    for target in imports(modules()[name]):
+        if top(target) != "ringq":
+            continue
+        whom, who = top(target.removeprefix("ringq").removeprefix(".")), top(name)
+        if who == whom or (who, whom) in NEIGHBOURS or (LAYER_OF[who] == LAYER_OF[whom] == VALUES):
+            continue
+        assert LAYER_OF[whom] < LAYER_OF[who], f"{who} may not import {whom}"
+
+
+def test_values_have_no_cycles() -> None:
+    graph = {
+        name: {target.removeprefix("ringq.") for target in imports(tree) if target.startswith("ringq.")}
+        for name, tree in modules().items()
+        if LAYER_OF[top(name)] == VALUES
+    }
+    while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert not graph, "these import each other in a circle"
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_each_foreign_library_has_its_place(name: str) -> None:
+    for target in imports(modules()[name]):
+        places = LIBRARY_OF.get(top(target))
+        assert places is None or top(name) in places, f"{top(target)} belongs to {places}"
+
+
+def test_no_library_but_the_declared_ones() -> None:
+    import sys
+
+    for name, tree in modules().items():
+        for target in imports(tree):
+            known = sys.stdlib_module_names | LIBRARY_OF.keys() | {"ringq"}
+            assert top(target) in known, f"{name} imports {target}"
+
+
+def test_the_worker_knows_no_store_and_the_gate_does_no_io() -> None:
+    forbidden = {"worker": {"ringq.store"}, "gate": {"os", "time", "socket"}, "lifecycle": {"os", "time"}}
+    for name, words in forbidden.items():
+        assert not [t for t in imports(modules()[name]) if t in words or t.startswith("ringq.store")]
+
+
+def test_only_the_store_speaks_sql() -> None:
+    sql = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE (TABLE|INDEX)|PRAGMA|BEGIN|COMMIT|ROLLBACK)\b")
+    for name, tree in modules().items():
+        if top(name) != "store":
+            texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            assert not [text for text in texts if sql.match(text)], f"SQL in {name}"
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of a module."""
+    yield from (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_modules_and_functions_stay_short(name: str) -> None:
+    tree = modules()[name]
+    last = max((node.end_lineno or 0 for node in tree.body), default=0)
+    assert last <= LONGER_MODULES.get(name, MODULE_LINES_MAX)
+    for node in functions(tree):
+        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        limit = LONGER_FUNCTIONS.get(f"{name}.{node.name}", FUNCTION_LINES_MAX)
+        assert length <= limit, f"{name}.{node.name} has {length} lines"
+
+
+def test_the_lists_of_long_things_are_needed() -> None:
+    lengths = {name: max((n.end_lineno or 0 for n in t.body), default=0) for name, t in modules().items()}
+    assert all(limit >= lengths[name] > MODULE_LINES_MAX for name, limit in LONGER_MODULES.items())
+    spans = {
+        f"{name}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for name, tree in modules().items()
+        for node in functions(tree)
+    }
+    assert all(limit >= spans[name] > FUNCTION_LINES_MAX for name, limit in LONGER_FUNCTIONS.items())
+
+
+def names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every name the module gives: classes, functions, arguments, variables, attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr, node.lineno
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_one_word_per_idea(name: str) -> None:
+    for given, line in [(name, 0), *names(modules()[name])]:
+        words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", given)
+        wrong = {word.lower() for word in words} & NOT_OUR_WORDS
+        assert not wrong, f"{name}:{line} {given}: say what it is in our words, not {wrong}"
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_what_is_public_is_described(name: str) -> None:
+    tree = modules()[name]
+    assert not tree.body or ast.get_docstring(tree), "the first line names the module's place in the way of a task"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name[0] != "_":
+            assert ast.get_docstring(node), f"{name}.{node.name} has no docstring"
+
+
+def test_exports_are_sorted() -> None:
+    def place(name: str) -> tuple[int, str]:
+        return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+    for name, tree in modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                exported = ast.literal_eval(node.value)
+                assert exported == sorted(set(exported), key=place), name
+
+
+@pytest.mark.parametrize("tree", ["unit", "property", "integration"])
+def test_fast_tests_do_not_sleep(tree: str) -> None:
+    for path in (ROOT / "tests" / tree).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            asleep = isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep")
+            assert not asleep, f"{path.name}:{node.lineno} sleeps"  # type: ignore[attr-defined]
+
+
+def test_nothing_is_left_for_later() -> None:
+    marker = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]) + r")\b")
+    trees = ["ringq", "tests", "perf", "scripts", "docs", ".ci"]
+    kinds = {".py", ".pyi", ".c", ".h", ".md", ".toml", ""}
+    paths = [path for tree in trees for path in (ROOT / tree).rglob("*") if path.is_file() and path.suffix in kinds]
+    for path in [*paths, ROOT / "README.md", ROOT / "pyproject.toml"]:
+        if path.exists() and "__pycache__" not in path.parts:
+            found = marker.search(path.read_text(errors="replace"))
+            assert not found, f"{path.relative_to(ROOT)}: {found and found[0]}"

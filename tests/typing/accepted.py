@@ -1,0 +1,94 @@
+"""What a type checker must accept, and what it must know of the results. Not run: read by mypy."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, assert_type
+
+import ringq
+
+app = ringq.App("photos")
+media = app.domain("media", queue="bulk", priority=ringq.HIGH, run_timeout=30)
+
+
+@app.task
+def plain(path: Path, size: int = 128) -> dict[str, int]:
+    return {"bytes": size}
+
+
+@media.task
+def with_context(ctx: ringq.Context, path: str, *, deep: bool = False) -> list[str]:
+    ctx.progress(0.5, "half")
+    ctx.check_cancelled()
+    assert_type(ctx.remaining(), float | None)
+    return [path]
+
+
+@media.task(name="optioned", queue="q", priority=5, group="g", run_timeout=timedelta(seconds=5))
+def optioned(ctx: ringq.Context, number: int) -> int | None:
+    return number
+
+
+@app.task(queue="q")
+def optioned_plain(number: int) -> str:
+    return str(number)
+
+
+@app.task
+async def asynchronous(ctx: ringq.Context, number: int) -> float:
+    return float(number)
+
+
+@app.task(priority=1)
+async def asynchronous_plain(number: int) -> float:
+    return float(number)
+
+
+@app.task
+def no_arguments() -> None: ...
+
+
+@app.task
+def only_context(ctx: ringq.Context) -> None: ...
+
+
+assert_type(plain(Path("a")), dict[str, int])
+assert_type(with_context("a", deep=True), list[str])
+assert_type(optioned(5), int | None)
+assert_type(optioned_plain(number=5), str)
+coroutine = asynchronous(1)
+assert_type(coroutine, Coroutine[Any, Any, float])
+coroutine = asynchronous_plain(1)
+no_arguments()
+only_context()
+
+assert_type(plain.submit(Path("a"), size=1), ringq.Submitted[dict[str, int]])
+assert_type(with_context.submit(path="a").result(timeout=1.5), list[str])
+assert_type(optioned.options(queue="x", priority=0, group="g").submit(1).result(), int | None)
+assert_type(optioned.options(run_timeout=1.5, run_at=datetime.now(UTC)).submission(1), ringq.Submission[int | None])
+assert_type(asynchronous.submit(1).result(), float)
+assert_type(asynchronous_plain.options(run_after=timedelta(hours=1)).submit(1).result(), float)
+assert_type(only_context.submission(), ringq.Submission[None])
+
+with ringq.connect("photos.db", reconnect=5) as client:
+    assert_type(client, ringq.Client)
+    assert_type(client.submit("media::optioned", {"number": 1}), ringq.Submitted[Any])
+    assert_type(client.submit(optioned, {"number": 1}), ringq.Submitted[int | None])
+    handles = client.submit_many([plain.submission(Path("a")), plain.options(priority=1).submission(Path("b"))])
+    assert_type(handles, list[ringq.Submitted[dict[str, int]]])
+    mixed = client.submit_many([ringq.Submission("a::b", {"c": 1}), ringq.Submission("a::b", "{}")])
+    assert_type(mixed, list[ringq.Submitted[Any]])
+    assert_type(client.wait_many(handles, timeout=5), list[ringq.Ended])
+    client.wait_many([1, 2, handles[0]])
+    for handle in client.as_completed(handles):
+        assert_type(handle.result(), dict[str, int])
+    assert_type(handles[0].wait().status, ringq.Status)
+    assert_type(handles[0].outcome, ringq.Outcome)
+    assert_type(client.handle(5).result(), Any)
+    assert_type(client.health(), dict[str, Any])
+
+anything: ringq.Submitted[object] = plain.submit(Path("a"))
+assert_type(app.kinds(), dict[str, ringq.Task[..., Any]])
+assert_type(ringq.HIGH, int)

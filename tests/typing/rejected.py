@@ -1,0 +1,60 @@
+"""What a type checker must reject: every line that ends in a marker is an error, no other is."""
+
+from __future__ import annotations
+
+import ringq
+
+app = ringq.App("photos")
+
+
+@app.task
+def plain(path: str, size: int = 128) -> int:
+    return size
+
+
+@app.task(queue="q")
+def with_context(ctx: ringq.Context, number: int) -> str:
+    return str(number)
+
+
+@app.task
+async def asynchronous(number: int) -> float:
+    return float(number)
+
+
+plain()  # error
+plain(5)  # error
+plain("a", sise=1)  # error
+plain.submit()  # error
+plain.submit(5)  # error
+plain.submit("a", "b")  # error
+plain.submit("a", sise=1)  # error
+plain.submission(path="a", size=None)  # error
+plain.submit("a", priority=5)  # error
+with_context(ringq.Context(), 5)  # error
+with_context.submit("5")  # error
+with_context.submit(ringq.Context(), 5)  # error
+with_context.submit(ctx=ringq.Context(), number=5)  # error
+with_context.options(priority=1).submit("5")  # error
+with_context.options(priority=1).submission(numbr=5)  # error
+with_context.options(priority="high")  # error
+with_context.options(retry=3)  # error
+with_context.options(run_at="tomorrow")  # error
+asynchronous.submit("a")  # error
+total: str = plain.submit("a").result()  # error
+number: int = asynchronous(1)  # error
+app.task(que="q")  # error
+app.domain("media", group="g")  # error
+
+with ringq.connect("photos.db") as client:
+    client.submit(5)  # error
+    client.submit("a::b", [1])  # error
+    client.submit("a::b", priorty=5)  # error
+    client.submit_many([plain])  # error
+    client.submit_many(plain.submission("a"))  # error
+    wrong: list[ringq.Submitted[str]] = client.submit_many([plain.submission("a")])  # error
+    client.wait_many([plain])  # error
+    client.wait_many(["1"])  # error
+    client.nothing()  # error
+nothing = ringq.nothing  # error
+ringq.connect(5)  # error

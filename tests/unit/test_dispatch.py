@@ -1,0 +1,149 @@
+"""The dispatcher publishes in order, as deep as needed, and never past a limit. A recording ring stands for the real one."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from ringq.backlog import Backlog, Row
+from ringq.dispatch import Dispatcher
+from ringq.gate import Gate
+
+
+class RecordingRing:
+    """Takes what fits, and lets the test play the workers."""
+
+    def __init__(self, slots: int = 4096) -> None:
+        self.slots = slots
+        self.published: list[tuple[int, int]] = []  # (task id, lease)
+        self.claimed = 0
+        self.freed = 0
+
+    def publish(self, tasks: Sequence[Row], first_lease: int) -> int:
+        count = min(len(tasks), self.slots - self.in_flight())
+        self.published += [(task[0], first_lease + i) for i, task in enumerate(tasks[:count])]
+        return count
+
+    def ready(self) -> int:
+        return len(self.published) - self.claimed
+
+    def in_flight(self) -> int:
+        return len(self.published) - self.freed
+
+    @property
+    def order(self) -> list[int]:
+        return [task_id for task_id, _ in self.published]
+
+
+def make(ring: RecordingRing, queues: Sequence[tuple[str, int | None]] = ()) -> Dispatcher:
+    backlog = Backlog(lambda runs: [row(i) for a, b in runs for i in range(a, b + 1)], 1000)
+    return Dispatcher(ring, backlog, Gate(queues), epoch=7, lookahead_ms=8.0)
+
+
+def row(task_id: int, kind: int = 1) -> Row:
+    return (task_id, kind, 1, 0, "{}")
+
+
+def fast(dispatcher: Dispatcher, kind: int = 1) -> None:
+    dispatcher.pace.learn(kind, 1000, 1000)
+
+
+def test_more_urgent_tasks_go_first_then_older_ones_across_queues() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    fast(dispatcher)
+    dispatcher.backlog.append(128, "a", [row(1), row(4)])
+    dispatcher.backlog.append(128, "b", [row(2), row(3)])
+    dispatcher.backlog.append(0, "b", [row(5)])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [5, 1, 2, 3, 4]
+
+
+def test_leases_grow_within_the_epoch_and_are_never_repeated() -> None:
+    ring = RecordingRing(slots=3)
+    dispatcher = make(ring)
+    fast(dispatcher)
+    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 8)])
+    for _ in range(3):
+        dispatcher.fill(workers=2, uncommitted=0)
+        ring.claimed = ring.freed = len(ring.published)
+    assert ring.order == [1, 2, 3, 4, 5, 6, 7]
+    assert [lease for _, lease in ring.published] == [(7 << 32) + i for i in range(7)]
+
+
+def test_a_full_ring_loses_no_task() -> None:
+    ring = RecordingRing(slots=2)
+    dispatcher = make(ring)
+    fast(dispatcher)
+    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 6)])
+    assert dispatcher.fill(workers=2, uncommitted=0) == 2
+    assert len(dispatcher.backlog) == 3
+    ring.claimed = ring.freed = 2
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [1, 2, 3, 4]
+
+
+def test_long_tasks_keep_the_ring_shallow_and_short_ones_fill_it() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    dispatcher.pace.learn(1, 1, 10_000_000)  # ten seconds each
+    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 101)])
+    assert dispatcher.fill(workers=2, uncommitted=0) == 2  # both workers are idle
+    ring.claimed = 2
+    assert dispatcher.fill(workers=2, uncommitted=0) == 1  # one in store for whoever ends first
+    fast(dispatcher, kind=2)
+    dispatcher.backlog.append(0, "a", [row(i, kind=2) for i in range(200, 300)])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order[3:] == list(range(200, 300))
+
+
+def test_an_urgent_task_waits_behind_no_more_than_the_next_few_milliseconds_of_work() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    dispatcher.pace.learn(1, 100, 100 * 2000)  # 2 ms each
+    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 101)])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert len(ring.order) == 8  # two workers, 8 ms
+    dispatcher.backlog.append(0, "a", [row(500)])
+    ring.claimed = 1
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order[8] == 500
+
+
+def test_a_refused_queue_holds_up_no_other() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring, [("capped", 1), ("open", None)])
+    fast(dispatcher)
+    dispatcher.backlog.append(0, "elsewhere", [row(1)])
+    dispatcher.backlog.append(0, "capped", [row(2), row(3)])
+    dispatcher.backlog.append(128, "open", [row(4), row(5)])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [2, 4, 5]
+    dispatcher.ended([2])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [2, 4, 5, 3]
+
+
+def test_a_task_that_must_run_alone_waits_for_the_pool_and_has_it() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    fast(dispatcher)
+    dispatcher.backlog.append(128, "a", [row(1)])
+    dispatcher.fill(workers=2, uncommitted=0)
+    dispatcher.run_alone(2)
+    dispatcher.backlog.append(128, "a", [row(2), row(3)])
+    assert dispatcher.fill(workers=2, uncommitted=0) == 0  # task 1 still runs
+    ring.claimed = ring.freed = 1
+    assert dispatcher.fill(workers=2, uncommitted=0) == 1
+    assert dispatcher.fill(workers=2, uncommitted=0) == 0  # task 3 waits for task 2
+    ring.claimed = ring.freed = 2
+    dispatcher.ended([2])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", [0])
+def test_nothing_is_published_while_no_worker_is_ready(workers: int) -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    dispatcher.backlog.append(128, "a", [row(1)])
+    assert dispatcher.fill(workers=workers, uncommitted=0) == 0

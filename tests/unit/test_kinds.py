@@ -1,0 +1,291 @@
+"""What becomes of a decorated function: a task that can be called, submitted, reported and run."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringq
+from ringq import errors
+from ringq.kinds import KindReport
+
+Plain = Callable[..., Any]
+
+
+@pytest.fixture
+def app() -> ringq.App:
+    return ringq.App("photos")
+
+
+def test_a_task_is_still_the_function(app: ringq.App) -> None:
+    @app.task
+    def grow(path: str, *, size: int = 2) -> int:
+        """Make it larger."""
+        return len(path) * size
+
+    assert grow("abc") == 6
+    assert grow("abc", size=5) == 15
+    assert (grow.kind, grow.__name__, grow.__doc__) == ("photos::grow", "grow", "Make it larger.")
+    assert str(inspect.signature(grow)) == "(path: 'str', *, size: 'int' = 2) -> 'int'"
+    assert f"photos::grow at {__file__}" in repr(grow)
+
+
+def first_annotated(ctx: ringq.Context, path: str) -> str:
+    return f"{ctx.kind} {ctx.task_id} {path}"
+
+
+def other_name(attempt: ringq.Context, /, path: str) -> str:
+    return f"{attempt.kind} {attempt.task_id} {path}"
+
+
+def not_annotated(ctx, path):  # type: ignore[no-untyped-def]
+    return f"{ctx.kind} {ctx.task_id} {path}"
+
+
+@pytest.mark.parametrize("function", [first_annotated, other_name, not_annotated])
+def test_a_first_parameter_for_the_context_gets_one(app: ringq.App, function: Plain) -> None:
+    task = app.task(name="f")(function)
+    assert task.wants_context
+    assert task("a") == "photos::f 0 a"
+    assert task.submission("a").payload == '{"path":"a"}'
+    context = ringq.Context(7, kind="photos::f")
+    assert task.invoke(context, task.decode(b'{"path":"b"}')) == "photos::f 7 b"
+    assert task.function(context, "c") == "photos::f 7 c"
+
+
+def ctx_of_another_kind(ctx: int) -> int:
+    return ctx
+
+
+def context_like(context):  # type: ignore[no-untyped-def]
+    return context
+
+
+def named_only(*, ctx=1):  # type: ignore[no-untyped-def]
+    return ctx
+
+
+@pytest.mark.parametrize("function", [ctx_of_another_kind, context_like, named_only])
+def test_any_other_parameter_is_an_argument(app: ringq.App, function: Plain) -> None:
+    task = app.task(name="f")(function)
+    assert not task.wants_context
+    name = next(iter(inspect.signature(function).parameters))
+    assert task.submission(**{name: 5}).payload == f'{{"{name}":5}}'
+    assert task.invoke(None, {name: 5}) == 5
+
+
+def test_async_handlers_are_run_and_are_coroutines_when_called(app: ringq.App) -> None:
+    @app.task
+    async def double(ctx: ringq.Context, number: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * number
+
+    assert isinstance(double, ringq.AsyncTask)
+    assert asyncio.run(double(2)) == 4
+    assert double.invoke(None, double.decode(b'{"number":4}')) == 8
+    assert double.encode_result(8) == b"8"
+
+
+def test_wrapped_functions_keep_their_signature(app: ringq.App) -> None:
+    def twice(function: Plain) -> Plain:
+        @functools.wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            return 2 * function(*args, **kwargs)
+
+        return inner
+
+    @app.task
+    @twice
+    def count(number: int) -> int:
+        return number
+
+    assert count.submission(3).payload == '{"number":3}'
+    assert count.invoke(None, {"number": 3}) == 6
+
+
+def variadic(*paths: str) -> None: ...
+def positional(path: str, /) -> None: ...
+def late(path: str, ctx: ringq.Context) -> None: ...
+def method(self, path: str) -> None: ...  # type: ignore[no-untyped-def]
+def unresolved(path: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def nested(paths: list[Missing]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def no_json(stream: complex) -> None: ...
+def no_json_result() -> complex: ...
+def maybe_context(ctx: ringq.Context | None) -> None: ...
+def yields() -> Iterator[int]:
+    yield 1
+
+
+class Callable_:
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "advice"),
+    [
+        (variadic, r"\*paths cannot be: take a list, `paths: list"),
+        (positional, "'path' cannot be positional-only: remove the `/`"),
+        (late, "'ctx' must come first"),
+        (method, "a method cannot be a handler"),
+        (unresolved, r"parameter 'path': the hint 'Missing' cannot be evaluated .*TYPE_CHECKING"),
+        (nested, r"parameter 'paths': the hint 'list\[Missing\]'"),
+        (no_json, "parameter 'stream': .*complex"),
+        (no_json_result, "result: .*complex"),
+        (maybe_context, "parameter 'ctx': JSON cannot carry Context"),
+        (yields, "return a list"),
+        (lambda: None, "task of photos: expected a letter"),
+        (Callable_(), "task of photos: expected a letter"),
+        (int, "a handler is a function"),
+        ("name", "by keyword"),
+    ],
+)
+def test_what_a_worker_could_not_call_is_refused_with_advice(app: ringq.App, function: Any, advice: str) -> None:
+    with pytest.raises(errors.InvalidKind, match=advice) as caught:
+        app.task(function)
+    assert "\n" not in str(caught.value)
+    assert app.kinds() == {}
+
+
+@pytest.mark.parametrize("name", ["", "1a", "a b", "a::b", "ä", "a/b", "x" * 201, "a\n", 5])
+def test_names_are_checked(app: ringq.App, name: Any) -> None:
+    for attempt in (lambda: app.task(name=name), lambda: lambda f: app.domain(name), lambda: lambda f: ringq.App(name)):
+        with pytest.raises(errors.InvalidKind, match="letter"):
+            attempt()(first_annotated)  # type: ignore[no-untyped-call]
+
+
+def test_names_may_be_dotted_and_long(app: ringq.App) -> None:
+    long = "x" * 200
+    assert app.domain(long).task(name="v2.resize-all_")(first_annotated).kind == f"{long}::v2.resize-all_"
+
+
+def test_a_kind_is_defined_once_and_both_places_are_named(app: ringq.App) -> None:
+    app.task(name="f")(first_annotated)
+    with pytest.raises(errors.InvalidKind, match="photos::f is defined twice") as caught:
+        app.task(name="f")(other_name)
+    for function in (first_annotated, other_name):
+        assert f"{__file__}:{function.__code__.co_firstlineno}" in str(caught.value)
+    app.domain("media").task(name="f")(other_name)
+    for name in ("media", "photos"):
+        with pytest.raises(errors.InvalidKind, match="exists already"):
+            app.domain(name)
+
+
+def test_reports_have_kind_over_domain(app: ringq.App) -> None:
+    media = app.domain("media", queue="bulk", priority=ringq.IDLE, run_timeout=timedelta(minutes=1))
+    media.task(name="plain")(first_annotated)
+    media.task(name="own", queue="q", priority=ringq.REALTIME, group="g", run_timeout=0.5)(first_annotated)
+    app.task(name="bare")(first_annotated)
+    plain, own, bare = (KindReport(**report) for report in json.loads(json.dumps(app.reports())))
+    assert (plain.name, plain.queue, plain.priority, plain.group) == ("media::plain", "bulk", 255, None)
+    assert plain.run_timeout_ms == 60_000
+    assert (own.queue, own.priority, own.group, own.run_timeout_ms) == ("q", 0, "g", 500)
+    assert (bare.queue, bare.priority, bare.group, bare.run_timeout_ms) == (None, None, None, None)
+    assert "path" in json.dumps(bare.parameters)
+    assert list(app.kinds()) == ["media::plain", "media::own", "photos::bare"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"priority": -1}, r"priority: expected 0 \(most urgent\) to 255"),
+        ({"priority": 256}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"priority": 1.5}, "priority"),
+        ({"queue": ""}, "queue: expected 1 to 200"),
+        ({"queue": "a,b"}, "queue: expected a name without comma"),
+        ({"queue": "a:b"}, "queue"),
+        ({"queue": "a\n"}, "queue"),
+        ({"queue": 5}, "queue"),
+        ({"group": "x" * 201}, "group"),
+        ({"group": "\ud800"}, "group"),
+        ({"run_timeout": 0}, "run_timeout: expected seconds"),
+        ({"run_timeout": -1.0}, "run_timeout"),
+        ({"run_timeout": float("nan")}, "run_timeout"),
+        ({"run_timeout": timedelta(days=400)}, "run_timeout: expected at most"),
+        ({"run_timeout": "5"}, "run_timeout"),
+    ],
+)
+def test_options_are_checked_where_they_stand(app: ringq.App, options: dict[str, Any], complaint: str) -> None:
+    task = app.task(name="f")(first_annotated)
+    attempts: list[Callable[[], Any]] = [
+        lambda: app.task(name="g", **options)(first_annotated),
+        lambda: task.options(**options),
+        lambda: ringq.Submission("a::b", **options),
+    ]
+    if "group" not in options:
+        attempts.append(lambda: app.domain("d", **options))
+    for attempt in attempts:
+        with pytest.raises(errors.InvalidOption, match=complaint):
+            attempt()
+
+
+def test_times_of_a_submission(app: ringq.App) -> None:
+    task = app.task(name="f")(first_annotated)
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    assert task.options(run_at=at).submission("a").run_at == at
+    assert task.submission("a").run_at is None
+    before = datetime.now(UTC)
+    later = task.options(run_after=timedelta(hours=1))
+    first = later.submission("a").run_at
+    assert first is not None
+    assert before + timedelta(hours=1) - timedelta(milliseconds=1) <= first <= datetime.now(UTC) + timedelta(hours=1)
+    second = later.submission("a").run_at
+    assert second is not None
+    assert second >= first
+    for wrong, complaint in [
+        ({"run_at": datetime(2030, 1, 1)}, "time zone"),
+        ({"run_at": 5}, "time zone"),
+        ({"run_after": -1}, "run_after"),
+        ({"run_after": 1e15}, "year 10000"),
+        ({"run_at": at, "run_after": 1}, "one of them"),
+    ]:
+        with pytest.raises(errors.InvalidOption, match=complaint):
+            task.options(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_run_timeout_is_rounded_up_to_milliseconds(app: ringq.App) -> None:
+    task = app.task(name="f")(first_annotated)
+    for seconds, expected in [(0.001, 1), (0.0011, 2), (2, 2000), (0.3, 300), (1.1, 1100)]:
+        assert task.options(run_timeout=seconds).submission("a").spec.run_timeout_ms == expected
+
+
+def test_submissions_of_one_options_object_share_their_spec(app: ringq.App) -> None:
+    task = app.task(name="f")(first_annotated)
+    urgent = task.options(priority=ringq.HIGH)
+    assert urgent.submission("a").spec is urgent.submission("b").spec
+    assert task.submission("a").spec is task.submission("b").spec
+    assert urgent.submission("a").payload == '{"path":"a"}'
+    with pytest.raises(errors.InvalidPayload, match="photos::f"):
+        urgent.submission(5)
+
+
+@pytest.mark.parametrize("kind", ["f", "a::", "::b", "a::b::c", "a b::c", "a:b", "", None])
+def test_a_kind_as_text_is_a_kind(kind: Any) -> None:
+    with pytest.raises(errors.InvalidOption, match="domain::name"):
+        ringq.Submission(kind)
+
+
+def test_submissions_are_read_only_and_short_to_look_at() -> None:
+    submission: ringq.Submission[Any] = ringq.Submission("a::b", {"text": "x" * 1000})
+    with pytest.raises(AttributeError):
+        submission.kind = "c::d"  # type: ignore[misc]
+    assert len(repr(submission)) < 120
+
+
+def test_what_the_worker_needs_is_light() -> None:
+    check = (
+        "import sys, ringq.kinds, ringq.codec, ringq.context;"
+        "heavy = {'sqlalchemy', 'alembic', 'click', 'rich', 'psutil', 'asyncio', 'socket', 'ringq.client'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(ringq.__file__).parent.parent)

@@ -1,0 +1,70 @@
+"""Every pair of statuses is either in the table or illegal; interruptions lead where the promises say."""
+
+import itertools
+
+import pytest
+
+from ringq.lifecycle import TRANSITIONS, Interruptions, after_interruption, is_legal
+from ringq.model import Reason, Status
+
+LIMITS = {"crashes_max": 3, "lost_max": 3}
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.product([None, *Status], Status)))
+def test_a_move_is_legal_exactly_for_the_reasons_in_the_table(source: Status | None, target: Status) -> None:
+    listed = TRANSITIONS.get((source, target), ())
+    assert {reason for reason in Reason if is_legal(source, target, reason)} == set(listed)
+
+
+def test_nothing_leaves_a_terminal_status() -> None:
+    assert not [pair for pair in TRANSITIONS if pair[0] is not None and pair[0].is_terminal]
+
+
+@pytest.mark.parametrize("reason", [Reason.CRASH, Reason.DAMAGED_RECEIPT])
+def test_the_third_death_of_a_worker_makes_a_dead_letter(reason: Reason) -> None:
+    so_far = Interruptions()
+    statuses = []
+    for _ in range(3):
+        so_far = so_far.plus(reason)
+        verdict = after_interruption(reason, so_far, **LIMITS)
+        statuses.append((verdict.status, verdict.reason))
+    assert statuses == [
+        (Status.PENDING, reason),
+        (Status.PENDING, reason),
+        (Status.DEAD_LETTER, Reason.CRASH_LIMIT),
+    ]
+
+
+def test_a_task_lost_three_times_runs_alone_and_the_fourth_loss_is_final() -> None:
+    so_far = Interruptions()
+    seen = []
+    for _ in range(4):
+        so_far = so_far.plus(Reason.LOST)
+        verdict = after_interruption(Reason.LOST, so_far, **LIMITS)
+        seen.append((verdict.status, verdict.alone))
+    assert seen == [
+        (Status.PENDING, False),
+        (Status.PENDING, False),
+        (Status.PENDING, True),
+        (Status.DEAD_LETTER, False),
+    ]
+
+
+def test_a_forced_stop_is_charged_to_nobody() -> None:
+    so_far = Interruptions()
+    for _ in range(50):
+        so_far = so_far.plus(Reason.STOPPED)
+    assert so_far == Interruptions(attempts=50)
+    assert after_interruption(Reason.STOPPED, so_far, **LIMITS).status is Status.PENDING
+
+
+def test_a_worker_killed_for_its_run_time_limit_ends_the_task() -> None:
+    verdict = after_interruption(Reason.RUN_TIMEOUT, Interruptions(1), **LIMITS)
+    assert (verdict.status, verdict.reason) == (Status.FAILED, Reason.RUN_TIMEOUT)
+
+
+@pytest.mark.parametrize("enumeration", [Status, Reason])
+def test_stored_codes_are_distinct_and_read_back(enumeration: type[Status] | type[Reason]) -> None:
+    codes = [member.code for member in enumeration]
+    assert len(set(codes)) == len(codes)
+    assert [enumeration.of(code) for code in codes] == list(enumeration)
