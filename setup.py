@@ -29,8 +29,6 @@ def check_system() -> None:
     """What no compiler flag can make up for."""
     if not sys.platform.startswith("linux"):
         refuse(f"ringq runs on Linux only (futex, pidfd, eventfd); this is {sys.platform}")
-    if sys.version_info < (3, 11):
-        refuse(f"ringq needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
 
 class BuildRing(build_ext):
@@ -46,7 +44,7 @@ class BuildRing(build_ext):
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
             refuse(f"ringq needs Python's C headers (Python.h): apt-get install python{version}-dev")
         if not self.compiles([*compiler, "-std=c11"], "#include <linux/futex.h>\n#include <stdatomic.h>"):
-            refuse("ringq needs C11 and the headers of the C library: apt-get install build-essential (or gcc libc6-dev)")
+            refuse("ringq needs the C library's headers: apt-get install build-essential (or gcc libc6-dev)")
         for extension in self.extensions:
             extension.extra_compile_args += [*COMPILE, *self.fortify(compiler)]
             extension.extra_link_args += LINK
@@ -56,7 +54,7 @@ class BuildRing(build_ext):
 
     def fortify(self, compiler: list[str]) -> list[str]:
         """Checks of the C library as strong as this compiler has them."""
-        probe = '#include <string.h>\nint main(int n, char **v) { char b[8]; strcpy(b, v[n - 1]); return b[0]; }'
+        probe = "#include <string.h>\nint main(int n, char **v) { char b[8]; strcpy(b, v[n - 1]); return b[0]; }"
         for level in ("3", "2"):
             flags = ["-U_FORTIFY_SOURCE", f"-D_FORTIFY_SOURCE={level}"]
             if self.compiles([*compiler, "-O2", "-Werror", *flags], probe):

@@ -16,6 +16,7 @@ RESULT_BYTES_MAX = 16 * MIB
 BATCH_TASKS_MAX = 200_000
 FRAME_BYTES_MAX = 256 * MIB
 NAME_CHARS_MAX = 200
+EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
 
 

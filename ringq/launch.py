@@ -12,12 +12,12 @@ from typing import Any
 
 from ringq.config import Config
 from ringq.errors import CannotCreate
-from ringq.pool import resolved_environment
 from ringq.process import WorkerProcess
-from ringq.recover import create_lock, spill_dir
+from ringq.recover import create_lock, remove_locks, spill_dir
 from ringq.ring import Parent, Segment, Shape
 
 RUNTIME_MODE = 0o700
+THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class Launcher:
@@ -44,6 +44,8 @@ class Launcher:
         self._segment = Segment.create(config.shm_dir, uuid=self._store.uuid, epoch=self.epoch, size=shape.size)
         if previous is not None:
             previous.unlink()
+            previous.close()
+            remove_locks(config, but=self.epoch)
         return Parent(
             self._segment.fd, self._segment.size, uuid=self._store.uuid, epoch=self.epoch, nonce=self._nonce,
             slots=shape.slots, workers=shape.workers, blocks=shape.blocks,
@@ -58,7 +60,13 @@ class Launcher:
             "uuid": self._store.uuid.hex(), "epoch": self.epoch, "nonce": self._nonce, "eventfd": self.eventfd,
             "parent": self._pidfd, "lock": str(self._lock_path), "spill": str(spill_dir(self._config)),
         }  # fmt: skip
-        return WorkerProcess(arguments, (self._segment.fd, self.eventfd, self._pidfd), resolved_environment())
+        return WorkerProcess(arguments, (self._segment.fd, self.eventfd, self._pidfd), self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        """What workers inherit. Numeric libraries get one thread each, unless the user chose otherwise: N workers with
+        N threads each would fight for N cores. RINGQ_DB makes a handler's own submissions go to this database.
+        """
+        return {**dict.fromkeys(THREAD_CAPS, "1"), **os.environ, "RINGQ_DB": str(self._config.database.resolve())}
 
     def clear_event(self) -> None:
         """Reset the descriptor by which workers wake the parent."""

@@ -38,8 +38,8 @@ class Interruptions:
 
     def plus(self, reason: Reason) -> Interruptions:
         """The same with one more attempt that ended for `reason`."""
-        crashed = reason in (Reason.CRASH, Reason.DAMAGED_RECEIPT)
-        return Interruptions(self.attempts + 1, self.crashes + crashed, self.lost + (reason is Reason.LOST))
+        lost = reason in (Reason.LOST, Reason.DAMAGED_RECEIPT)
+        return Interruptions(self.attempts + 1, self.crashes + (reason is Reason.CRASH), self.lost + lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,10 @@ class Verdict:
 def after_interruption(reason: Reason, interruptions: Interruptions, *, crashes_max: int, lost_max: int) -> Verdict:
     """Decide about a task whose attempt just ended for `reason`; `interruptions` includes that attempt.
 
-    A worker's death while it ran the task (CRASH, DAMAGED_RECEIPT) makes a dead letter at the `crashes_max`-th time.
-    LOST (the parent or the host died, so whose fault it was is unknown) is allowed `lost_max` times, then once more
-    with no neighbour that could be blamed instead, and then it is a dead letter too. RUN_TIMEOUT is final.
+    A worker's death while it ran the task (CRASH) makes a dead letter at the `crashes_max`-th time. Where it cannot be
+    known whose fault it was (LOST: the parent, the host or the segment went down with it; DAMAGED_RECEIPT: anybody may
+    have written there) it is allowed `lost_max` times, then once more with no neighbour that could be blamed instead,
+    and then it is a dead letter too. RUN_TIMEOUT is final.
     """
     if reason is Reason.RUN_TIMEOUT:
         return Verdict(Status.FAILED, Reason.RUN_TIMEOUT)

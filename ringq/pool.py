@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 from collections import deque
@@ -14,7 +13,7 @@ import msgspec
 
 from ringq import failpoint
 from ringq.clock import Clock
-from ringq.config import Config
+from ringq.config import EXIT_RING_DAMAGED, Config
 from ringq.errors import AppImportError
 from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
@@ -76,6 +75,8 @@ class Pool:
         self._say = say
         self.berths = [Berth(index, boot_deaths=deque()) for index in range(config.worker_count)]
         self.stopping = False
+        self.found_damage = False  # a worker saw that the segment was overwritten
+        self._kill_reason = Reason.STOPPED
         self.import_error: AppImportError | None = None
         self.ever_ready = False
         self.deaths = 0
@@ -235,6 +236,7 @@ class Pool:
         failpoint.hit("pool.after_death")
         self._echo(berth, exit_.last_lines)
         now = self._clock.monotonic_ns()
+        self.found_damage |= exit_.returncode == EXIT_RING_DAMAGED
         if not self.stopping:
             self.deaths += 1
             self._say(f"worker {berth.index} (pid {process.pid}) {exit_.describe()}")
@@ -245,7 +247,7 @@ class Pool:
             if not started:
                 reports.append(Unstarted(task_id))
                 continue
-            reason = self._blame(berth, lease)
+            reason = self._blame(berth, lease, exit_)
             ended_us = self._clock.now_us()
             reports.append(
                 Interruption(
@@ -258,15 +260,17 @@ class Pool:
         process.close()
         return reports
 
-    def _blame(self, berth: Berth, lease: int) -> Reason:
+    def _blame(self, berth: Berth, lease: int, exit_: Exit) -> Reason:
         if berth.condemned is not None and berth.condemned[0] == lease:
             return berth.condemned[1]
-        return Reason.STOPPED if self.stopping else Reason.CRASH
+        if self.stopping:
+            return self._kill_reason
+        return Reason.LOST if exit_.returncode == EXIT_RING_DAMAGED else Reason.CRASH
 
     def _plan_restart(self, berth: Berth, now: int) -> None:
         """Death while booting backs off and counts; death at work is bounded by the quarantine of tasks."""
         assert berth.boot_deaths is not None
-        if berth.ready:
+        if berth.ready or self.found_damage:
             if now - berth.started_ns >= HEALTHY_AFTER_NS:
                 berth.backoff_s = 0.0
             berth.retry_at_ns = now
@@ -283,6 +287,11 @@ class Pool:
 
     # -- stopping -----------------------------------------------------------------------------
 
+    def begin(self, ring: Attempts) -> None:
+        """Go on with a new segment, after `kill_all`."""
+        self.ring = ring
+        self.stopping = self.found_damage = False
+
     def stop(self) -> None:
         """Let workers leave after their present attempt; none is started any more."""
         self.stopping = True
@@ -292,9 +301,10 @@ class Pool:
                 if not berth.ready:
                     berth.process.kill()
 
-    def kill_all(self) -> None:
-        """End every worker now; their attempts are recorded as stopped, not as crashes."""
+    def kill_all(self, reason: Reason = Reason.STOPPED) -> None:
+        """End every worker now; what they run is recorded with `reason`, not as their crash."""
         self.stopping = True
+        self._kill_reason = reason
         for berth in self.berths:
             if berth.process is not None:
                 berth.process.kill()
@@ -308,12 +318,3 @@ class Pool:
     def _unregister(self, registered: Any) -> None:
         if registered in self._selector.get_map():
             self._selector.unregister(registered)
-
-
-def resolved_environment() -> dict[str, str]:
-    """The environment of workers: numeric libraries get one thread each, unless the user chose otherwise.
-
-    N workers with N threads each would fight for N cores.
-    """
-    caps = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")}
-    return {**caps, **os.environ}

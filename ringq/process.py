@@ -98,8 +98,13 @@ class WorkerProcess:
 
     def receive(self) -> dict[str, Any] | None:
         """The next message of the worker; {} when none is complete yet, None when the channel is closed."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             data = self.control.recv(READ_BYTES_MAX)
+        except BlockingIOError:
+            data = None
+        except OSError:  # reset by a worker that died with something unread
+            return None
+        if data is not None:
             if not data or len(self._inbox) > CONTROL_BYTES_MAX:
                 return None
             self._inbox += data

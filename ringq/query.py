@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +11,7 @@ from typing import Any, Self
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.model import AttemptRecord, KindStatistics, Reason, Status, TaskRecord
-from ringq.store.questions import FIRST, Questions, asking
+from ringq.store.questions import FIRST, asking
 
 LIMIT_MAX = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,7 +35,7 @@ class Query:
 
     def task(self, task_id: int) -> TaskRecord:
         """Everything known about one task, its attempts included. Raises UnknownTask."""
-        with self._asking() as ask:
+        with asking(self._path) as ask:
             row = ask.task(task_id) if 0 < task_id <= FIRST else None
             if row is None:
                 raise UnknownTask(f"there is no task {task_id}")
@@ -59,7 +57,7 @@ class Query:
         wanted = _status(status)
         before = FIRST if after is None else _within("after", after, 1, FIRST)
         _within("limit", limit, 1, LIMIT_MAX)
-        with self._asking() as ask:
+        with asking(self._path) as ask:
             return [_task(row) for row in ask.tasks(wanted, _text(kind), _text(queue), before, limit)]
 
     def history(
@@ -77,12 +75,12 @@ class Query:
         wanted = _status(status)
         _within("limit", limit, 1, LIMIT_MAX)
         cursor = (FIRST, FIRST) if before is None else (_microseconds(before.ended_at), before.task_id)
-        with self._asking() as ask:
+        with asking(self._path) as ask:
             return [_attempt(row) for row in ask.history(_text(kind), wanted, cursor, limit)]
 
     def statistics(self, kind: str | None = None) -> list[KindStatistics]:
         """How many tasks ended how and how long they took, by kind and status. As fast with any number of tasks."""
-        with self._asking() as ask:
+        with asking(self._path) as ask:
             return [
                 KindStatistics(name, Status.of(code), count, total / 1e6, longest / 1e6)
                 for name, code, count, total, longest in ask.statistics(_text(kind))
@@ -94,19 +92,19 @@ class Query:
         Delayed tasks are pending. Running are those that have been for a quarter of a second; shorter ones count as
         pending until they end.
         """
-        with self._asking() as ask:
+        with asking(self._path) as ask:
             active, running, ended = ask.counts()
         counts = {Status.PENDING: active - running, Status.RUNNING: running}
         return counts | {Status.of(code): count for code, count in sorted(ended)}
 
     def delayed(self) -> int:
         """How many of the pending tasks wait for their time."""
-        with self._asking() as ask:
+        with asking(self._path) as ask:
             return ask.delayed(self._clock.now_us())
 
     def kinds(self) -> list[str]:
         """The names of all kinds that were ever submitted, in their order."""
-        with self._asking() as ask:
+        with asking(self._path) as ask:
             return ask.kinds()
 
     def __enter__(self) -> Self:
@@ -114,11 +112,6 @@ class Query:
 
     def __exit__(self, *_: object) -> None:
         """There is nothing to close."""
-
-    @contextmanager
-    def _asking(self) -> Iterator[Questions]:
-        with asking(self._path) as ask:
-            yield ask
 
 
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:

@@ -40,7 +40,7 @@ def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callabl
     """
     epoch, nonce, clean = store.previous
     if epoch == 0 or clean:
-        _remove_locks(config)
+        remove_locks(config)
         return
     segment = Segment.open(config.shm_dir, uuid=store.uuid, epoch=epoch)
     recovery = _open_recovery(segment, store.uuid, epoch, nonce, say)
@@ -60,7 +60,7 @@ def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callabl
     if segment:
         segment.unlink()
     empty_spill(spill_dir(config))
-    _remove_locks(config)
+    remove_locks(config)
 
 
 def read_spilled(
@@ -97,6 +97,13 @@ def create_lock(config: Config, epoch: int) -> Path:
     path = lock_path(config, epoch)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, LOCK_MODE))
     return path
+
+
+def remove_locks(config: Config, but: int = 0) -> None:
+    """Remove the life locks of epochs whose workers are gone."""
+    for path in config.runtime_dir.glob("workers.*.lock"):
+        if path != lock_path(config, but):
+            path.unlink(missing_ok=True)
 
 
 def empty_spill(directory: Path) -> None:
@@ -176,6 +183,3 @@ def _findings(
     return receipts, lost
 
 
-def _remove_locks(config: Config) -> None:
-    for path in config.runtime_dir.glob("workers.*.lock"):
-        path.unlink(missing_ok=True)

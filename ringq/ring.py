@@ -1,7 +1,7 @@
 """Edge: the ring of task slots - the file in shared memory, its default shape, and the C objects that work on it.
 
-The parent creates the segment of its epoch, its workers map the descriptor they are given, and a later parent reads what
-a dead one left. Nobody but the next parent may unlink it: receipts that were not committed yet lie in it.
+The parent creates the segment of its epoch, its workers map the descriptor they are given, and a later parent
+reads what a dead one left. Nobody else may unlink it: receipts that were not committed yet lie in it.
 """
 
 from __future__ import annotations

@@ -223,16 +223,15 @@ class Supervisor:
         self._writer.record(rows)
         self._dispatcher.ended(row[0] for row in rows)
         for task_id, lease, kind, attempt, worker in damaged:
-            self._on_damage(task_id, lease, kind, attempt, worker)
+            self._interrupt(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT)
+            self._dispatcher.ended([task_id])
+            self._begin_replacement(f"the receipt of task {task_id} from worker {worker} was damaged")
 
-    def _on_damage(self, task_id: int, lease: int, kind: int, attempt: int, worker: int) -> None:
+    def _interrupt(self, task_id: int, lease: int, kind: int, attempt: int, worker: int, reason: Reason) -> None:
+        """An attempt ended with the segment's integrity: whose fault it was cannot be known."""
         now = self._clock.now_us()
-        error = '{"type":"DamagedReceipt","message":"the receipt was overwritten; the segment is replaced"}'
-        self._writer.interrupt(
-            Interruption(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT, now, now, error)
-        )
-        self._dispatcher.ended([task_id])
-        self._begin_replacement(f"the receipt of task {task_id} from worker {worker} was damaged")
+        error = '{"type":"SegmentDamaged","message":"shared memory was overwritten while the task ran"}'
+        self._writer.interrupt(Interruption(task_id, lease, kind, attempt, worker, reason, now, now, error))
 
     def _bury_dead(self) -> None:
         reports = self._pool.reap()
@@ -244,16 +243,20 @@ class Supervisor:
                 self._feed.give_back([report.task_id])
             else:
                 self._writer.interrupt(report)
-        if not self._ring.healthy():
-            self._begin_replacement("shared memory was overwritten outside of the slots")
+        self._check_segment()
+
+    def _check_segment(self) -> None:
+        if self._pool.found_damage or not self._ring.healthy():
+            self._begin_replacement("shared memory was overwritten")
 
     def _look_around(self) -> None:
-        """Four times a second while slots are in use: long attempts get a lease row, lost hints are found."""
+        """Four times a second while slots are in use: lost hints and damage are found, long attempts get a lease row."""
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._looked_ns < SAFETY_NS or not self._ring.in_flight():
             return
         self._looked_ns = now_ns
         self._ring.scan()
+        self._check_segment()
         for worker, task_id, lease, kind, attempt, _, started_ns in self._ring.running():
             age_ns = now_ns - started_ns
             if age_ns >= self.config.lease_persist_ms * 1e6:
@@ -291,7 +294,7 @@ class Supervisor:
         if not self._replacing and not self._is_stopping:
             say(f"{why}: all workers and the segment are replaced")
             self._replacing = True
-            self._pool.kill_all()
+            self._pool.kill_all(Reason.LOST)
 
     def _finish_replacement(self) -> None:
         """All workers are gone: take what is valid, give the rest back, begin a new epoch."""
@@ -299,13 +302,19 @@ class Supervisor:
         self._collect()
         if self._writer.wait_ns(False) is not None:
             self._commit()
-        returned = [row[0] for row in self._ring.abandon()]
-        self._dispatcher.ended(returned)
-        self._feed.give_back(returned)
+        held = self._ring.abandon()
+        self._dispatcher.ended(row[0] for row in held)
+        # In a damaged slot nobody can read whether its task was running. Tasks are claimed in the order in which they
+        # were published, so those that ran are among as many of the oldest as there are workers.
+        suspects = [row for row in held if row[5]][: self.config.worker_count]
+        for task_id, lease, kind, attempt, _, _ in suspects:
+            self._interrupt(task_id, lease, kind, attempt, 0, Reason.LOST)
+        self._feed.give_back(row[0] for row in held if row not in suspects)
         self._ring = self._launcher.begin()
-        self._writer.ring = self._pool.ring = self._ring
+        self._writer.ring = self._ring
         self._dispatcher.begin(self._ring, self._launcher.epoch)
-        self._pool.stopping = self._replacing = False
+        self._pool.begin(self._ring)
+        self._replacing = False
 
     # -- stop ---------------------------------------------------------------------------------
 

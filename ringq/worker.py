@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from ringq import codec, failpoint
+from ringq.config import EXIT_RING_DAMAGED
 from ringq.context import Context
 from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult, RunTimeout
 from ringq.kinds import App, Task
 from ringq.model import Reason, Status
+from ringq.ring import RingDamaged, set_death_signal, watch_parent
 from ringq.ring import Worker as RingWorker
-from ringq.ring import set_death_signal, watch_parent
 
 CLAIM_TIMEOUT_MS = 1000  # bounds the damage of a lost wake-up
 SPILL_MODE = 0o600
@@ -45,6 +46,14 @@ def main(argument: str) -> int:
     if app is None:
         return 0
     numbers = _introduce(app, control)
+    try:
+        return _work(given, app, numbers, control, lock)
+    except RingDamaged as error:
+        sys.stderr.write(f"{error}; this worker leaves\n")
+        return EXIT_RING_DAMAGED
+
+
+def _work(given: dict[str, Any], app: App, numbers: dict[str, int], control: socket.socket, lock: int) -> int:
     ring = RingWorker(
         given["segment"], given["size"], index=given["index"], uuid=bytes.fromhex(given["uuid"]),
         epoch=given["epoch"], nonce=given["nonce"], eventfd=given["eventfd"],

@@ -60,7 +60,7 @@ def blocks(page: Path) -> list[Block]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_example_works(page: Path, tmp_path: Path) -> None:
     bin_folder = Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path)}
+    env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
     servers = []
     try:
         for block in blocks(page):

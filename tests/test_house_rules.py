@@ -61,7 +61,7 @@ LIBRARY_OF = {
 
 MODULE_LINES_MAX = 350
 FUNCTION_LINES_MAX = 60
-LONGER_MODULES: dict[str, int] = {"supervisor": 460}
+LONGER_MODULES: dict[str, int] = {"supervisor": 470}
 LONGER_FUNCTIONS: dict[str, int] = {}
 
 NOT_OUR_WORDS = {

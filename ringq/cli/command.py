@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,7 +103,7 @@ def run(args: Sequence[str]) -> int:
         return exit_codes.NO
     except Exception as error:
         if os.environ.get("RINGQ_DEBUG"):
-            raise
+            traceback.print_exc()
         line, code = explain(error)
         print(f"ringq: {line}", file=sys.stderr)
         return code

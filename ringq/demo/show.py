@@ -57,14 +57,14 @@ class Server:
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise ShowFailed(f"the server ended with {self.process.returncode}: {self._last_words()}")
+                raise ShowFailed(f"the server ended with {self.process.returncode}: {self.last_words()}")
             with contextlib.suppress(ringq.ServerUnavailable), ringq.connect(self._database) as client:
                 health = client.health()
                 ready = [worker["pid"] for worker in health["workers"] if worker["ready"]]
                 if len(ready) == len(health["workers"]):
                     return ready
             time.sleep(0.02)
-        raise ShowFailed(f"the server was not ready after {READY_S:.0f} s: {self._last_words()}")
+        raise ShowFailed(f"the server was not ready after {READY_S:.0f} s: {self.last_words()}")
 
     def kill_and_restart(self) -> int:
         """SIGKILL, no warning; then the same command again. The process id that died."""
@@ -83,7 +83,8 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The last line of the server's log."""
         text = self._log.read_text(errors="replace").strip()
         return text.splitlines()[-1] if text else f"nothing in {self._log}"
 
@@ -129,7 +130,7 @@ def _play(stage: Stage, server: Server, database: Path, sources: Sequence[Path])
             if deeds and seen >= deeds[0][0] * len(ids):
                 deeds.pop(0)[1](stage, server, seen)
             if server.process.poll() is not None or time.monotonic() - seen_at > STUCK_S:
-                raise ShowFailed(f"nothing moves any more at {seen} of {len(ids)} tasks; the log is beside {database}")
+                raise ShowFailed(f"nothing moves any more at {seen} of {len(ids)} tasks: {server.last_words()}")
     wall_s = time.perf_counter() - started
     stage.say(f"all {len(ids):,} tasks have ended after {wall_s:.1f} s, both deaths included")
     return ids, wall_s
@@ -163,7 +164,7 @@ def _tell(
     report.print_unparsed(console, ended)
     console.print()
     busy_s = sum(one.duration_s for one in ended)
-    console.print(_speed_up(plain, sources, wall_s, busy_s))
+    console.print(_speed_up(plain, sources, wall_s, busy_s), soft_wrap=not console.is_terminal)
     console.print()
     proof = report.prove(ids, ended, counted, plain)
     report.print_proof(console, proof, again)

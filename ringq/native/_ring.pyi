@@ -6,9 +6,7 @@ from typing import final
 from typing_extensions import Buffer
 
 # (task_id, lease, kind, attempt, status, reason, ended_us, duration_us, worker, cpu_us, rss_kib, result, error)
-Row = tuple[
-    int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None
-]
+Row = tuple[int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None]
 # (task_id, lease, kind, attempt, worker)
 Damaged = tuple[int, int, int, int, int]
 
@@ -108,9 +106,7 @@ class Parent:
 class Worker:
     """A worker's side of the ring. claim(), start(), leave() and finish() belong to one thread at a time."""
 
-    def __new__(
-        cls, fd: int, size: int, *, index: int, uuid: bytes, epoch: int, nonce: int, eventfd: int
-    ) -> Worker:
+    def __new__(cls, fd: int, size: int, *, index: int, uuid: bytes, epoch: int, nonce: int, eventfd: int) -> Worker:
         """Attach to a segment. Raises ValueError naming what does not match, or that the index is taken."""
     def claim(self, timeout_ms: int) -> tuple[int, int, int, int, int, bytes] | None:
         """The next (task_id, lease, kind, attempt, run_limit_ms, payload), or None after the time or when stopping.
@@ -144,9 +140,7 @@ class Recovery:
     def running(self) -> list[Damaged]:
         """(task_id, lease, kind, attempt, worker) of what was running without a receipt."""
 
-def segment_size(
-    slots: int, workers: int, blocks: Sequence[tuple[int, int]], result_ring_bytes: int
-) -> int:
+def segment_size(slots: int, workers: int, blocks: Sequence[tuple[int, int]], result_ring_bytes: int) -> int:
     """Bytes of a segment of this shape. Raises ValueError naming what is out of range."""
 
 def watch_parent(pidfd: int) -> None:

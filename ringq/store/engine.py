@@ -23,8 +23,10 @@ BUSY_WRITER_S: Final = 0.25  # how long a stranger's write lock may stall the pa
 BUSY_READER_S: Final = 1.0
 PROGRESS_STEPS: Final = 20_000  # of SQLite's machine between two looks at the time: about a millisecond
 
-# A checkpoint runs inside the COMMIT that fills this many pages and is the longest stall the store causes.
-CHECKPOINT_PAGES: Final = 4000
+# A checkpoint runs inside the COMMIT that fills this many pages, and is the longest stall the store causes. Measured
+# on a virtual disk at full load: 500 pages 4-6 ms, 1000 6-7 ms, 2000 10-11 ms, 4000 16-20 ms, at the same throughput
+# within 5 %. Workers have 8 ms of work ahead.
+CHECKPOINT_PAGES: Final = 1000
 
 DURABILITY: Final = {"full": "PRAGMA synchronous = FULL", "normal": "PRAGMA synchronous = NORMAL"}
 

@@ -110,7 +110,7 @@ SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us
 
 # What happened so far to active tasks that were interrupted.
 SELECT_ATTEMPTS_SUMMARY: Final = """
-SELECT attempt.task_id, COUNT(*), SUM(attempt.reason IN (?2, ?3)), SUM(attempt.reason = ?4)
+SELECT attempt.task_id, COUNT(*), SUM(attempt.reason = ?2), SUM(attempt.reason IN (?3, ?4))
 FROM attempt
 WHERE attempt.task_id IN (
         SELECT task_id FROM attempt WHERE task_id > ?1
@@ -197,9 +197,9 @@ class TaskTables(SubmissionTables):
         return self._read(SELECT_LEASES)
 
     def attempts_summary(self) -> dict[int, tuple[int, int, int]]:
-        """task_id -> (attempts, crashes, lost) of interrupted active tasks; damaged receipts are crashes."""
-        crashes = (Reason.CRASH.code, Reason.DAMAGED_RECEIPT.code)
-        rows = self._read(SELECT_ATTEMPTS_SUMMARY, (self.low_water, *crashes, Reason.LOST.code))
+        """task_id -> (attempts, crashes, lost) of interrupted active tasks; a damaged receipt counts as lost."""
+        reasons = (Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code)
+        rows = self._read(SELECT_ATTEMPTS_SUMMARY, (self.low_water, *reasons))
         return {task_id: (attempts, crashes, lost) for task_id, attempts, crashes, lost in rows}
 
     # -- the mark -----------------------------------------------------------------------------
@@ -211,6 +211,7 @@ class TaskTables(SubmissionTables):
         tasks the mark shall pass. It stops before any other active one, whatever the caller believes, and
         never goes back: what becomes active below it is a straggler.
         """
+        task_id = min(task_id, self.next_task_id - 1)
         if task_id <= self.low_water:
             return self.low_water
         may_pass, passed, last = set(stragglers), [], self.low_water

@@ -75,7 +75,9 @@ def test_a_bad_line_is_named_and_nothing_is_written(cli: Cli, tmp_path: Path, li
 
 
 def test_the_traceback_is_there_when_asked_for(cli: Cli) -> None:
-    assert "Traceback" in cli("submit", "a::b", "--payload", "{", RINGQ_DEBUG="1").stderr
+    answer = cli("submit", "a::b", "--payload", "{", RINGQ_DEBUG="1")
+    assert "Traceback" in answer.stderr
+    assert answer.returncode == 2
 
 
 @pytest.mark.parametrize("verb", VERBS)

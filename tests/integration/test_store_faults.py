@@ -33,7 +33,9 @@ while not refused:
         refused += 1
 for _ in range(3):
     try:
-        submit(store, 500)
+        with store.transaction():
+            ids = submit(store, 500)
+            store.insert_receipts([receipt(i) for i in ids])
         committed += 500
     except StorageFull:
         refused += 1
@@ -69,7 +71,10 @@ def small_disk(directory: Path, size: str) -> list[str] | None:
     for options in (["-m"], ["-rm"]):
         mounting = f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
         prefix = ["unshare", *options, "sh", "-c", mounting, str(directory)]
-        if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+        ):
             return prefix
     return None
 
@@ -135,13 +140,22 @@ os._exit(0)
 
 
 @pytest.mark.skipif(not traceable(), reason="strace cannot trace here")
-@pytest.mark.parametrize("when", ["5", "5+", "8", "9+"])
+@pytest.mark.parametrize("when", ["2", "3+", "5"])
 @pytest.mark.parametrize("call", ["fdatasync", "pwrite64"])
 def test_after_an_error_of_the_disk_nothing_is_taken_any_more_and_nothing_taken_is_lost(
     tmp_path: Path, call: str, when: str
 ) -> None:
     opened(tmp_path / "a.db").close()
-    inject = ["strace", "-f", "-o", os.devnull, "-P", str(tmp_path / "a.db-wal"), "-e", f"inject={call}:error=EIO:when={when}"]
+    inject = [
+        "strace",
+        "-f",
+        "-o",
+        os.devnull,
+        "-P",
+        str(tmp_path / "a.db-wal"),
+        "-e",
+        f"inject={call}:error=EIO:when={when}",
+    ]
     committed, *failures = output_of(spawn(WORK, tmp_path / "a.db", before=inject)).split()
     assert failures == ["StorageFailed"]
     with Store.open(tmp_path / "a.db") as store:
@@ -154,7 +168,16 @@ def test_after_an_error_of_the_disk_nothing_is_taken_any_more_and_nothing_taken_
 @pytest.mark.parametrize("when", range(1, 20, 3))
 def test_a_process_killed_at_any_write_leaves_whole_transactions(tmp_path: Path, when: int) -> None:
     opened(tmp_path / "a.db").close()
-    inject = ["strace", "-f", "-o", os.devnull, "-P", str(tmp_path / "a.db-wal"), "-e", f"inject=pwrite64:signal=KILL:when={when}"]
+    inject = [
+        "strace",
+        "-f",
+        "-o",
+        os.devnull,
+        "-P",
+        str(tmp_path / "a.db-wal"),
+        "-e",
+        f"inject=pwrite64:signal=KILL:when={when}",
+    ]
     process = spawn(WORK, tmp_path / "a.db", before=inject)
     process.communicate(timeout=60)
     with opened(tmp_path / "a.db") as store:

@@ -20,8 +20,8 @@ def test_nothing_leaves_a_terminal_status() -> None:
     assert not [pair for pair in TRANSITIONS if pair[0] is not None and pair[0].is_terminal]
 
 
-@pytest.mark.parametrize("reason", [Reason.CRASH, Reason.DAMAGED_RECEIPT])
-def test_the_third_death_of_a_worker_makes_a_dead_letter(reason: Reason) -> None:
+def test_the_third_death_of_a_worker_makes_a_dead_letter() -> None:
+    reason = Reason.CRASH
     so_far = Interruptions()
     statuses = []
     for _ in range(3):
@@ -35,12 +35,13 @@ def test_the_third_death_of_a_worker_makes_a_dead_letter(reason: Reason) -> None
     ]
 
 
-def test_a_task_lost_three_times_runs_alone_and_the_fourth_loss_is_final() -> None:
+@pytest.mark.parametrize("reason", [Reason.LOST, Reason.DAMAGED_RECEIPT])
+def test_a_task_lost_three_times_runs_alone_and_the_fourth_loss_is_final(reason: Reason) -> None:
     so_far = Interruptions()
     seen = []
     for _ in range(4):
-        so_far = so_far.plus(Reason.LOST)
-        verdict = after_interruption(Reason.LOST, so_far, **LIMITS)
+        so_far = so_far.plus(reason)
+        verdict = after_interruption(reason, so_far, **LIMITS)
         seen.append((verdict.status, verdict.alone))
     assert seen == [
         (Status.PENDING, False),

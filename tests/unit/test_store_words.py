@@ -61,7 +61,9 @@ def test_our_own_errors_pass_unchanged() -> None:
     assert store_error(error, PATH) is error
 
 
-@pytest.mark.parametrize("name", ["a b.db", "a?mode=ro.db", "a#b.db", "100%.db", "%41.db", "ü.db", "a&b=c.db", "a\nb.db"])
+@pytest.mark.parametrize(
+    "name", ["a b.db", "a?mode=ro.db", "a#b.db", "100%.db", "%41.db", "ü.db", "a&b=c.db", "a\nb.db"]
+)
 def test_a_path_is_opened_as_it_is_written(tmp_path: Path, name: str) -> None:
     open_private(tmp_path / name, "rwc").execute("CREATE TABLE t (x)").connection.close()
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -1,0 +1,82 @@
+"""How SQLite answers each statement: nothing that grows with the number of tasks is read as a whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from store_rows import opened
+
+from ringq.store import history, prepare, questions, store, submissions, tasks
+
+GROWING = {"task", "receipt", "attempt", "submission"}
+
+# Statements that sort, and why that is little.
+SORTING = {
+    "SELECT_UNSUCCESSFUL_ROWS": "all tasks of one unsuccessful status, from their own index",
+    "SELECT_ENDED_COUNTS": "one row per kind and status",
+    "SELECT_STATISTICS": "one row per kind and status",
+    "SELECT_PENDING_ROWS_BELOW": "stragglers and delayed tasks",
+    "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
+}
+
+# Statements that walk along a primary key, and what ends the walk.
+WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT")}
+
+
+def statements() -> list[tuple[str, str]]:
+    found: dict[str, str] = {}
+    modules: list[ModuleType] = [history, prepare, questions, store, submissions, tasks]
+    for module in modules:
+        for name, text in vars(module).items():
+            if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):
+                found[name] = text
+    assert len(found) > 40
+    return sorted(found.items())
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    plans: dict[str, list[str]] = {}
+    with opened(tmp_path_factory.mktemp("plans") / "a.db") as store:
+        for name, text in statements():
+            numbered = re.findall(r"\?(\d)", text)
+            parameters = max(map(int, numbered)) if numbered else text.count("?")
+            rows = store._driver.execute(f"EXPLAIN QUERY PLAN {text}", (None,) * parameters)
+            plans[name] = [row[3] for row in rows]
+    return plans
+
+
+def test_nothing_that_grows_is_scanned(plans: dict[str, list[str]]) -> None:
+    for name, lines in plans.items():
+        scanned = {match[1] for line in lines if (match := re.match(r"SCAN (\w+)", line))}
+        allowed = {WALKING[name][0]} if name in WALKING else set()
+        assert not (scanned & GROWING) - allowed, f"{name}: {lines}"
+
+
+def test_nothing_is_sorted_but_the_little_that_is_listed(plans: dict[str, list[str]]) -> None:
+    sorting = {name for name, lines in plans.items() if any("TEMP B-TREE" in line for line in lines)}
+    assert sorting <= SORTING.keys()
+
+
+def test_every_index_serves_a_statement(plans: dict[str, list[str]]) -> None:
+    text = "\n".join(line for lines in plans.values() for line in lines)
+    for index in ("receipt_ended", "receipt_unsuccessful"):
+        assert f"INDEX {index} " in text
+
+
+def test_a_bounded_walk_has_its_bound() -> None:
+    texts = dict(statements())
+    for name, (_, bound) in WALKING.items():
+        assert bound in texts[name]
+
+
+def test_no_statement_is_put_together_from_values() -> None:
+    import ringq.store
+
+    for path in Path(ringq.store.__file__).parent.glob("*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            formatted = re.search(r'f"[^"]*\b(SELECT|INSERT|UPDATE|DELETE|WHERE|VALUES)\b', line)
+            assert not formatted, f"{path.name}:{number} {line.strip()}"
