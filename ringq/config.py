@@ -101,9 +101,9 @@ def _cgroup_quota() -> float | None:
                 limit, period = Path(f"/sys/fs/cgroup{path}/cpu.max").read_text().split()
                 return None if limit == "max" else int(limit) / int(period)
             if "cpu" in controllers.split(","):
-                base = Path(f"/sys/fs/cgroup/{controllers}{path}")
-                limit = (base / "cpu.cfs_quota_us").read_text()
-                period = (base / "cpu.cfs_period_us").read_text()
+                group = Path(f"/sys/fs/cgroup/{controllers}{path}")
+                limit = (group / "cpu.cfs_quota_us").read_text()
+                period = (group / "cpu.cfs_period_us").read_text()
                 return None if int(limit) <= 0 else int(limit) / int(period)
     except (OSError, ValueError):
         return None

@@ -39,8 +39,14 @@ class Feed:
         self.look_for_delayed()
         return count
 
-    def look_for_delayed(self) -> None:
-        """Find out when the next delayed task comes due."""
+    def look_for_delayed(self, since_us: int | None = None) -> None:
+        """Find out when the next delayed task comes due; `since_us`, the start of one that was just added.
+
+        It may lie before the tasks that were brought in already, when the wall clock was set back: then they are
+        looked through again.
+        """
+        if since_us is not None:
+            self._due_cursor = min(self._due_cursor, (since_us - 1, -1))
         self._next_due_us = self._store.next_due_us(self._due_cursor)
 
     @property
@@ -48,17 +54,20 @@ class Feed:
         """Wall-clock time at which the next delayed task comes due; None when there is none."""
         return self._next_due_us
 
-    def bring_due(self, now_us: int, held: int) -> list[int]:
-        """Put delayed tasks whose time has come into the backlog, while fewer than a window of them is `held`."""
-        if self._next_due_us is None or self._next_due_us > now_us or held >= DUE_ROWS_MAX:
-            return []
+    def bring_due(self, now_us: int, held: set[int]) -> None:
+        """Put delayed tasks whose time has come into the backlog, and their ids into `held`: those that are active.
+
+        Not more than a window of them at once, so that a million tasks due at midnight need no more memory.
+        """
+        if self._next_due_us is None or self._next_due_us > now_us or len(held) >= DUE_ROWS_MAX:
+            return
         due = self._store.due(self._due_cursor, now_us, DUE_ROWS_MAX)
         if due:
             self._due_cursor = due[-1]
-        ids = [task_id for _, task_id in due]
+        ids = {task_id for _, task_id in due} - held
         self.give_back(ids)
+        held |= ids
         self.look_for_delayed()
-        return ids
 
     def give_back(self, task_ids: Iterable[int]) -> None:
         """Put active tasks back at their place in the order."""

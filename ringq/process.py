@@ -99,15 +99,15 @@ class WorkerProcess:
     def receive(self) -> dict[str, Any] | None:
         """The next message of the worker; {} when none is complete yet, None when the channel is closed."""
         try:
-            data = self.control.recv(READ_BYTES_MAX)
+            received = self.control.recv(READ_BYTES_MAX)
         except BlockingIOError:
-            data = None
+            received = None
         except OSError:  # reset by a worker that died with something unread
             return None
-        if data is not None:
-            if not data or len(self._inbox) > CONTROL_BYTES_MAX:
+        if received is not None:
+            if not received or len(self._inbox) > CONTROL_BYTES_MAX:
                 return None
-            self._inbox += data
+            self._inbox += received
         line, found, rest = self._inbox.partition(b"\n")
         if not found:
             return {}
@@ -129,17 +129,17 @@ class WorkerProcess:
 
     def read_output(self, bytes_max: int = READ_BYTES_MAX) -> tuple[list[str], bool]:
         """Lines that the worker printed, made safe for a terminal, and whether more may come."""
-        data = b""
+        printed = b""
         is_open = True
-        while is_open and len(data) < bytes_max:
+        while is_open and len(printed) < bytes_max:
             try:
                 chunk = os.read(self.output, READ_BYTES_MAX)
             except BlockingIOError:
                 break
             is_open = bool(chunk)
-            data += chunk
-        self._tail = (self._tail + data)[-OUTPUT_TAIL_BYTES_MAX:]
-        *lines, self._line = (self._line + data).split(b"\n")
+            printed += chunk
+        self._tail = (self._tail + printed)[-OUTPUT_TAIL_BYTES_MAX:]
+        *lines, self._line = (self._line + printed).split(b"\n")
         if self._line and (not is_open or len(self._line) > OUTPUT_TAIL_BYTES_MAX):
             lines.append(self._line)
             self._line = b""

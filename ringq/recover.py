@@ -181,5 +181,3 @@ def _findings(
         if not store.is_recorded(task_id, lease)
     ]
     return receipts, lost
-
-

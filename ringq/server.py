@@ -62,7 +62,7 @@ class Server:
         self._waiters: dict[int, list[tuple[Connection, int]]] = {}  # task id -> who waits
         self._uid = os.getuid()
         self._listener: socket.socket | None = None
-        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.stopping = False
 
     # -- start and stop -----------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Server:
             self._listener.close()
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-        os.close(self._reserve)
+        os.close(self._spare)
 
     # -- results ------------------------------------------------------------------------------
 
@@ -154,10 +154,10 @@ class Server:
 
     def _refuse_one(self, listener: socket.socket) -> None:
         """Out of descriptors: use the reserved one to accept and close, else the listener stays readable for ever."""
-        os.close(self._reserve)
+        os.close(self._spare)
         with contextlib.suppress(OSError):
             listener.accept()[0].close()
-        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _on_event(self, connection: Connection, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -165,16 +165,16 @@ class Server:
         if not events & selectors.EVENT_READ or connection not in self._connections:
             return
         try:
-            data = connection.socket.recv(READ_BYTES_MAX)
+            chunk = connection.socket.recv(READ_BYTES_MAX)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            chunk = b""
+        if not chunk:
             self._close(connection)
             return
         try:
-            for frame in connection.reader.feed(data):
+            for frame in connection.reader.feed(chunk):
                 self._on_message(connection, frame.request_id, frame.message)
         except ProtocolError as error:
             self._send(connection, 0, protocol.failure_of(error))

@@ -13,8 +13,6 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ringq import failpoint
@@ -25,15 +23,17 @@ from ringq.dispatch import Dispatcher
 from ringq.errors import StorageFailed
 from ringq.feed import Feed
 from ringq.gate import Gate
+from ringq.harvest import Harvest
 from ringq.launch import Launcher, identity_path, prepare_runtime_dir
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason
-from ringq.pool import Pool, Unstarted
-from ringq.recover import adopt, empty_spill, read_spilled, spill_dir
+from ringq.pool import Berth, Pool
+from ringq.recover import adopt, empty_spill, spill_dir
 from ringq.server import Server, check_socket_path
+from ringq.signals import SignalInbox
 from ringq.store import OwnerLock, Store
 from ringq.version import VERSION
-from ringq.writer import Interruption, Writer
+from ringq.writer import Writer
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -41,7 +41,7 @@ EXIT_INTERNAL = 70
 EXIT_IO = 74
 SAFETY_NS = 250_000_000  # the longest sleep while any slot is in use: bounds the damage of a lost wake-up
 REPEAT_NS = 200_000_000  # `timeout` and process managers send a signal twice, to the process and to its group
-DRAIN_ROWS_MAX = 4096
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def serve(config: Config) -> int:
@@ -70,17 +70,14 @@ class Supervisor:
         self._clock = clock
         self._started_ns = clock.monotonic_ns()
         self._selector = selectors.DefaultSelector()
-        self._signals = _SignalInbox(self._selector)
-        self._signals.install()
+        self._signals = SignalInbox(self._selector, SIGNALS)
         self._stop_signal: int | None = None
         self._stop_signal_ns = 0
         self._stop_deadline_ns: int | None = None
         self._replacing = False
         self._forced = False
         self._longest_gap_ns = 0
-        self._looked_ns = 0
         self._woke_ns = self._started_ns
-        self._spilled: list[int] = []
         self._recover()
         self._open_ring()
         self._open_faces()
@@ -127,6 +124,9 @@ class Supervisor:
             self.config, self._ring, self._clock, self._selector,
             launch=self._launcher.launch, on_registry=self._on_registry, say=say,
         )  # fmt: skip
+        self._harvest = Harvest(
+            self.config, self._clock, self._ring, self._pool, self._writer, self._feed, self._dispatcher
+        )
         self._selector.register(self._launcher.eventfd, selectors.EVENT_READ, lambda _: self._launcher.clear_event())
         self._listening = False
 
@@ -164,15 +164,15 @@ class Supervisor:
         """One pass over everything that may have happened."""
         for number in self._signals.take():
             self._on_signal(number)
-        self._bury_dead()
-        self._collect()
+        self._harvest.bury()
+        self._harvest.collect()
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._commit()
         if not self._is_stopping and not self._replacing:
             now_us = self._clock.now_us()
-            self._writer.due.update(self._feed.bring_due(now_us, len(self._writer.due)))
+            self._feed.bring_due(now_us, self._writer.due)
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted)
-        self._look_around()
+        self._harvest.look_around()
         self._server.expire()
 
     def _sleep(self) -> None:
@@ -209,71 +209,18 @@ class Supervisor:
     def _note_gap(self) -> None:
         self._longest_gap_ns = max(self._longest_gap_ns, self._clock.monotonic_ns() - self._woke_ns)
 
-    # -- receipts and deaths ------------------------------------------------------------------
-
-    def _collect(self) -> None:
-        """Drain the ring; write down long attempts' leases."""
-        rows, spilled, damaged = self._ring.drain(DRAIN_ROWS_MAX)
-        if not rows and not damaged:
-            return
-        if spilled:
-            self._spilled += [rows[index][1] for index in spilled]
-            rows, incomplete = read_spilled(rows, spilled, spill_dir(self.config))
-            damaged += [(row[0], row[1], row[2], row[3], row[8]) for row in incomplete]
-        self._writer.record(rows)
-        self._dispatcher.ended(row[0] for row in rows)
-        for task_id, lease, kind, attempt, worker in damaged:
-            self._interrupt(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT)
-            self._dispatcher.ended([task_id])
-            self._begin_replacement(f"the receipt of task {task_id} from worker {worker} was damaged")
-
-    def _interrupt(self, task_id: int, lease: int, kind: int, attempt: int, worker: int, reason: Reason) -> None:
-        """An attempt ended with the segment's integrity: whose fault it was cannot be known."""
-        now = self._clock.now_us()
-        error = '{"type":"SegmentDamaged","message":"shared memory was overwritten while the task ran"}'
-        self._writer.interrupt(Interruption(task_id, lease, kind, attempt, worker, reason, now, now, error))
-
-    def _bury_dead(self) -> None:
-        reports = self._pool.reap()
-        if reports is None:
-            return
-        for report in reports:
-            self._dispatcher.ended([report.task_id])
-            if isinstance(report, Unstarted):
-                self._feed.give_back([report.task_id])
-            else:
-                self._writer.interrupt(report)
-        self._check_segment()
-
-    def _check_segment(self) -> None:
-        if self._pool.found_damage or not self._ring.healthy():
-            self._begin_replacement("shared memory was overwritten")
-
-    def _look_around(self) -> None:
-        """Four times a second while slots are in use: lost hints and damage are found, long attempts get a lease row."""
-        now_ns = self._clock.monotonic_ns()
-        if now_ns - self._looked_ns < SAFETY_NS or not self._ring.in_flight():
-            return
-        self._looked_ns = now_ns
-        self._ring.scan()
-        self._check_segment()
-        for worker, task_id, lease, kind, attempt, _, started_ns in self._ring.running():
-            age_ns = now_ns - started_ns
-            if age_ns >= self.config.lease_persist_ms * 1e6:
-                self._writer.lease(task_id, lease, kind, attempt, worker, self._clock.now_us() - age_ns // 1000)
+    # -- what the transaction made true -------------------------------------------------------
 
     def _commit(self) -> None:
         committed = self._writer.commit(self._lowest_active)
         self._server.tell(committed.receipts)
         self._learn_pace()
-        if committed.receipts and self._spilled:
-            for lease in self._spilled:
-                (spill_dir(self.config) / str(lease)).unlink(missing_ok=True)
-            self._spilled = []
+        if committed.receipts:
+            self._harvest.committed()
         for priority, queue, rows in committed.admitted:
             self._feed.backlog.append(priority, queue, rows)
-        if committed.delayed:
-            self._feed.look_for_delayed()
+        if committed.delayed_until_us is not None:
+            self._feed.look_for_delayed(committed.delayed_until_us)
         for task_id, alone in committed.returned:
             if alone:
                 self._dispatcher.run_alone(task_id)
@@ -291,29 +238,21 @@ class Supervisor:
 
     def _begin_replacement(self, why: str) -> None:
         """Start over with a fresh segment and fresh workers: nothing in the old one can be trusted any more."""
-        if not self._replacing and not self._is_stopping:
-            say(f"{why}: all workers and the segment are replaced")
-            self._replacing = True
-            self._pool.kill_all(Reason.LOST)
+        say(f"{why}: all workers and the segment are replaced")
+        self._replacing = True
+        self._pool.kill_all(Reason.LOST)
 
     def _finish_replacement(self) -> None:
         """All workers are gone: take what is valid, give the rest back, begin a new epoch."""
-        self._ring.scan()
-        self._collect()
+        self._harvest.collect_last()
         if self._writer.wait_ns(False) is not None:
             self._commit()
-        held = self._ring.abandon()
-        self._dispatcher.ended(row[0] for row in held)
-        # In a damaged slot nobody can read whether its task was running. Tasks are claimed in the order in which they
-        # were published, so those that ran are among as many of the oldest as there are workers.
-        suspects = [row for row in held if row[5]][: self.config.worker_count]
-        for task_id, lease, kind, attempt, _, _ in suspects:
-            self._interrupt(task_id, lease, kind, attempt, 0, Reason.LOST)
-        self._feed.give_back(row[0] for row in held if row not in suspects)
+        self._harvest.abandon()
         self._ring = self._launcher.begin()
         self._writer.ring = self._ring
         self._dispatcher.begin(self._ring, self._launcher.epoch)
         self._pool.begin(self._ring)
+        self._harvest.begin(self._ring)
         self._replacing = False
 
     # -- stop ---------------------------------------------------------------------------------
@@ -326,9 +265,8 @@ class Supervisor:
         if number == signal.SIGUSR1:
             self._pool.dump_stacks()
         elif self._stop_signal is None:
-            say(
-                f"{signal.Signals(number).name}: draining for at most {self.config.drain_timeout_s:g} s, again to stop now"
-            )
+            name, limit_s = signal.Signals(number).name, self.config.drain_timeout_s
+            say(f"{name}: draining for at most {limit_s:g} s, again to stop now")
             self._stop_signal = number
             self._stop_signal_ns = self._clock.monotonic_ns()
             self._stop_deadline_ns = self._clock.monotonic_ns() + round(self.config.drain_timeout_s * 1e9)
@@ -350,16 +288,18 @@ class Supervisor:
         """The exit code once there is nothing left to do; None to go on."""
         if self._replacing and self._pool.alive == 0:
             self._finish_replacement()
+        why = self._harvest.damage
         if self._dispatcher.is_exhausted:
-            self._begin_replacement("this epoch has granted four billion leases")
+            why = "this epoch has granted four billion leases"
+        if why is not None and not self._replacing and not self._is_stopping:
+            self._begin_replacement(why)
         if not self._is_stopping:
             return self._startup_verdict()
         if self._stop_deadline_ns is not None and self._clock.monotonic_ns() >= self._stop_deadline_ns:
             self._force_stop("the drain time is over")
         if self._pool.alive or self._writer.wait_ns(False) is not None:
             return None
-        self._ring.scan()
-        self._collect()
+        self._harvest.collect_last()
         if self._writer.wait_ns(False) is not None:
             return None
         self._store.mark_clean()
@@ -396,28 +336,29 @@ class Supervisor:
 
     def health(self) -> str:
         """The server's state as JSON, from memory alone."""
-        now = self._clock.monotonic_ns()
+        now_ns = self._clock.monotonic_ns()
         running = {row[0]: row for row in self._ring.running()}
-        workers = [
-            {
-                "index": berth.index, "pid": berth.process.pid if berth.process else None, "ready": berth.ready,
-                "task_id": running[berth.index][1] if berth.index in running else None,
-                "running_s": (now - running[berth.index][6]) / 1e9 if berth.index in running else None,
-            }
-            for berth in self._pool.berths
-        ]  # fmt: skip
-        return json.dumps(
-            {
-                "version": VERSION, "pid": os.getpid(), "epoch": self._launcher.epoch,
-                "database": str(self.config.database), "durability": self.config.durability,
-                "uptime_s": (now - self._started_ns) / 1e9, "stopping": self._is_stopping,
-                "pending": len(self._feed.backlog) + self._ring.ready(), "in_flight": self._ring.in_flight(),
-                "workers": workers, "worker_deaths": self._pool.deaths, "clients": self._server.clients,
-                "kinds": self._admission.kinds, "longest_gap_ms": self._longest_gap_ns / 1e6,
-                "refusals": dict(self._dispatcher.gate.refusals), "writer": self._writer.statistics,
-                "ring": self._ring.statistics(),
-            }
-        )  # fmt: skip
+        state = {
+            "version": VERSION, "pid": os.getpid(), "epoch": self._launcher.epoch,
+            "database": str(self.config.database), "durability": self.config.durability,
+            "uptime_s": (now_ns - self._started_ns) / 1e9, "stopping": self._is_stopping,
+            "pending": len(self._feed.backlog) + self._ring.ready(), "in_flight": self._ring.in_flight(),
+            "workers": [_worker_state(berth, running.get(berth.index), now_ns) for berth in self._pool.berths],
+            "worker_deaths": self._pool.deaths, "clients": self._server.clients, "kinds": self._admission.kinds,
+            "longest_gap_ms": self._longest_gap_ns / 1e6, "refusals": dict(self._dispatcher.gate.refusals),
+            "writer": self._writer.statistics, "ring": self._ring.statistics(),
+        }  # fmt: skip
+        return json.dumps(state)
+
+
+def _worker_state(berth: Berth, running: tuple[int, ...] | None, now_ns: int) -> dict[str, object]:
+    return {
+        "index": berth.index,
+        "pid": berth.process.pid if berth.process else None,
+        "ready": berth.ready,
+        "task_id": running[1] if running else None,
+        "running_s": (now_ns - running[6]) / 1e9 if running else None,
+    }
 
 
 class _NoRing:
@@ -425,37 +366,6 @@ class _NoRing:
 
     def free(self) -> int:
         return 0
-
-
-class _SignalInbox:
-    """Signals become events of the loop. The handlers only note the number; the wake-up descriptor ends `select`."""
-
-    def __init__(self, selector: selectors.BaseSelector) -> None:
-        self._selector = selector
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._numbers: list[int] = []
-        self._previous: list[Callable[[], object]] = []
-        selector.register(self._read, selectors.EVENT_READ, lambda _: os.read(self._read, 4096))
-
-    def install(self) -> None:
-        """Take over TERM, INT, HUP and USR1."""
-        wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._previous.append(partial(signal.set_wakeup_fd, wakeup))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            old = signal.signal(number, lambda n, _: self._numbers.append(n))
-            self._previous.append(partial(signal.signal, number, old))
-
-    def take(self) -> list[int]:
-        """The signals since the last call."""
-        numbers, self._numbers = self._numbers, []
-        return numbers
-
-    def remove(self) -> None:
-        """Give the signals back to whoever had them."""
-        for restore in self._previous:
-            restore()
-        os.close(self._read)
-        os.close(self._write)
 
 
 def say(line: str) -> None:

@@ -238,10 +238,10 @@ def _introduce(app: App, control: socket.socket) -> dict[str, int]:
     control.sendall(json.dumps({"kinds": app.reports()}).encode() + b"\n")
     received = b""
     while not received.endswith(b"\n"):
-        data = control.recv(65536)
-        if not data:
+        chunk = control.recv(65536)
+        if not chunk:
             os._exit(0)
-        received += data
+        received += chunk
     numbers: dict[str, int] = json.loads(received)["numbers"]
     return numbers
 

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 from ringq import failpoint
 from ringq.backlog import Row
 from ringq.clock import Clock
-from ringq.errors import RingqError, StorageFull
+from ringq.errors import RingqError, StorageFull, StoreBusy
 from ringq.lifecycle import Interruptions, after_interruption, is_legal
 from ringq.model import Reason, Status
 
 # The columns of a receipt, in the order in which the ring hands them out and the store inserts them.
 ReceiptRow = tuple[int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None]
 LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
-FULL_RETRY_NS = 1_000_000_000  # how often a full disk is tried again
+RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Committed:
     """What one transaction made true, for the supervisor to act upon."""
 
     admitted: list[tuple[int, str, list[Row]]] = field(default_factory=list)  # (priority, queue, rows)
-    delayed: bool = False  # tasks with a future start were added
+    delayed_until_us: int | None = None  # the earliest start of the tasks added with a future one
     receipts: list[ReceiptRow] = field(default_factory=list)
     returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
 
@@ -164,8 +164,8 @@ class Writer:
     def commit(self, lowest_active: Callable[[], int | None]) -> Committed:
         """Write everything collected in one transaction, then free its slots and answer its submissions.
 
-        Raises StorageFailed when the disk failed. A full disk is not raised: submissions are refused, receipts stay
-        in the ring and are tried again.
+        Raises StorageFailed when the disk failed. A full disk, or a stranger who locks the database, is not raised:
+        submissions are refused, receipts stay in the ring and are tried again.
         """
         committed = Committed()
         answers: list[Callable[[], None]] = []
@@ -179,7 +179,7 @@ class Writer:
                 self._insert_leases()
                 self._move_low_water(lowest_active)
                 failpoint.hit("writer.before_commit")
-        except StorageFull as error:
+        except (StorageFull, StoreBusy) as error:
             self._hold_back(batches, error)
             return Committed()
         failpoint.hit("writer.after_commit")
@@ -207,13 +207,15 @@ class Writer:
             repeat(spec_ids[0]) if batch.spec_of is None else map(spec_ids.__getitem__, batch.spec_of)
         )
         run_at: Iterable[int | None] = repeat(None) if batch.run_at_us is None else batch.run_at_us
-        self._store.insert_tasks(list(zip(ids, spec_of, repeat(now), run_at, batch.payloads)))  # noqa: B905
+        self._store.insert_tasks(list(zip(ids, spec_of, repeat(now), run_at, batch.payloads)))
         self._store.insert_submission(batch.submission, first_id, len(ids), now)
         delayed = {}
         if batch.run_at_us is not None:
             delayed = {i: at for i, at in zip(ids, batch.run_at_us, strict=True) if at is not None and at > now}
             self._store.insert_delayed([(at, task_id) for task_id, at in delayed.items()])
-            committed.delayed = committed.delayed or bool(delayed)
+            if delayed:
+                earliest = min(delayed.values())
+                committed.delayed_until_us = min(earliest, committed.delayed_until_us or earliest)
         committed.admitted += self._admit(batch, ids, delayed)
         self._store.next_task_id = first_id + len(ids)
         return lambda: batch.reply(first_id, False)
@@ -224,7 +226,7 @@ class Writer:
         lanes = [(s.priority, s.queue) for s in batch.specs]
         if not delayed and batch.spec_of is None:
             kind, limit = heads[0]
-            rows = list(zip(ids, repeat(kind), repeat(1), repeat(limit), batch.payloads))  # noqa: B905
+            rows = list(zip(ids, repeat(kind), repeat(1), repeat(limit), batch.payloads))
             return [(*lanes[0], rows)]
         by_lane: dict[tuple[int, str], list[Row]] = {}
         for task_id, index, payload in zip(ids, batch.spec_of or [0] * len(ids), batch.payloads, strict=True):
@@ -285,10 +287,10 @@ class Writer:
             self._store.prune_submissions(self._clock.now_us() - self._submission_keep_us)
             self._since_low_water = 0
 
-    def _hold_back(self, batches: list[Batch], error: StorageFull) -> None:
+    def _hold_back(self, batches: list[Batch], error: RingqError) -> None:
         for batch in batches:
             batch.refuse(error)
-        self._blocked_until_ns = self._clock.monotonic_ns() + FULL_RETRY_NS
+        self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
         if not self._receipts and not self._interrupted and not self._leases:
             self._oldest_ns = None
 

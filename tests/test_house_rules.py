@@ -41,7 +41,6 @@ NEIGHBOURS = {
     ("admission", "writer"): "makes its batches",
     ("pool", "writer"): "reports deaths as its interruptions",
     ("recover", "writer"): "reports the predecessor's attempts as its interruptions",
-    ("launch", "pool"): "the environment of workers",
     ("launch", "recover"): "the names of the files a successor will look for",
     ("supervisor", "server"): "flows and faces meet there",
     ("", "client"): "the public names",

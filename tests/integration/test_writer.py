@@ -121,7 +121,7 @@ def test_tasks_with_a_future_start_are_kept_back(bench: Bench) -> None:
     now = bench.clock.now_us()
     bench.writer.submit(bench.batch(3, run_at_us=[now + 1_000_000, None, now - 5]))
     committed = bench.commit()
-    assert committed.delayed
+    assert committed.delayed_until_us == now + 1_000_000
     assert [row[0] for _, _, rows in committed.admitted for row in rows] == [2, 3]
     assert bench.store.next_due_us() == now + 1_000_000
 

@@ -145,12 +145,14 @@ static bool worker_dies(uint64_t at, uint32_t body_bytes)
     CHECK(count == claims - ends); /* held and not finished: at most one */
     CHECK(count <= 1 && (count == 0 || held[0].started == (starts > ends)));
     CHECK(rq_ready(parent) == TASKS - claims);
-    CHECK(collect(parent, receipts, body_bytes) == ends); /* exactly the published receipts, none torn, none lost */
+    struct rq_worker *next = attach(segment, &g, parent->eventfd); /* a new process takes the record ... */
+    run_some(next, 1, body_bytes);                                 /* ... and must leave the old bodies alone (I8) */
+    uint64_t all = passed("finish.word");
+    CHECK(collect(parent, receipts, body_bytes) == all); /* exactly the published receipts, none torn, none lost */
     for (uint32_t i = 0; i < count; i++) {
         CHECK(receipts[held[i].task_id] == 0);
         publish(parent, &held[i].task_id, 1, 200);
     }
-    struct rq_worker *next = attach(segment, &g, parent->eventfd); /* a new process takes the record */
     while (rq_in_flight(parent) > 0) {
         run_some(next, 2, body_bytes);
         collect(parent, receipts, body_bytes);
@@ -209,6 +211,10 @@ static void live(unsigned char *segment, const struct rq_geometry *g, struct led
         while (rq_drain_next(parent, &rows[count]) == RQ_TAKEN_ROW) {
             count++;
         }
+        if (turn == 0) {
+            run_some(worker, 1, body_bytes); /* must not touch what is drained and not committed (I7, I8) */
+        }
+        rq_point("test.drained");
         for (uint32_t i = 0; i < count; i++) {
             ledger->committed[rows[i].task_id]++;
         }
@@ -219,7 +225,7 @@ static void live(unsigned char *segment, const struct rq_geometry *g, struct led
             run_some(worker, 2, body_bytes);
         }
     }
-    CHECK(rq_revoke_all(parent, held) == 2);
+    CHECK(rq_revoke_all(parent, held) == 1);
     struct rq_claimed claimed;
     CHECK(rq_claim(worker, &claimed) == RQ_NOTHING);
     publish(parent, (int64_t[]){held[0].task_id}, 1, 106);
@@ -264,9 +270,10 @@ static bool parent_dies(uint64_t at, uint32_t body_bytes)
     uint32_t recovered[TASKS + 1] = {0}, total = 0, both = 0;
     rq_recovery_begin(recovery);
     while ((taken = rq_recovery_next(recovery, &row)) != RQ_TAKEN_NOTHING) {
-        CHECK(taken == RQ_TAKEN_ROW && row.task_id >= 1 && row.task_id <= TASKS && row.body_bytes == body_bytes);
+        CHECK(taken == RQ_TAKEN_ROW && row.task_id >= 1 && row.task_id <= TASKS);
+        CHECK(row.spilled || row.body_bytes == body_bytes);
         CHECK(row.lease == (uint64_t)row.task_id + 99 && row.kind == 3 && row.attempt == 1 && row.worker == 0);
-        CHECK(token_matches(row.body, row.body_bytes, row.task_id, 'r'));
+        CHECK(row.spilled || token_matches(row.body, row.body_bytes, row.task_id, 'r'));
         CHECK(recovered[row.task_id]++ == 0);
     }
     for (uint32_t id = 1; id <= TASKS; id++) {
@@ -275,7 +282,7 @@ static bool parent_dies(uint64_t at, uint32_t body_bytes)
         both += recovered[id] + ledger->committed[id] > 1;
     }
     CHECK(total == passed("finish.word")); /* nothing lost, nothing invented; what is in both is recorded once by its key */
-    CHECK(passed("test.commit") < 2 || both <= 2);
+    CHECK(passed("test.commit") < 2 || both <= 3);
     struct rq_held held[8];
     struct rq_member members[1];
     uint64_t ends = passed("finish.word"), starts = passed("start.word");
@@ -290,7 +297,7 @@ static bool parent_dies(uint64_t at, uint32_t body_bytes)
 
 static void test_parent_deaths(void)
 {
-    static const uint32_t sizes[] = {0, 65, 1500};
+    static const uint32_t sizes[] = {0, 65, 1500, 3000};
     uint32_t deaths = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (uint64_t at = 1; parent_dies(at, sizes[i]); at++) {

@@ -882,3 +882,36 @@ def test_the_default_segment_stays_small(workers: int, most_mib: int) -> None:
     assert shape.workers == workers
     assert shape.result_ring_bytes >= 16 << 10
     assert max(size for size, _ in shape.blocks) >= 1 << 20  # the largest payload a submission may have
+
+
+def test_out_of_memory_loses_nothing(made: Ring) -> None:
+    """Every allocation of drain and sweep fails once; what was not handed out comes again."""
+    testcapi = pytest.importorskip("_testcapi")
+    worker = made.worker()
+    refused = 0
+    for nth in range(60):
+        made.parent.publish([task(1, "x" * 500), task(2), task(3)], LEASE)
+        run_one(worker, b"a" * 600)
+        run_one(worker, b"b", status=11)
+        worker.claim(0)
+        worker.start()
+        rows: list[Any] = []
+        swept: list[Any] = []
+        for call, got in ((lambda: made.parent.drain(9)[0], rows), (lambda: made.parent.sweep(0), swept)):
+            answer: list[Any] = []
+            try:
+                testcapi.set_nomemory(nth, nth + 1)
+                answer = call()
+            except MemoryError:
+                refused += 1
+            finally:
+                testcapi.remove_mem_hooks()
+            got.extend(answer)
+        rows += made.parent.drain(9)[0]
+        swept += made.parent.sweep(0)
+        assert sorted(row[0] for row in rows) == [1, 2]
+        assert [row[0] for row in swept] == [3]
+        assert made.parent.free() == 3
+        assert (made.parent.in_flight(), made.parent.healthy()) == (0, True)
+        worker = made.worker()
+    assert refused > 5

@@ -1,0 +1,118 @@
+"""Face: what comes back from the workers - receipts, deaths, damage - on its way to the writer.
+
+The parent trusts nothing it finds in shared memory. Where the ring says that something is damaged, nobody can tell
+whose fault it was: the attempts concerned count as lost, and the segment is given up.
+"""
+
+from __future__ import annotations
+
+from ringq.clock import Clock
+from ringq.config import Config
+from ringq.dispatch import Dispatcher
+from ringq.feed import Feed
+from ringq.model import Reason
+from ringq.pool import Pool, Unstarted
+from ringq.recover import read_spilled, spill_dir
+from ringq.ring import Parent
+from ringq.writer import Interruption, Writer
+
+DRAIN_ROWS_MAX = 4096
+LOOK_NS = 250_000_000  # between two looks at everything: bounds the damage of a lost hint or wake-up
+SEGMENT_DAMAGED = '{"type":"SegmentDamaged","message":"shared memory was overwritten while the task ran"}'
+
+
+class Harvest:
+    """Takes in what workers leave behind. `damage` says why the segment must be replaced; None while it is sound."""
+
+    def __init__(
+        self, config: Config, clock: Clock, ring: Parent, pool: Pool, writer: Writer, feed: Feed, dispatcher: Dispatcher
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._ring = ring
+        self._pool = pool
+        self._writer = writer
+        self._feed = feed
+        self._dispatcher = dispatcher
+        self._spilled: list[int] = []  # leases whose results lie in files, until their COMMIT
+        self._looked_ns = 0
+        self.damage: str | None = None
+
+    def begin(self, ring: Parent) -> None:
+        """Go on with a new segment."""
+        self._ring = ring
+        self.damage = None
+
+    def collect(self) -> None:
+        """Drain the ring."""
+        rows, spilled, damaged = self._ring.drain(DRAIN_ROWS_MAX)
+        if not rows and not damaged:
+            return
+        if spilled:
+            self._spilled += [rows[index][1] for index in spilled]
+            rows, incomplete = read_spilled(rows, spilled, spill_dir(self._config))
+            damaged += [(row[0], row[1], row[2], row[3], row[8]) for row in incomplete]
+        self._writer.record(rows)
+        self._dispatcher.ended(row[0] for row in rows)
+        for task_id, lease, kind, attempt, worker in damaged:
+            self._interrupt(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT)
+            self._dispatcher.ended([task_id])
+            self.damage = f"the receipt of task {task_id} from worker {worker} was damaged"
+
+    def bury(self) -> None:
+        """Take in what dead workers held: what had begun is an attempt, the rest goes back as it was."""
+        reports = self._pool.reap()
+        if reports is None:
+            return
+        for report in reports:
+            self._dispatcher.ended([report.task_id])
+            if isinstance(report, Unstarted):
+                self._feed.give_back([report.task_id])
+            else:
+                self._writer.interrupt(report)
+        self._check()
+
+    def look_around(self) -> None:
+        """Four times a second while slots are in use: find lost hints and damage, note the leases of long attempts."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._looked_ns < LOOK_NS or not self._ring.in_flight():
+            return
+        self._looked_ns = now_ns
+        self._ring.scan()
+        self._check()
+        for worker, task_id, lease, kind, attempt, _, started_ns in self._ring.running():
+            age_ns = now_ns - started_ns
+            if age_ns >= self._config.lease_persist_ms * 1e6:
+                self._writer.lease(task_id, lease, kind, attempt, worker, self._clock.now_us() - age_ns // 1000)
+
+    def committed(self) -> None:
+        """What was collected is durable: spilled results are not needed any more."""
+        for lease in self._spilled:
+            (spill_dir(self._config) / str(lease)).unlink(missing_ok=True)
+        self._spilled.clear()
+
+    def collect_last(self) -> None:
+        """When no worker lives any more: also the receipts whose hints were lost."""
+        self._ring.scan()
+        self.collect()
+
+    def abandon(self) -> None:
+        """When no worker lives any more and the segment is given up: nothing that was published may be forgotten.
+
+        In a damaged slot nobody can read whether its task was running. Tasks are claimed in the order in which they
+        were published, so those that ran are among as many of the oldest as there are workers.
+        """
+        held = self._ring.abandon()
+        self._dispatcher.ended(row[0] for row in held)
+        suspects = [row for row in held if row[5]][: self._config.worker_count]
+        for task_id, lease, kind, attempt, _, _ in suspects:
+            self._interrupt(task_id, lease, kind, attempt, 0, Reason.LOST)
+        self._feed.give_back(row[0] for row in held if row not in suspects)
+
+    def _check(self) -> None:
+        if self.damage is None and (self._pool.found_damage or not self._ring.healthy()):
+            self.damage = "shared memory was overwritten"
+
+    def _interrupt(self, task_id: int, lease: int, kind: int, attempt: int, worker: int, reason: Reason) -> None:
+        now = self._clock.now_us()
+        self._writer.interrupt(Interruption(task_id, lease, kind, attempt, worker, reason, now, now, SEGMENT_DAMAGED))
