@@ -7,6 +7,7 @@ refuse submissions ─► workers leave ─► last commit ─► segment, socke
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -25,7 +26,6 @@ from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import Harvest
 from ringq.launch import Launcher, identity_path, prepare_runtime_dir
-from ringq.lifecycle import Interruptions
 from ringq.model import Reason
 from ringq.pool import Berth, Pool
 from ringq.recover import adopt, empty_spill, spill_dir
@@ -51,6 +51,8 @@ def serve(config: Config) -> int:
     """
     failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
     os.umask(0o077)
+    # Rows are tuples of numbers and text and form no cycles; collecting them again and again took 10 % of the loop.
+    gc.set_threshold(200_000, 20, 50)
     with OwnerLock(config.database), Store.open(config.database, durability=config.durability, say=say) as store:
         prepare_runtime_dir(config)
         check_socket_path(socket_path(config.database))
@@ -85,16 +87,9 @@ class Supervisor:
     # -- start --------------------------------------------------------------------------------
 
     def _recover(self) -> None:
-        config = self.config
-        interruptions = {i: Interruptions(*counts) for i, counts in self._store.attempts_summary().items()}
-        self._writer = Writer(
-            self._store, _NoRing(), self._clock, batch_receipts_max=config.batch_receipts_max,
-            commit_interval_ms=config.commit_interval_ms, crashes_max=config.crashes_max, lost_max=config.lost_max,
-            interruptions=interruptions, leased=[row[0] for row in self._store.leases()],
-            submission_keep_s=config.submission_keep_s,
-        )  # fmt: skip
-        adopt(config, self._store, self._writer, self._clock, say)
-        self._feed = Feed(self._store, config.window_tasks_max, interruptions)
+        self._writer = Writer(self._store, self.config, self._clock)
+        adopt(self.config, self._store, self._writer, self._clock, say)
+        self._feed = Feed(self._store, self.config.window_tasks_max, self._writer.interruptions)
 
     def _open_ring(self) -> None:
         self._launcher = Launcher(self.config, self._store)
@@ -102,11 +97,7 @@ class Supervisor:
         self._writer.ring = self._ring
         gate = Gate(self.config.queues)
         self._dispatcher = Dispatcher(
-            self._ring,
-            self._feed.backlog,
-            gate,
-            epoch=self._launcher.epoch,
-            lookahead_ms=self.config.lookahead_ms,
+            self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms
         )
         for task_id, interruptions in self._writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
@@ -359,13 +350,6 @@ def _worker_state(berth: Berth, running: tuple[int, ...] | None, now_ns: int) ->
         "task_id": running[1] if running else None,
         "running_s": (now_ns - running[6]) / 1e9 if running else None,
     }
-
-
-class _NoRing:
-    """Stands for the ring while the predecessor's receipts are adopted: there are no slots to free."""
-
-    def free(self) -> int:
-        return 0
 
 
 def say(line: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ringq import failpoint
 from ringq.backlog import Row
 from ringq.clock import Clock
+from ringq.config import Config
 from ringq.errors import RingqError, StorageFull, StoreBusy
 from ringq.lifecycle import Interruptions, after_interruption, is_legal
 from ringq.model import Reason, Status
@@ -87,25 +88,18 @@ class Freeing(Protocol):
 class Writer:
     """Collects what is to be recorded and commits it in one transaction."""
 
-    def __init__(
-        self, store: Any, ring: Freeing, clock: Clock, *, batch_receipts_max: int, commit_interval_ms: float,
-        crashes_max: int, lost_max: int, interruptions: dict[int, Interruptions], leased: Iterable[int] = (),
-        submission_keep_s: float = 86_400.0,
-    ) -> None:  # fmt: skip
+    def __init__(self, store: Any, config: Config, clock: Clock) -> None:
         self._store = store
-        self.ring = ring
+        self._config = config
         self._clock = clock
-        self._batch_receipts_max = batch_receipts_max
-        self._commit_interval_ns = round(commit_interval_ms * 1e6)
-        self._submission_keep_us = round(submission_keep_s * 1e6)
-        self._limits = {"crashes_max": crashes_max, "lost_max": lost_max}
-        self.interruptions = interruptions  # of active tasks that have any
+        self.ring: Freeing | None = None  # set once there are slots to free
+        self.interruptions = {i: Interruptions(*counts) for i, counts in store.attempts_summary().items()}
         self._batches: list[Batch] = []
         self._receipts: list[ReceiptRow] = []
         self._interrupted: list[Interruption] = []
         self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
         self._leases: list[tuple[int, int, int, int, int, int]] = []
-        self._leased = set(leased)  # tasks that have a lease row
+        self._leased = {row[0] for row in store.leases()}  # tasks that have a lease row
         self.due: set[int] = set()  # tasks that were delayed and are active now: their side row goes with the receipt
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
@@ -147,17 +141,18 @@ class Writer:
         """How long the next commit may wait: 0 now, None when there is nothing to write.
 
         Somebody waits for the answer to a submission, and on an idle system nothing is gained by waiting. Only while
-        published tasks keep all workers busy (`saturated`) do receipts gather for `commit_interval_ms`: committing
-        each handful at once spent most of a 2-core machine on fsync.
+        published tasks keep all workers busy (`saturated`) do receipts gather for `commit_interval_ms`: with tasks of
+        half a millisecond on 2 cores that halves the commits and runs 6 % more tasks. (With no-ops it changes nothing:
+        so many receipts arrive during one transaction that the next is large by itself.)
         """
         if self._oldest_ns is None:
             return None
         now = self._clock.monotonic_ns()
         if now < self._blocked_until_ns:
             return self._blocked_until_ns - now
-        if self._batches or not saturated or len(self._receipts) >= self._batch_receipts_max:
+        if self._batches or not saturated or len(self._receipts) >= self._config.batch_receipts_max:
             return 0
-        return max(0, self._oldest_ns + self._commit_interval_ns - now)
+        return max(0, self._oldest_ns + round(self._config.commit_interval_ms * 1e6) - now)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -185,7 +180,8 @@ class Writer:
         failpoint.hit("writer.after_commit")
         self._receipts, self._interrupted, self._leases = [], [], []
         self._oldest_ns = None
-        self.ring.free()
+        if self.ring is not None:
+            self.ring.free()
         failpoint.hit("writer.after_free")
         for answer in answers:
             answer()
@@ -241,7 +237,9 @@ class Writer:
         for i in self._interrupted:
             so_far = self.interruptions.get(i.task_id, Interruptions()).plus(i.reason)
             self._tallies[i.task_id] = so_far
-            verdict = after_interruption(i.reason, so_far, **self._limits)
+            verdict = after_interruption(
+                i.reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max
+            )
             assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
             times = (i.ended_us, max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
             if verdict.status is Status.PENDING:
@@ -284,7 +282,7 @@ class Writer:
         if self._since_low_water >= LOW_WATER_EVERY:
             lowest = lowest_active()
             self._store.set_low_water((self._store.next_task_id if lowest is None else lowest) - 1)
-            self._store.prune_submissions(self._clock.now_us() - self._submission_keep_us)
+            self._store.prune_submissions(self._clock.now_us() - round(self._config.submission_keep_s * 1e6))
             self._since_low_water = 0
 
     def _hold_back(self, batches: list[Batch], error: RingqError) -> None:

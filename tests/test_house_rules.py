@@ -20,10 +20,10 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["errors", "model", "lifecycle", "config", "clock", "failpoint", "version"], VALUES),
-    **dict.fromkeys(["codec", "context", "kinds", "native", "process", "protocol", "ring", "store"], EDGES),
+    **dict.fromkeys(["codec", "context", "kinds", "native", "process", "protocol", "ring", "signals", "store"], EDGES),
     **dict.fromkeys(["admission", "backlog", "dispatch", "feed", "gate", "launch"], FLOWS),
     **dict.fromkeys(["pool", "query", "recover", "worker", "writer"], FLOWS),
-    **dict.fromkeys(["", "client", "server", "supervisor"], FACES),  # "" is ringq/__init__.py
+    **dict.fromkeys(["", "client", "harvest", "server", "supervisor"], FACES),  # "" is ringq/__init__.py
     **dict.fromkeys(["__main__", "cli", "demo"], CLI),
 }
 
@@ -42,6 +42,7 @@ NEIGHBOURS = {
     ("pool", "writer"): "reports deaths as its interruptions",
     ("recover", "writer"): "reports the predecessor's attempts as its interruptions",
     ("launch", "recover"): "the names of the files a successor will look for",
+    ("supervisor", "harvest"): "the half of it that takes from the ring",
     ("supervisor", "server"): "flows and faces meet there",
     ("", "client"): "the public names",
     ("cli", "demo"): "the verb `demo`",
@@ -60,7 +61,7 @@ LIBRARY_OF = {
 
 MODULE_LINES_MAX = 350
 FUNCTION_LINES_MAX = 60
-LONGER_MODULES: dict[str, int] = {"supervisor": 470}
+LONGER_MODULES: dict[str, int] = {"supervisor": 390}
 LONGER_FUNCTIONS: dict[str, int] = {}
 
 NOT_OUR_WORDS = {
@@ -100,7 +101,7 @@ def top(name: str) -> str:
 
 
 def test_every_module_has_its_layer() -> None:
-    assert {top(name) for name in modules()} <= set(LAYER_OF)
+    assert not {top(name) for name in modules()} - set(LAYER_OF), "give these a layer in LAYER_OF"
 
 
 def test_the_list_of_neighbours_is_needed() -> None:

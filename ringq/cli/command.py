@@ -14,6 +14,7 @@ import click
 from ringq.cli import exit_codes
 from ringq.cli.options import nearest
 from ringq.cli.printing import visible
+from ringq.errors import RingqError
 
 
 class LazyGroup(click.Group):
@@ -118,6 +119,6 @@ def explain(error: Exception) -> tuple[str, int]:
         return visible(error.format_message()), exit_codes.USAGE
     code = exit_codes.exit_code(error)
     message = visible(str(error)) or type(error).__name__
-    if code == exit_codes.INTERNAL and type(error).__module__ != "ringq.errors":
+    if code == exit_codes.INTERNAL and not isinstance(error, RingqError):
         message = f"internal error, please report it: {type(error).__name__}: {message} (RINGQ_DEBUG=1 shows where)"
     return message, code

@@ -331,8 +331,7 @@ uint32_t rq_abandon(struct rq_parent *p, struct rq_held *held)
         if (state == RQ_DONE) {
             rq_push_found(p, slot);
         } else {
-            bool known = state != RQ_GARBAGE && state != RQ_READY;
-            held[count++] = held_of(entry, known ? owner : entry->worker, state != RQ_READY && state != RQ_CLAIMED);
+            held[count++] = held_of(entry, owner != RQ_NONE ? owner : entry->worker, state != RQ_READY && state != RQ_CLAIMED);
             rq_hand_out(p, slot);
         }
     }

@@ -14,8 +14,6 @@ void rq_point(const char *name);
 #define RQ_POINT(name) ((void)0)
 #endif
 
-#define RQ_NONE UINT32_MAX
-
 /* memcpy in the product; in the harness with a point after every line of 64 bytes, so that a copy can be cut short. */
 static inline void rq_copy(void *to, const void *from, size_t bytes, const char *point)
 {

@@ -35,9 +35,10 @@
 #define RQ_RESULT_INLINE_BYTES_MAX 352u
 #define RQ_MESSAGE_BYTES_MAX 63u
 
-/* -- the slot word: [63:56] state, [55:40] owner (worker index + 1), [39:0] generation ------------------------------
+/* -- the slot word: [63:56] state, [55:40] owner, [39:0] generation ------------------------------------------------------
  * Any two states differ in four bits: no flip of one, two or three bits turns one state into another. FREE is 0, so
- * that a fresh segment is all free. */
+ * that a fresh segment is all free. An owner is a worker's index and its complement, 0 is nobody: no flip of one bit
+ * turns one owner into another. */
 enum rq_state {
     RQ_FREE = 0x00,
     RQ_READY = 0x0f,
@@ -45,6 +46,19 @@ enum rq_state {
     RQ_RUNNING = 0x55,
     RQ_DONE = 0x69,
 };
+
+#define RQ_NONE UINT32_MAX /* no slot, no worker, no block */
+
+static inline uint32_t rq_owner(uint32_t worker)
+{
+    return worker << 8 | (~worker & 0xff);
+}
+
+/* RQ_NONE: that is no owner. */
+static inline uint32_t rq_owner_worker(uint32_t owner)
+{
+    return owner == rq_owner(owner >> 8) ? owner >> 8 : RQ_NONE;
+}
 
 static inline uint64_t rq_word(enum rq_state state, uint32_t owner, uint64_t generation)
 {
@@ -208,7 +222,7 @@ static_assert(sizeof(struct rq_receipt) == 96 && offsetof(struct rq_receipt, crc
 static_assert(sizeof(struct rq_task_header) == 56 && offsetof(struct rq_task_header, crc) == 48, "task header");
 static_assert(sizeof(struct rq_slot) == RQ_SLOT_BYTES && offsetof(struct rq_slot, area) == RQ_LINE_BYTES, "slot");
 static_assert(sizeof(struct rq_receipt) + RQ_RESULT_INLINE_BYTES_MAX == RQ_PAYLOAD_INLINE_BYTES_MAX, "slot area");
-static_assert(RQ_WORKERS_MAX < 0xffff, "an owner is 16 bits, 0 is nobody");
+static_assert(RQ_WORKERS_MAX <= 0x100, "an owner is 8 bits and their complement");
 static_assert(RQ_SLOTS_MAX - 1 <= 0xffff, "a slot number is 16 bits");
 
 #endif

@@ -83,23 +83,26 @@ void rq_hand_out(struct rq_parent *p, uint32_t slot);
 void rq_span_return(struct rq_parent *p, uint32_t worker, struct rq_span span);
 void rq_span_publish(struct rq_parent *p, uint32_t worker);
 
-/* The state of a published slot as far as it is possible, else RQ_GARBAGE. */
+/* The state of a published slot as far as it is possible, and who holds it; else RQ_GARBAGE and RQ_NONE. */
 #define RQ_GARBAGE 0xffu
 static inline uint32_t rq_observe(struct rq_parent *p, uint32_t slot, uint32_t *worker)
 {
     /* E3: acquire, pairs with the holder's CAS to RUNNING (its start time) and DONE (receipt and body) */
     uint64_t word = atomic_load_explicit(&rq_slot_of(p->segment, &p->g, slot)->word, memory_order_acquire);
     uint32_t state = rq_word_state(word);
-    uint32_t owner = rq_word_owner(word);
-    *worker = owner - 1;
+    *worker = RQ_NONE;
     if (rq_word_generation(word) != p->entries[slot].generation) {
         return RQ_GARBAGE;
     }
     if (state == RQ_READY) {
-        return owner == 0 ? RQ_READY : RQ_GARBAGE;
+        return rq_word_owner(word) == 0 ? RQ_READY : RQ_GARBAGE;
     }
-    bool held = state == RQ_CLAIMED || state == RQ_RUNNING || state == RQ_DONE;
-    return held && owner >= 1 && owner <= p->g.workers ? state : RQ_GARBAGE;
+    uint32_t holder = rq_owner_worker(rq_word_owner(word));
+    if ((state != RQ_CLAIMED && state != RQ_RUNNING && state != RQ_DONE) || holder >= p->g.workers) {
+        return RQ_GARBAGE;
+    }
+    *worker = holder;
+    return state;
 }
 
 #endif

@@ -61,9 +61,9 @@ static bool expect(const struct rq_recovery *r, uint32_t number, uint32_t state,
 {
     const struct rq_slot *slot = rq_slot_of(view(r), &r->g, number);
     uint64_t word = atomic_load_explicit(&slot->word, memory_order_relaxed);
-    uint32_t owner = rq_word_owner(word);
+    uint32_t worker = rq_owner_worker(rq_word_owner(word));
     struct rq_task_header task = slot->task;
-    if (rq_word_state(word) != state || owner < 1 || owner > r->g.workers ||
+    if (rq_word_state(word) != state || worker >= r->g.workers ||
         task.crc != rq_task_header_crc(&task, rq_word_generation(word))) {
         return false;
     }
@@ -73,7 +73,7 @@ static bool expect(const struct rq_recovery *r, uint32_t number, uint32_t state,
         .generation = rq_word_generation(word),
         .kind = task.kind,
         .attempt = task.attempt,
-        .worker = owner - 1,
+        .worker = worker,
     };
     return true;
 }

@@ -103,7 +103,7 @@ static bool take(struct rq_worker *w, uint64_t cell)
         return false;
     }
     /* E1: acquire, pairs with the parent's CAS to READY: header and payload */
-    if (!atomic_compare_exchange_strong_explicit(word, &expected, rq_word(RQ_CLAIMED, w->index + 1, generation),
+    if (!atomic_compare_exchange_strong_explicit(word, &expected, rq_word(RQ_CLAIMED, rq_owner(w->index), generation),
                                                  memory_order_acquire, memory_order_relaxed)) {
         RQ_POINT("claim.lost");
         return false;
@@ -197,6 +197,7 @@ bool rq_claim_wait(struct rq_worker *w, uint64_t timeout_ns)
 {
     struct rq_control *control = rq_control_of(w->segment, &w->g);
     beat(w, rq_monotonic_ns());
+    RQ_POINT("wait.begin");
     /* E7: seq_cst, before the look at tail; pairs with the parent's store of tail before its load of the flag */
     atomic_store_explicit(&w->record->waiting, 1, memory_order_seq_cst);
     RQ_POINT("wait.flag");
@@ -233,7 +234,7 @@ enum rq_outcome rq_start(struct rq_worker *w)
     if (w->step != STEP_CLAIMED) {
         return RQ_MISUSED;
     }
-    uint64_t expected = rq_word(RQ_CLAIMED, w->index + 1, w->generation);
+    uint64_t expected = rq_word(RQ_CLAIMED, rq_owner(w->index), w->generation);
     w->started_cpu_us = cpu_us();
     w->started_ns = rq_monotonic_ns();
     w->ended_ns = 0;
@@ -242,7 +243,7 @@ enum rq_outcome rq_start(struct rq_worker *w)
     RQ_POINT("start.time");
     /* E3: release, pairs with the parent's load of the word: the start time */
     if (!atomic_compare_exchange_strong_explicit(&rq_slot_of(w->segment, &w->g, w->slot)->word, &expected,
-                                                 rq_word(RQ_RUNNING, w->index + 1, w->generation),
+                                                 rq_word(RQ_RUNNING, rq_owner(w->index), w->generation),
                                                  memory_order_release, memory_order_relaxed)) {
         return RQ_DAMAGED;
     }
@@ -411,10 +412,10 @@ enum rq_outcome rq_finish(struct rq_worker *w, uint32_t status, uint32_t reason,
     }
     receipt.crc = rq_receipt_crc(&receipt, body);
     rq_copy(&slot->area.ended.receipt, &receipt, sizeof receipt, "finish.receipt");
-    uint64_t expected = rq_word(RQ_RUNNING, w->index + 1, w->generation);
+    uint64_t expected = rq_word(RQ_RUNNING, rq_owner(w->index), w->generation);
     /* E3: release, pairs with the parent's load of the word: receipt and body. The only commit point (I6). */
     if (!atomic_compare_exchange_strong_explicit(&slot->word, &expected,
-                                                 rq_word(RQ_DONE, w->index + 1, w->generation), memory_order_release,
+                                                 rq_word(RQ_DONE, rq_owner(w->index), w->generation), memory_order_release,
                                                  memory_order_relaxed)) {
         return RQ_DAMAGED;
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ringq.clock import ManualClock
+from ringq.config import Config
 from ringq.errors import RingqError, StorageFull
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status
@@ -45,10 +46,8 @@ class Bench:
         self.slots = Slots(database)
         self.replies: list[tuple[int, bool]] = []
         self.errors: list[RingqError] = []
-        self.writer = Writer(
-            self.store, self.slots, self.clock, batch_receipts_max=100, commit_interval_ms=4.0,
-            crashes_max=3, lost_max=3, interruptions={},
-        )  # fmt: skip
+        self.writer = Writer(self.store, Config(database, batch_receipts_max=100), self.clock)
+        self.writer.ring = self.slots
 
     def batch(self, count: int, number: int = 0, **columns: Any) -> Batch:
         return Batch(

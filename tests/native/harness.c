@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 unsigned long long harness_seed = 1;
@@ -12,6 +13,7 @@ const struct rq_identity harness_identity = {.uuid = "0123456789abcde", .epoch =
 struct point_counts *counts;
 uint64_t kill_at;
 bool yield_at_points;
+const char *linger_at;
 
 struct rq_geometry harness_shape(uint32_t slots, uint32_t workers, uint32_t ring_bytes)
 {
@@ -130,6 +132,9 @@ void rq_point(const char *name)
     static _Thread_local uint64_t turns = 88172645463325252u;
     if (yield_at_points && chance(&turns) % 128 == 0) {
         sched_yield();
+    }
+    if (linger_at && strcmp(linger_at, name) == 0 && chance(&turns) % 4 == 0) {
+        nanosleep(&(struct timespec){.tv_nsec = (long)(chance(&turns) % 100000)}, NULL);
     }
     if (!counts) {
         return;

@@ -64,6 +64,9 @@ static void bury(struct world *w, uint32_t i)
     uint32_t count = rq_sweep(w->parent, i, held);
     for (uint32_t k = 0; k < count; k++) {
         end(w, held[k].task_id, held[k].lease);
+        for (uint32_t other = 0; other < WORKERS; other++) { /* a task that somebody runs is not begun again */
+            CHECK(!w->holds[other] || w->claimed[other].lease != held[k].lease);
+        }
     }
     rq_reset_record(w->parent, i);
     w->workers[i] = rq_worker_new(w->segment, &w->g, i, w->eventfd, why);
@@ -174,6 +177,12 @@ static void corrupt(unsigned char *segment, const struct rq_geometry *g, uint64_
         break;
     case 3:
         at = g->slots_at + chance(state) % SLOTS * RQ_SLOT_BYTES + chance(state) % 192;
+        break;
+    case 4: /* lengths and places: these words with wild values, the rest of the receipt as it was */
+        at = g->slots_at + chance(state) % SLOTS * RQ_SLOT_BYTES + RQ_LINE_BYTES + offsetof(struct rq_receipt, ring_start);
+        at += chance(state) % 3 * 8;
+        value = chance(state) >> chance(state) % 64;
+        dice = 8;
         break;
     default:
         break;

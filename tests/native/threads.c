@@ -6,7 +6,9 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #define WORKERS 3u
 #define LONG_NS UINT64_C(20000000000) /* nobody may ever wait this long */
@@ -233,15 +235,18 @@ static void *finish_empty(void *argument)
     return NULL;
 }
 
-static void test_sleep_and_wake(void)
+static void test_sleep_and_wake(const char *point, uint32_t rounds)
 {
     struct crew crew;
     struct seat seats[2];
     struct rq_row row;
-    const uint32_t rounds = 5000 * scale;
+    linger_at = point;
     crew_open(&crew, 8, 2, 4096);
     crew_start(&crew, seats, 2, finish_empty);
     for (uint32_t round = 1; round <= rounds; round++) {
+        if (round % 8 == 0 && point) { /* otherwise the workers always sleep already */
+            nanosleep(&(struct timespec){.tv_nsec = (long)(round * 7919 % 100000)}, NULL);
+        }
         struct rq_task task = {.task_id = round, .payload = "", .payload_bytes = 0};
         CHECK(rq_publish(crew.parent, &task, 1, round) == 1);
         for (bool there = false; !there;) {
@@ -252,9 +257,59 @@ static void test_sleep_and_wake(void)
         CHECK(row.task_id == round && rq_free(crew.parent) == 1);
         CHECK(atomic_load(&crew.timeouts) == 0);
     }
-    printf("sleep and wake: %u rounds, %llu wakes, forbidden outcomes: 0\n", rounds,
-           (unsigned long long)rq_counters(crew.parent)->wakes);
+    printf("sleep and wake, lingering at %s: %u rounds, %llu wakes, forbidden outcomes: 0\n", point ? point : "no point",
+           rounds, (unsigned long long)rq_counters(crew.parent)->wakes);
     crew_close(&crew, seats, 2);
+    linger_at = NULL;
+}
+
+/* -- E3 without E5. Forbidden: a receipt found by a scan before its hint that is not whole --------------------------------- */
+
+static void *finish_with_body(void *argument)
+{
+    struct seat *seat = argument;
+    struct rq_claimed claimed;
+    char body[1500];
+    while (next_task(seat, &claimed)) {
+        token_fill(body, sizeof body, claimed.task_id, 'r');
+        CHECK(rq_start(seat->worker) == RQ_OK);
+        while (rq_finish(seat->worker, 10, 0, body, sizeof body, false) != RQ_OK) {
+            sched_yield(); /* E6: the span it waits for is freed after its claim */
+        }
+    }
+    return NULL;
+}
+
+static void test_found_before_the_hint(void)
+{
+    struct crew crew;
+    struct seat seats[1];
+    struct rq_row row;
+    const uint32_t total = 1500 * scale;
+    uint32_t recorded = 0, next = 1;
+    linger_at = "finish.word";
+    crew_open(&crew, 8, 1, 4096);
+    crew_start(&crew, seats, 1, finish_with_body);
+    while (recorded < total) {
+        for (struct rq_task task; next <= total; next++) {
+            task = (struct rq_task){.task_id = next, .payload = "", .payload_bytes = 0};
+            if (rq_publish(crew.parent, &task, 1, next) == 0) {
+                break;
+            }
+        }
+        rq_scan(crew.parent);
+        rq_drain_begin(crew.parent);
+        while (rq_drain_next(crew.parent, &row) == RQ_TAKEN_ROW) {
+            CHECK(row.body_bytes == 1500 && token_matches(row.body, row.body_bytes, row.task_id, 'r'));
+            recorded++;
+        }
+        rq_free(crew.parent);
+    }
+    printf("found before the hint: %llu of %u, forbidden outcomes: 0\n",
+           (unsigned long long)rq_counters(crew.parent)->found, total);
+    CHECK(rq_counters(crew.parent)->found > total / 100);
+    crew_close(&crew, seats, 1);
+    linger_at = NULL;
 }
 
 /* -- I3. Forbidden: a task both revoked and claimed, or neither ------------------------------------------------------------- */
@@ -393,7 +448,12 @@ int main(int count, char **arguments)
     harness_seed = count > 2 ? strtoull(arguments[2], NULL, 10) : 1;
     yield_at_points = true;
     test_accounting();
-    test_sleep_and_wake();
+    test_sleep_and_wake(NULL, 3000 * scale);
+    test_sleep_and_wake("wait.begin", 1500 * scale);
+    test_sleep_and_wake("wait.flag", 1500 * scale);
+    test_sleep_and_wake("publish.tail", 1500 * scale);
+    test_sleep_and_wake("finish.hint_tail", 1500 * scale);
+    test_found_before_the_hint();
     test_revoke_against_claim();
     test_cancel_hits_its_attempt();
     test_progress_is_whole();
