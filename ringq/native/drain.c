@@ -7,7 +7,7 @@
 #define HINTS_PER_TURN 64u /* of one worker before the next one has its turn */
 #define MEASURE_MAX (INT64_C(1) << 50)
 
-/* -- result rings: spans come back in any order, the ring is released up to the oldest one that is not back --------------- */
+/* -- result rings: spans come back in any order, the ring is released up to the oldest one that is not back ------ */
 
 static bool span_is_possible(const struct rq_parent *p, uint32_t worker, struct rq_span span)
 {
@@ -86,7 +86,7 @@ static void renew_ring(struct rq_parent *p, uint32_t worker)
     atomic_store_explicit(&record->ring_start, start, memory_order_relaxed);
 }
 
-/* -- drain ------------------------------------------------------------------------------------------------------------------ */
+/* -- drain ------------------------------------------------------------------------------------------------------- */
 
 void rq_push_found(struct rq_parent *p, uint32_t slot)
 {
@@ -217,7 +217,7 @@ void rq_count_damaged(struct rq_parent *p)
     p->damaged = true;
 }
 
-/* -- looking at every slot -------------------------------------------------------------------------------------------------- */
+/* -- looking at every slot --------------------------------------------------------------------------------------- */
 
 static void note_running(struct rq_parent *p, uint32_t slot, uint32_t worker)
 {
@@ -331,7 +331,8 @@ uint32_t rq_abandon(struct rq_parent *p, struct rq_held *held)
         if (state == RQ_DONE) {
             rq_push_found(p, slot);
         } else {
-            held[count++] = held_of(entry, owner != RQ_NONE ? owner : entry->worker, state != RQ_READY && state != RQ_CLAIMED);
+            uint32_t holder = owner != RQ_NONE ? owner : entry->worker;
+            held[count++] = held_of(entry, holder, state != RQ_READY && state != RQ_CLAIMED);
             rq_hand_out(p, slot);
         }
     }
@@ -370,7 +371,7 @@ void rq_reset_record(struct rq_parent *p, uint32_t worker)
     }
 }
 
-/* -- what runs ---------------------------------------------------------------------------------------------------------------- */
+/* -- what runs --------------------------------------------------------------------------------------------------- */
 
 /* True if `slot` is RUNNING at `worker` under the present generation; notes it. */
 static bool is_running(struct rq_parent *p, uint32_t slot, uint32_t worker)

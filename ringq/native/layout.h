@@ -35,7 +35,7 @@
 #define RQ_RESULT_INLINE_BYTES_MAX 352u
 #define RQ_MESSAGE_BYTES_MAX 63u
 
-/* -- the slot word: [63:56] state, [55:40] owner, [39:0] generation ------------------------------------------------------
+/* -- the slot word: [63:56] state, [55:40] owner, [39:0] generation -------------------------------------------------
  * Any two states differ in four bits: no flip of one, two or three bits turns one state into another. FREE is 0, so
  * that a fresh segment is all free. An owner is a worker's index and its complement, 0 is nobody: no flip of one bit
  * turns one owner into another. */
@@ -80,7 +80,7 @@ static inline uint64_t rq_word_generation(uint64_t word)
     return word & RQ_GENERATION_MAX;
 }
 
-/* -- cell and "current" words: [63:24] generation, [23:8] slot, [7:0] reason (cancel word) or 1 (cell is set) --------
+/* -- cell and "current" words: [63:24] generation, [23:8] slot, [7:0] reason (cancel word) or 1 (cell is set) -------
  * The slot is part of the cancel word: generations count per slot, so two slots share them. */
 static inline uint64_t rq_cell(uint32_t slot, uint64_t generation, uint32_t low)
 {
@@ -97,7 +97,7 @@ static inline uint64_t rq_cell_generation(uint64_t cell)
     return cell >> 24;
 }
 
-/* -- header: written by the parent before any worker exists, then read only ----------------------------------------- */
+/* -- header: written by the parent before any worker exists, then read only -------------------------------------- */
 struct rq_block_class {
     uint32_t bytes; /* of one block, a multiple of RQ_LINE_BYTES */
     uint32_t count;
@@ -121,15 +121,15 @@ struct rq_header {
     uint64_t canary;
 };
 
-/* -- control: one line for each word that another party writes ------------------------------------------------------ */
+/* -- control: one line for each word that another party writes --------------------------------------------------- */
 struct rq_control {
     alignas(RQ_LINE_BYTES) _Atomic uint64_t tail;     /* parent: cells ever published */
     alignas(RQ_LINE_BYTES) _Atomic uint64_t head;     /* anyone, by CAS: a hint, see I4 */
     alignas(RQ_LINE_BYTES) _Atomic uint32_t work_seq; /* parent: futex the workers sleep on */
-    alignas(RQ_LINE_BYTES) _Atomic uint32_t sleeping; /* parent sets, the worker that takes it to 0 writes the eventfd */
+    alignas(RQ_LINE_BYTES) _Atomic uint32_t sleeping; /* parent sets; who takes it to 0 writes the eventfd */
 };
 
-/* -- worker record ---------------------------------------------------------------------------------------------------- */
+/* -- worker record ----------------------------------------------------------------------------------------------- */
 #define RQ_PROGRESS_WORDS 9u /* fraction, then 64 bytes: the message and, in the last one, its length */
 
 struct rq_record {
@@ -146,7 +146,7 @@ struct rq_record {
     /* line 2: parent */
     alignas(RQ_LINE_BYTES) _Atomic uint64_t cancel; /* cell word with the reason in its low byte, 0: none */
     _Atomic uint64_t ring_start;                    /* where the next life of this record begins in its result ring */
-    _Atomic uint64_t ring_freed;                    /* bytes of the result ring given back, counted since the beginning */
+    _Atomic uint64_t ring_freed;                    /* bytes of the result ring given back so far */
     _Atomic uint32_t stop;
     /* lines 3 and 4: worker */
     alignas(RQ_LINE_BYTES) _Atomic uint64_t progress_seq; /* odd while being written */
@@ -154,7 +154,7 @@ struct rq_record {
     uint64_t canary_after;
 };
 
-/* -- slot ------------------------------------------------------------------------------------------------------------- */
+/* -- slot -------------------------------------------------------------------------------------------------------- */
 enum rq_body { /* where a receipt's body lies */
     RQ_BODY_NONE = 0x5a,
     RQ_BODY_INLINE = 0x66,

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-/* -- arguments ------------------------------------------------------------------------------------------------------- */
+/* -- arguments --------------------------------------------------------------------------------------------------- */
 
 int parse_unsigned(PyObject *value, const char *name, uint64_t max, uint64_t *parsed)
 {
@@ -113,7 +113,7 @@ int parse_shape(struct rq_geometry *g, PyObject *slots, PyObject *workers, PyObj
     return 0;
 }
 
-/* -- mappings ---------------------------------------------------------------------------------------------------------- */
+/* -- mappings ---------------------------------------------------------------------------------------------------- */
 
 int map_segment(struct mapping *mapping, int fd, PyObject *size, bool writable)
 {
@@ -164,7 +164,7 @@ int check_not_forked(const struct mapping *mapping)
     return 0;
 }
 
-/* -- rows ---------------------------------------------------------------------------------------------------------------- */
+/* -- rows -------------------------------------------------------------------------------------------------------- */
 
 int harvest_begin(struct harvest *harvest)
 {
@@ -274,7 +274,7 @@ PyObject *harvest_end(struct harvest *harvest)
     return triple;
 }
 
-/* -- functions ------------------------------------------------------------------------------------------------------------ */
+/* -- functions --------------------------------------------------------------------------------------------------- */
 
 static PyObject *segment_size(PyObject *Py_UNUSED(module), PyObject *args, PyObject *keywords)
 {
@@ -340,7 +340,7 @@ static PyObject *crc32c(PyObject *Py_UNUSED(module), PyObject *args, PyObject *k
     return PyLong_FromUnsignedLong(crc);
 }
 
-/* -- module ------------------------------------------------------------------------------------------------------------------ */
+/* -- module ------------------------------------------------------------------------------------------------------ */
 
 static int add_types(PyObject *module, struct module_state *state)
 {
@@ -407,9 +407,10 @@ static void module_free(void *module)
 static PyMethodDef functions[] = {
     {"segment_size", (PyCFunction)(void (*)(void))segment_size, METH_VARARGS | METH_KEYWORDS,
      "Bytes of a segment of this shape."},
-    {"watch_parent", watch_parent, METH_O, "Die by SIGKILL, with the process group if this leads one, when the parent does."},
+    {"watch_parent", watch_parent, METH_O, "Die by SIGKILL when the parent does, with its group if it leads one."},
     {"set_death_signal", set_death_signal, METH_NOARGS, "SIGKILL this process when the thread that started it ends."},
-    {"process_start_ticks", process_start_ticks, METH_O, "When a process was started, in clock ticks since boot, or None."},
+    {"process_start_ticks", process_start_ticks, METH_O,
+     "When a process was started, in clock ticks since boot, or None."},
     {"crc32c", (PyCFunction)(void (*)(void))crc32c, METH_VARARGS | METH_KEYWORDS, "CRC32C (Castagnoli) of bytes."},
     {NULL, NULL, 0, NULL},
 };

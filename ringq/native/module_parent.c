@@ -76,7 +76,7 @@ static int parse_worker(struct rq_parent *ring, PyObject *value, uint32_t *worke
     return 0;
 }
 
-/* -- publish ------------------------------------------------------------------------------------------------------------ */
+/* -- publish ----------------------------------------------------------------------------------------------------- */
 
 static int parse_task(PyObject *row, struct rq_task *task)
 {
@@ -108,8 +108,8 @@ static int parse_task(PyObject *row, struct rq_task *task)
     return 0;
 }
 
-/* All of `rows` is parsed before anything is published: a wrong one raises without a trace. A payload that fits no block
- * ends the batch before it; alone at the front it is an error. Returns how many to publish, -1 with an exception. */
+/* All of `rows` is parsed before anything is published: a wrong one raises without a trace. A payload that fits no
+ * block ends the batch before it; at the front it is an error. Returns how many to publish, -1 with an exception. */
 static Py_ssize_t parse_tasks(struct rq_parent *ring, PyObject *rows, Py_ssize_t count, struct rq_task *tasks)
 {
     uint32_t most = rq_payload_bytes_max(ring);
@@ -164,7 +164,7 @@ static PyObject *publish(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     return published;
 }
 
-/* -- drain, free -------------------------------------------------------------------------------------------------------- */
+/* -- drain, free ------------------------------------------------------------------------------------------------- */
 
 static PyObject *drain(PyObject *self, PyObject *value)
 {
@@ -202,7 +202,7 @@ static PyObject *free_handed(PyObject *self, PyObject *Py_UNUSED(none))
     return ring == NULL ? NULL : PyLong_FromUnsignedLong(rq_free(ring));
 }
 
-/* -- sweep, abandon, revoke_all, running ----------------------------------------------------------------------------------- */
+/* -- sweep, abandon, revoke_all, running ------------------------------------------------------------------------- */
 
 enum shape { SHAPE_SWEPT, SHAPE_REVOKED, SHAPE_RUNNING };
 
@@ -289,7 +289,7 @@ static PyObject *scan(PyObject *self, PyObject *Py_UNUSED(none))
     return ring == NULL ? NULL : PyLong_FromUnsignedLong(rq_scan(ring));
 }
 
-/* -- workers ------------------------------------------------------------------------------------------------------------------ */
+/* -- workers ----------------------------------------------------------------------------------------------------- */
 
 static PyObject *request_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -348,7 +348,7 @@ static PyObject *heartbeat_ns(PyObject *self, PyObject *value)
     return PyLong_FromUnsignedLongLong(rq_heartbeat_ns(ring, worker));
 }
 
-/* -- questions, sleep ------------------------------------------------------------------------------------------------------------ */
+/* -- questions, sleep -------------------------------------------------------------------------------------------- */
 
 static PyObject *ready(PyObject *self, PyObject *Py_UNUSED(none))
 {
@@ -410,7 +410,7 @@ static PyObject *statistics(PyObject *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef methods[] = {
     {"publish", FAST(publish), "Publish tasks from the front; returns how many fitted."},
-    {"drain", drain, METH_O, "Receipts that are there, at most limit: (rows, spilled, damaged). Free them after COMMIT."},
+    {"drain", drain, METH_O, "At most limit receipts that are there: (rows, spilled, damaged). Free after COMMIT."},
     {"free", free_handed, METH_NOARGS, "Free every slot handed out since the last free; only after COMMIT."},
     {"sweep", sweep, METH_O, "What a dead worker held; its receipts come with the next drain."},
     {"abandon", abandon, METH_NOARGS, "When every worker is dead: all that was published and has no receipt."},

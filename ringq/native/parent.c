@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* -- life -------------------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------------------------- */
 
 static bool allocate(struct rq_parent *p)
 {
@@ -93,7 +93,7 @@ void rq_parent_delete(struct rq_parent *p)
     free(p);
 }
 
-/* -- list of slots in flight, in order of publication ------------------------------------------------------------------- */
+/* -- list of slots in flight, in order of publication ------------------------------------------------------------ */
 
 static void list_append(struct rq_parent *p, uint32_t slot)
 {
@@ -126,7 +126,7 @@ void rq_list_remove(struct rq_parent *p, uint32_t slot)
     p->in_flight--;
 }
 
-/* -- cells --------------------------------------------------------------------------------------------------------------- */
+/* -- cells ------------------------------------------------------------------------------------------------------- */
 
 /* Every cell before the present head is gone: READY slots whose cell was passed over get a new one (I5). */
 static void recell(struct rq_parent *p)
@@ -221,7 +221,7 @@ uint32_t rq_ready(struct rq_parent *p)
     return (uint32_t)(p->tail - p->head);
 }
 
-/* -- publish --------------------------------------------------------------------------------------------------------------- */
+/* -- publish ----------------------------------------------------------------------------------------------------- */
 
 uint32_t rq_payload_bytes_max(const struct rq_parent *p)
 {
@@ -371,7 +371,7 @@ void rq_wake(struct rq_parent *p, uint32_t count)
     }
 }
 
-/* -- free, revoke ------------------------------------------------------------------------------------------------------------ */
+/* -- free, revoke ------------------------------------------------------------------------------------------------ */
 
 /* Returns a slot whose word the caller has set FREE to the free list. */
 void rq_release(struct rq_parent *p, uint32_t slot)
@@ -457,7 +457,7 @@ uint32_t rq_revoke_all(struct rq_parent *p, struct rq_held *held)
     return count;
 }
 
-/* -- the parent's own sleep ---------------------------------------------------------------------------------------------------- */
+/* -- the parent's own sleep -------------------------------------------------------------------------------------- */
 
 bool rq_prepare_sleep(struct rq_parent *p)
 {
@@ -488,7 +488,7 @@ void rq_awake(struct rq_parent *p)
     }
 }
 
-/* -- what the caller may ask ----------------------------------------------------------------------------------------------------- */
+/* -- what the caller may ask ------------------------------------------------------------------------------------- */
 
 uint32_t rq_in_flight(const struct rq_parent *p)
 {

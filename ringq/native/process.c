@@ -54,9 +54,9 @@ static void die(void)
     kill(getpgrp() == getpid() ? 0 : getpid(), SIGKILL);
 }
 
-/* Waits without a bound and without waking: a poll under way keeps its hold on the pidfd's file, so a handler that closes
- * every descriptor does not end it. Only when the number has become useless before a poll is the parent's pid looked at
- * instead, which is exact, as a child is handed to another parent before the pidfd becomes readable. */
+/* Waits without a bound and without waking: a poll under way keeps its hold on the pidfd's file, so a handler that
+ * closes every descriptor does not end it. Only when the number has become useless before a poll is the parent's pid
+ * looked at instead, which is exact, as a child is handed to another parent before the pidfd becomes readable. */
 static void *watch(void *argument)
 {
     struct watch *given = argument;

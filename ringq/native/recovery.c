@@ -1,6 +1,6 @@
 /*
- * Recovery: reads the segment of a dead parent, whose workers are dead too. Writes nothing. There is no private table any
- * more: a slot is believed when its task header's CRC (over ids, generation and payload) and its receipt's CRC agree.
+ * Recovery: reads the segment of a dead parent, whose workers are dead too. Writes nothing. There is no private table
+ * any more: a slot is believed when its task header's CRC (over ids, generation, payload) and its receipt's CRC agree.
  */
 #include "internal.h"
 

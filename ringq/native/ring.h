@@ -3,8 +3,8 @@
  *
  * Three objects, each with its own private memory and one mapping of the segment that it does not own: the parent
  * (publishes, drains, frees, sweeps), a worker (claims, runs, leaves receipts) and the recovery (reads the segment of a
- * dead parent). An object belongs to one thread at a time. The protocol, its invariants (I..) and its memory-order edges
- * (E..) are in INVARIANTS.md.
+ * dead parent). An object belongs to one thread at a time. The protocol, its invariants (I..) and its memory-order
+ * edges (E..) are in INVARIANTS.md.
  */
 #ifndef RQ_RING_H
 #define RQ_RING_H
@@ -38,7 +38,7 @@ struct rq_identity {
     uint64_t nonce;
 };
 
-/* Fills `g` from slots, workers, result_ring_bytes, block_classes and blocks; false: `why` says which is out of range. */
+/* Fills `g` from slots, workers, result_ring_bytes, block_classes and blocks; false: `why` says what is wrong. */
 bool rq_geometry_plan(struct rq_geometry *g, char why[RQ_WHY_BYTES]);
 /* Writes the header, canaries and worker records of a zeroed segment. */
 void rq_segment_format(unsigned char *segment, const struct rq_geometry *g, const struct rq_identity *id);
@@ -52,7 +52,7 @@ int64_t rq_realtime_us(void);
 /* Field 22 of /proc/<pid>/stat; 0: no such process. With the pid it names a process for the whole uptime. */
 uint64_t rq_start_ticks(int64_t pid);
 
-/* -- parent ---------------------------------------------------------------------------------------------------------- */
+/* -- parent ------------------------------------------------------------------------------------------------------ */
 struct rq_parent;
 
 struct rq_task {
@@ -105,7 +105,7 @@ void rq_parent_delete(struct rq_parent *p);
 uint32_t rq_payload_bytes_max(const struct rq_parent *p);
 /* How many of the tasks were published, from the front. Every payload must be <= rq_payload_bytes_max. */
 uint32_t rq_publish(struct rq_parent *p, const struct rq_task *tasks, uint32_t count, uint64_t first_lease);
-/* One drain: begin, then next until nothing is left. `row` is filled for RQ_TAKEN_ROW; ids also for RQ_TAKEN_DAMAGED. */
+/* One drain: begin, then next until nothing is left. `row` is filled for RQ_TAKEN_ROW; its ids for a damaged one. */
 void rq_drain_begin(struct rq_parent *p);
 enum rq_taken rq_drain_next(struct rq_parent *p, struct rq_row *row);
 /* Takes back everything handed out since the last begin or sweep: it comes again. For callers out of memory. */
@@ -134,7 +134,7 @@ void rq_awake(struct rq_parent *p);
 const struct rq_counters *rq_counters(const struct rq_parent *p);
 const struct rq_geometry *rq_parent_geometry(const struct rq_parent *p);
 
-/* -- worker ---------------------------------------------------------------------------------------------------------- */
+/* -- worker ------------------------------------------------------------------------------------------------------ */
 struct rq_worker;
 
 struct rq_claimed {
@@ -170,7 +170,7 @@ uint32_t rq_cancel_requested(const struct rq_worker *w);
 void rq_set_progress(struct rq_worker *w, double fraction, const char *message, uint32_t bytes);
 bool rq_stopping(const struct rq_worker *w);
 
-/* -- recovery ---------------------------------------------------------------------------------------------------------- */
+/* -- recovery ---------------------------------------------------------------------------------------------------- */
 struct rq_recovery;
 
 struct rq_member {

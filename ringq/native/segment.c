@@ -14,7 +14,7 @@
 #define STATUS_MIN 10 /* completed .. */
 #define STATUS_MAX 13 /* .. cancelled: all that a worker may say of an attempt */
 
-/* -- shape ------------------------------------------------------------------------------------------------------------ */
+/* -- shape ------------------------------------------------------------------------------------------------------- */
 
 static bool refuse(char why[RQ_WHY_BYTES], const char *name, const char *expected, uint64_t got)
 {
@@ -85,7 +85,7 @@ bool rq_geometry_plan(struct rq_geometry *g, char why[RQ_WHY_BYTES])
     return true;
 }
 
-/* -- header ----------------------------------------------------------------------------------------------------------- */
+/* -- header ------------------------------------------------------------------------------------------------------ */
 
 static uint32_t header_crc(const struct rq_header *header)
 {
@@ -164,7 +164,8 @@ bool rq_segment_check(const unsigned char *segment, uint64_t size, const struct 
     memcpy(g->blocks, header.blocks, sizeof g->blocks);
     char reason[RQ_WHY_BYTES];
     if (!rq_geometry_plan(g, reason) || g->size != header.size || g->size > size) {
-        snprintf(why, RQ_WHY_BYTES, "geometry: the segment needs %" PRIu64 " bytes and has %" PRIu64, header.size, size);
+        snprintf(why, RQ_WHY_BYTES, "geometry: the segment needs %" PRIu64 " bytes and has %" PRIu64, header.size,
+                 size);
         return false;
     }
     return true;
@@ -186,7 +187,7 @@ bool rq_canaries_intact(unsigned char *segment, const struct rq_geometry *g, uin
     return intact;
 }
 
-/* -- receipts as bytes ------------------------------------------------------------------------------------------------- */
+/* -- receipts as bytes ------------------------------------------------------------------------------------------- */
 
 uint32_t rq_task_header_crc(const struct rq_task_header *task, uint64_t generation)
 {
@@ -276,7 +277,7 @@ bool rq_receipt_read(const unsigned char *segment, const struct rq_geometry *g, 
     return true;
 }
 
-/* -- clocks, processes, futexes ------------------------------------------------------------------------------------------ */
+/* -- clocks, processes, futexes ---------------------------------------------------------------------------------- */
 
 uint64_t rq_monotonic_ns(void)
 {

@@ -86,7 +86,7 @@ static void beat(struct rq_worker *w, uint64_t now_ns)
     atomic_store_explicit(&w->record->heartbeat_ns, now_ns, memory_order_relaxed); /* a sample, orders nothing */
 }
 
-/* -- claim ------------------------------------------------------------------------------------------------------------- */
+/* -- claim ------------------------------------------------------------------------------------------------------- */
 
 /* Takes the slot a cell names, if it is still READY under that generation. */
 static bool take(struct rq_worker *w, uint64_t cell)
@@ -220,7 +220,7 @@ bool rq_stopping(const struct rq_worker *w)
     return atomic_load_explicit(&w->record->stop, memory_order_relaxed) != 0; /* carries nothing but itself */
 }
 
-/* -- run ------------------------------------------------------------------------------------------------------------------ */
+/* -- run --------------------------------------------------------------------------------------------------------- */
 
 static uint64_t cpu_us(void)
 {
@@ -304,7 +304,7 @@ void rq_set_progress(struct rq_worker *w, double fraction, const char *message, 
     beat(w, rq_monotonic_ns());
 }
 
-/* -- finish ----------------------------------------------------------------------------------------------------------------- */
+/* -- finish ------------------------------------------------------------------------------------------------------ */
 
 /* Room for a body in the result ring, in one piece. Fills where and how much of the ring it takes. */
 static bool reserve_span(struct rq_worker *w, size_t bytes, struct rq_receipt *receipt, uint64_t *end)
@@ -415,8 +415,8 @@ enum rq_outcome rq_finish(struct rq_worker *w, uint32_t status, uint32_t reason,
     uint64_t expected = rq_word(RQ_RUNNING, rq_owner(w->index), w->generation);
     /* E3: release, pairs with the parent's load of the word: receipt and body. The only commit point (I6). */
     if (!atomic_compare_exchange_strong_explicit(&slot->word, &expected,
-                                                 rq_word(RQ_DONE, rq_owner(w->index), w->generation), memory_order_release,
-                                                 memory_order_relaxed)) {
+                                                 rq_word(RQ_DONE, rq_owner(w->index), w->generation),
+                                                 memory_order_release, memory_order_relaxed)) {
         return RQ_DAMAGED;
     }
     RQ_POINT("finish.word");

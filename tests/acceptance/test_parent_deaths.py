@@ -96,7 +96,7 @@ def test_workers_die_with_the_parent_and_the_task_runs_again_only_then(serve: Se
     with again.client() as client:
         assert client.handle(task.id).result(timeout=30) == 2
     record = Query(again.database).task(task.id)
-    assert [attempt.reason for attempt in record.attempts][0] == "lost"
+    assert record.attempts[0].reason == "lost"
 
 
 def is_running(pid: int) -> bool:

@@ -16,10 +16,12 @@
 #define TASKS 6u
 #define BODY_MAX 8192u
 
-static const uint32_t body_sizes[] = {0, 1, 63, 64, 65, RQ_RESULT_INLINE_BYTES_MAX, RQ_RESULT_INLINE_BYTES_MAX + 1, 1500, 3000};
-static const uint32_t payload_sizes[TASKS] = {0, 64, RQ_PAYLOAD_INLINE_BYTES_MAX, RQ_PAYLOAD_INLINE_BYTES_MAX + 1, 1024, 3000};
+static const uint32_t body_sizes[] = {0, 1, 63, 64, 65, RQ_RESULT_INLINE_BYTES_MAX,
+                                      RQ_RESULT_INLINE_BYTES_MAX + 1, 1500, 3000};
+static const uint32_t payload_sizes[TASKS] = {0, 64, RQ_PAYLOAD_INLINE_BYTES_MAX,
+                                                RQ_PAYLOAD_INLINE_BYTES_MAX + 1, 1024, 3000};
 
-/* -- the victim: a worker that does everything a worker does ---------------------------------------------------------- */
+/* -- the victim: a worker that does everything a worker does ----------------------------------------------------- */
 
 static void run_some(struct rq_worker *worker, uint32_t most, uint32_t body_bytes)
 {
@@ -52,7 +54,8 @@ static void publish(struct rq_parent *parent, const int64_t *ids, uint32_t count
     for (uint32_t i = 0; i < count; i++) {
         uint32_t bytes = payload_sizes[(uint64_t)ids[i] % TASKS];
         token_fill(payload[i], bytes, ids[i], 'p');
-        tasks[i] = (struct rq_task){.task_id = ids[i], .payload = payload[i], .payload_bytes = bytes, .kind = 3, .attempt = 1};
+        tasks[i] = (struct rq_task){
+            .task_id = ids[i], .payload = payload[i], .payload_bytes = bytes, .kind = 3, .attempt = 1};
     }
     CHECK(rq_publish(parent, tasks, count, first_lease) == count);
 }
@@ -91,7 +94,7 @@ static void check_nothing_leaked(struct rq_parent *parent, unsigned char *segmen
     CHECK(rq_healthy(parent));
 }
 
-/* -- a worker dies at its k-th store ------------------------------------------------------------------------------------- */
+/* -- a worker dies at its k-th store ----------------------------------------------------------------------------- */
 
 /* Runs the victim with a kill at pass `at` (0: none); false when it ended by itself. */
 static bool kill_worker(unsigned char *segment, struct rq_parent *parent, uint64_t at, uint32_t body_bytes)
@@ -182,7 +185,7 @@ static void test_worker_deaths(void)
     CHECK(deaths > 200);
 }
 
-/* -- a parent dies at its k-th store -------------------------------------------------------------------------------------- */
+/* -- a parent dies at its k-th store ----------------------------------------------------------------------------- */
 
 struct ledger { /* the database of this test, in memory shared with the victim */
     uint32_t committed[TASKS + 1];
@@ -197,7 +200,7 @@ static void live(unsigned char *segment, const struct rq_geometry *g, struct led
     struct rq_held held[8];
     rq_segment_format(segment, g, &harness_identity);
     struct rq_parent *parent = rq_parent_new(segment, g, harness_eventfd());
-    for (uint32_t cells = 0; cells < g->cells; cells += 3) { /* so that the next publish finds the cells full of dead ones */
+    for (uint32_t cells = 0; cells < g->cells; cells += 3) { /* the next publish finds them full of dead ones */
         publish(parent, first, 3, 1);
         CHECK(rq_revoke_all(parent, held) == 3);
     }
@@ -281,7 +284,7 @@ static bool parent_dies(uint64_t at, uint32_t body_bytes)
         total += recovered[id] + ledger->committed[id] > 0;
         both += recovered[id] + ledger->committed[id] > 1;
     }
-    CHECK(total == passed("finish.word")); /* nothing lost, nothing invented; what is in both is recorded once by its key */
+    CHECK(total == passed("finish.word")); /* nothing lost, nothing invented; the key makes two of one one */
     CHECK(passed("test.commit") < 2 || both <= 3);
     struct rq_held held[8];
     struct rq_member members[1];
@@ -308,15 +311,35 @@ static void test_parent_deaths(void)
     CHECK(deaths > 200);
 }
 
-/* -- kills at random times: real processes, two at a time, until every task is recorded ------------------------------------ */
+/* -- kills at random times: real processes, two at a time, until every task is recorded ---------------------------- */
 
 #define CROWD 2u
 
-static void worker_process(unsigned char *segment, const struct rq_geometry *g, uint32_t index, int eventfd, int64_t *overlap)
+struct crowd {
+    struct rq_geometry g;
+    unsigned char *segment;
+    struct rq_parent *parent;
+    int eventfd;
+    pid_t pids[CROWD];
+    uint32_t total;
+    int64_t *runs;       /* by task: who runs it now, in memory shared with the workers */
+    unsigned char *seen; /* by task: how often it was recorded */
+    int64_t again[64];
+    uint32_t again_count, recorded, swept;
+    int64_t next;
+    uint64_t lease;
+};
+
+static uint32_t crowd_bytes(int64_t task_id, uint32_t factor)
+{
+    return (uint32_t)task_id * factor % 3000;
+}
+
+static void worker_process(struct crowd *c, uint32_t index)
 {
     char why[RQ_WHY_BYTES], payload[4096], body[BODY_MAX];
     struct rq_claimed claimed;
-    struct rq_worker *worker = rq_worker_new(segment, g, index, eventfd, why);
+    struct rq_worker *worker = rq_worker_new(c->segment, &c->g, index, c->eventfd, why);
     CHECK(worker);
     while (!rq_stopping(worker)) {
         if (rq_claim(worker, &claimed) != RQ_OK) {
@@ -324,11 +347,11 @@ static void worker_process(unsigned char *segment, const struct rq_geometry *g, 
             continue;
         }
         CHECK(rq_claim_payload(worker, payload) == RQ_OK && rq_start(worker) == RQ_OK);
-        CHECK(__atomic_exchange_n(&overlap[claimed.task_id], (int64_t)index + 1, __ATOMIC_SEQ_CST) == 0);
-        uint32_t bytes = (uint32_t)claimed.task_id * 7 % 3000;
+        CHECK(__atomic_exchange_n(&c->runs[claimed.task_id], index + 1, __ATOMIC_SEQ_CST) == 0);
+        uint32_t bytes = crowd_bytes(claimed.task_id, 7);
         token_fill(body, bytes, claimed.task_id, 'r');
-        nanosleep(&(struct timespec){.tv_nsec = (long)(claimed.task_id % 4 == 0 ? 100000 : 0)}, NULL);
-        __atomic_store_n(&overlap[claimed.task_id], 0, __ATOMIC_SEQ_CST);
+        nanosleep(&(struct timespec){.tv_nsec = claimed.task_id % 4 == 0 ? 100000 : 0}, NULL);
+        __atomic_store_n(&c->runs[claimed.task_id], 0, __ATOMIC_SEQ_CST);
         if (rq_finish(worker, 10, 0, body, bytes, false) == RQ_NOTHING) {
             CHECK(rq_finish(worker, 10, 0, NULL, 0, true) == RQ_OK);
         }
@@ -336,82 +359,100 @@ static void worker_process(unsigned char *segment, const struct rq_geometry *g, 
     _exit(0);
 }
 
+static void crowd_hire(struct crowd *c, uint32_t index)
+{
+    c->pids[index] = fork();
+    if (c->pids[index] == 0) {
+        worker_process(c, index);
+    }
+}
+
+static void crowd_publish(struct crowd *c)
+{
+    char payload[3000];
+    while (c->again_count > 0 || c->next <= c->total) {
+        int64_t id = c->again_count > 0 ? c->again[c->again_count - 1] : c->next;
+        token_fill(payload, crowd_bytes(id, 11), id, 'p');
+        struct rq_task task = {.task_id = id, .payload = payload, .payload_bytes = crowd_bytes(id, 11)};
+        if (rq_publish(c->parent, &task, 1, c->lease) == 0) {
+            return;
+        }
+        c->lease++;
+        if (c->again_count > 0) {
+            c->again_count--;
+        } else {
+            c->next++;
+        }
+    }
+}
+
+static void crowd_kill(struct crowd *c, uint32_t victim)
+{
+    struct rq_held held[64];
+    kill(c->pids[victim], SIGKILL);
+    CHECK(waitpid(c->pids[victim], NULL, 0) == c->pids[victim]);
+    uint32_t count = rq_sweep(c->parent, victim, held);
+    rq_reset_record(c->parent, victim);
+    CHECK(count <= 1); /* the bound that is promised: one task for each killed worker */
+    for (uint32_t i = 0; i < count; i++) {
+        c->runs[held[i].task_id] = 0; /* its death is confirmed */
+        c->again[c->again_count++] = held[i].task_id;
+    }
+    c->swept += count;
+    crowd_hire(c, victim);
+}
+
+static void crowd_drain(struct crowd *c)
+{
+    struct rq_row row;
+    enum rq_taken taken;
+    rq_drain_begin(c->parent);
+    while ((taken = rq_drain_next(c->parent, &row)) != RQ_TAKEN_NOTHING) {
+        CHECK(taken == RQ_TAKEN_ROW && c->seen[row.task_id]++ == 0);
+        CHECK(row.spilled || row.body_bytes == crowd_bytes(row.task_id, 7));
+        CHECK(row.spilled || token_matches(row.body, row.body_bytes, row.task_id, 'r'));
+        c->recorded++;
+    }
+    rq_free(c->parent);
+}
+
 static void test_random_kills(uint32_t kills)
 {
-    struct rq_geometry g = harness_shape(64, CROWD, 16384);
-    unsigned char *segment = harness_segment(&g);
-    const uint32_t total = 60 * kills;
-    int64_t *overlap = mmap(NULL, (total + 1) * sizeof *overlap, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int eventfd = harness_eventfd();
-    struct rq_parent *parent = rq_parent_new(segment, &g, eventfd);
-    unsigned char *seen = calloc(total + 1, 1);
-    int64_t again[64];
-    uint32_t again_count = 0, recorded = 0, killed = 0, swept = 0;
-    int64_t next = 1;
-    uint64_t lease = 1, state = harness_seed * 77 + 5;
-    pid_t pids[CROWD];
-    char payload[3000];
-    struct rq_held held[64];
+    struct crowd c = {.g = harness_shape(64, CROWD, 16384), .total = 60 * kills, .next = 1, .lease = 1};
+    size_t bytes = (c.total + 1) * sizeof *c.runs;
+    uint32_t killed = 0;
+    uint64_t state = harness_seed * 77 + 5;
+    c.segment = harness_segment(&c.g);
+    c.runs = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    c.eventfd = harness_eventfd();
+    c.parent = rq_parent_new(c.segment, &c.g, c.eventfd);
+    c.seen = calloc(c.total + 1, 1);
     for (uint32_t i = 0; i < CROWD; i++) {
-        pids[i] = fork();
-        if (pids[i] == 0) {
-            worker_process(segment, &g, i, eventfd, overlap);
-        }
+        crowd_hire(&c, i);
     }
-    while (recorded < total) {
-        while (again_count > 0 || next <= total) {
-            int64_t id = again_count > 0 ? again[again_count - 1] : next;
-            token_fill(payload, (uint32_t)id * 11 % 3000, id, 'p');
-            struct rq_task task = {.task_id = id, .payload = payload, .payload_bytes = (uint32_t)id * 11 % 3000};
-            if (rq_publish(parent, &task, 1, lease) == 0) {
-                break;
-            }
-            lease++;
-            again_count > 0 ? (void)again_count-- : (void)next++;
-        }
+    while (c.recorded < c.total) {
+        crowd_publish(&c);
         if (killed < kills && chance(&state) % 4 == 0) {
-            uint32_t victim = (uint32_t)(chance(&state) % CROWD);
             nanosleep(&(struct timespec){.tv_nsec = (long)(chance(&state) % 300000)}, NULL);
-            kill(pids[victim], SIGKILL);
-            CHECK(waitpid(pids[victim], NULL, 0) == pids[victim]);
-            uint32_t count = rq_sweep(parent, victim, held);
-            rq_reset_record(parent, victim);
-            CHECK(count <= 1); /* the bound of promise 3: one task for each killed worker */
-            for (uint32_t i = 0; i < count; i++) {
-                overlap[held[i].task_id] = 0; /* its death is confirmed */
-                again[again_count++] = held[i].task_id;
-            }
-            swept += count;
+            crowd_kill(&c, (uint32_t)(chance(&state) % CROWD));
             killed++;
-            pids[victim] = fork();
-            if (pids[victim] == 0) {
-                worker_process(segment, &g, victim, eventfd, overlap);
-            }
         }
-        struct rq_row row;
-        enum rq_taken taken;
-        rq_drain_begin(parent);
-        while ((taken = rq_drain_next(parent, &row)) != RQ_TAKEN_NOTHING) {
-            CHECK(taken == RQ_TAKEN_ROW && seen[row.task_id]++ == 0);
-            CHECK(row.spilled || (row.body_bytes == (uint32_t)row.task_id * 7 % 3000 &&
-                                  token_matches(row.body, row.body_bytes, row.task_id, 'r')));
-            recorded++;
-        }
-        rq_free(parent);
+        crowd_drain(&c);
     }
-    rq_stop_all(parent);
+    rq_stop_all(c.parent);
     for (uint32_t i = 0; i < CROWD; i++) {
         int status;
-        CHECK(waitpid(pids[i], &status, 0) == pids[i] && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-        CHECK(rq_sweep(parent, i, held) == 0);
+        struct rq_held held[64];
+        CHECK(waitpid(c.pids[i], &status, 0) == c.pids[i] && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        CHECK(rq_sweep(c.parent, i, held) == 0);
     }
-    CHECK(rq_in_flight(parent) == 0 && rq_healthy(parent) && parent->free_count == g.slots);
-    printf("random kills: %u, %u attempts swept, %u tasks recorded once each\n", killed, swept, recorded);
-    free(seen);
-    close(eventfd);
-    rq_parent_delete(parent);
-    munmap(overlap, (total + 1) * sizeof *overlap);
-    harness_drop(segment, &g);
+    CHECK(rq_in_flight(c.parent) == 0 && rq_healthy(c.parent) && c.parent->free_count == c.g.slots);
+    printf("random kills: %u, %u attempts swept, %u tasks recorded once each\n", killed, c.swept, c.recorded);
+    free(c.seen);
+    close(c.eventfd);
+    rq_parent_delete(c.parent);
+    munmap(c.runs, bytes);
+    harness_drop(c.segment, &c.g);
 }
 
 int main(int count, char **arguments)

@@ -120,7 +120,12 @@ static void publish(struct world *w)
     uint32_t bytes = (uint32_t)(chance(&w->state) % sizeof payload);
     token_fill(payload, bytes, (int64_t)lease * 3, 'p');
     struct rq_task task = {
-        .task_id = (int64_t)lease * 3, .payload = payload, .payload_bytes = bytes, .kind = 5, .attempt = (uint32_t)lease};
+        .task_id = (int64_t)lease * 3,
+        .payload = payload,
+        .payload_bytes = bytes,
+        .kind = 5,
+        .attempt = (uint32_t)lease,
+    };
     if (rq_publish(w->parent, &task, 1, lease) == 1) {
         w->fate[lease] = FATE_OUT;
         w->leases++;
@@ -137,7 +142,8 @@ static void ask(struct world *w)
     uint32_t running = rq_running(w->parent, held);
     CHECK(running <= WORKERS);
     for (uint32_t i = 0; i < running; i++) {
-        CHECK(held[i].lease <= w->leases && w->fate[held[i].lease] == FATE_OUT && held[i].started_ns <= rq_monotonic_ns());
+        CHECK(held[i].lease <= w->leases && w->fate[held[i].lease] == FATE_OUT);
+        CHECK(held[i].started_ns <= rq_monotonic_ns());
         rq_request_cancel(w->parent, held[i].worker, held[i].lease, 2);
     }
     double fraction = rq_progress(w->parent, (uint32_t)(chance(&w->state) % WORKERS), message, &bytes);
@@ -179,8 +185,8 @@ static void corrupt(unsigned char *segment, const struct rq_geometry *g, uint64_
         at = g->slots_at + chance(state) % SLOTS * RQ_SLOT_BYTES + chance(state) % 192;
         break;
     case 4: /* lengths and places: these words with wild values, the rest of the receipt as it was */
-        at = g->slots_at + chance(state) % SLOTS * RQ_SLOT_BYTES + RQ_LINE_BYTES + offsetof(struct rq_receipt, ring_start);
-        at += chance(state) % 3 * 8;
+        at = g->slots_at + chance(state) % SLOTS * RQ_SLOT_BYTES + RQ_LINE_BYTES;
+        at += offsetof(struct rq_receipt, ring_start) + chance(state) % 3 * 8;
         value = chance(state) >> chance(state) % 64;
         dice = 8;
         break;
@@ -293,7 +299,7 @@ static void step(struct world *w)
     }
 }
 
-/* -- one after the other: between any two calls ------------------------------------------------------------------------- */
+/* -- one after the other: between any two calls ------------------------------------------------------------------ */
 
 static void scribble_between_calls(uint64_t corruptions)
 {
@@ -319,7 +325,7 @@ static void scribble_between_calls(uint64_t corruptions)
     CHECK(totals[1] > 0 && totals[2] > 0);
 }
 
-/* -- at the same time: between any two instructions of a call -------------------------------------------------------------- */
+/* -- at the same time: between any two instructions of a call ---------------------------------------------------- */
 
 struct vandal {
     unsigned char *segment;

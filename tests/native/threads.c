@@ -95,7 +95,7 @@ static void parent_wait(struct crew *crew)
     rq_awake(crew->parent);
 }
 
-/* -- accounting: every task recorded exactly once, with its own body, whatever is revoked on the way -------------------- */
+/* -- accounting: every task recorded exactly once, with its own body, whatever is revoked on the way ------------- */
 
 static uint32_t size_of(int64_t task_id, uint32_t most)
 {
@@ -154,6 +154,26 @@ static void take(struct backlog *backlog, uint32_t published)
     backlog->next += published - old;
 }
 
+/* What a parent does besides: revoke, look at every slot, ask for cancels. */
+static void disturb(struct crew *crew, struct backlog *backlog, struct rq_held *held, uint64_t dice)
+{
+    if (dice == 0 && backlog->revoked == 0) {
+        backlog->revoked = rq_revoke_all(crew->parent, held);
+        for (uint32_t i = 0; i < backlog->revoked; i++) {
+            backlog->ids[i] = held[i].task_id;
+        }
+    } else if (dice == 1) {
+        rq_scan(crew->parent);
+    } else if (dice == 2) {
+        uint32_t running = rq_running(crew->parent, held);
+        for (uint32_t i = 0; i < running; i++) {
+            rq_request_cancel(crew->parent, held[i].worker, held[i].lease, 2);
+        }
+    } else if (dice == 3) {
+        CHECK(rq_ready(crew->parent) <= crew->g.cells);
+    }
+}
+
 static void test_accounting(void)
 {
     struct crew crew;
@@ -173,22 +193,7 @@ static void test_accounting(void)
         uint32_t published = rq_publish(crew.parent, tasks, count, lease);
         take(&backlog, published);
         lease += published;
-        uint64_t dice = chance(&state) % 64;
-        if (dice == 0 && backlog.revoked == 0) {
-            backlog.revoked = rq_revoke_all(crew.parent, held);
-            for (uint32_t i = 0; i < backlog.revoked; i++) {
-                backlog.ids[i] = held[i].task_id;
-            }
-        } else if (dice == 1) {
-            rq_scan(crew.parent);
-        } else if (dice == 2) {
-            uint32_t running = rq_running(crew.parent, held);
-            for (uint32_t i = 0; i < running; i++) {
-                rq_request_cancel(crew.parent, held[i].worker, held[i].lease, 2);
-            }
-        } else if (dice == 3) {
-            CHECK(rq_ready(crew.parent) <= crew.g.cells);
-        }
+        disturb(&crew, &backlog, held, chance(&state) % 64);
         struct rq_row row;
         uint32_t limit = 1 + (uint32_t)(chance(&state) % 32);
         rq_drain_begin(crew.parent);
@@ -223,7 +228,7 @@ static void test_accounting(void)
     free(held);
 }
 
-/* -- E7, E8, E9. Forbidden: work is there and the worker sleeps; a receipt is there and the parent sleeps ------------------ */
+/* -- E7, E8, E9. Forbidden: work is there and the worker sleeps; a receipt is there and the parent sleeps -------- */
 
 static void *finish_empty(void *argument)
 {
@@ -257,13 +262,13 @@ static void test_sleep_and_wake(const char *point, uint32_t rounds)
         CHECK(row.task_id == round && rq_free(crew.parent) == 1);
         CHECK(atomic_load(&crew.timeouts) == 0);
     }
-    printf("sleep and wake, lingering at %s: %u rounds, %llu wakes, forbidden outcomes: 0\n", point ? point : "no point",
-           rounds, (unsigned long long)rq_counters(crew.parent)->wakes);
+    printf("sleep and wake, lingering at %s: %u rounds, %llu wakes, forbidden outcomes: 0\n",
+           point ? point : "no point", rounds, (unsigned long long)rq_counters(crew.parent)->wakes);
     crew_close(&crew, seats, 2);
     linger_at = NULL;
 }
 
-/* -- E3 without E5. Forbidden: a receipt found by a scan before its hint that is not whole --------------------------------- */
+/* -- E3 without E5. Forbidden: a receipt found by a scan before its hint that is not whole ----------------------- */
 
 static void *finish_with_body(void *argument)
 {
@@ -312,7 +317,7 @@ static void test_found_before_the_hint(void)
     linger_at = NULL;
 }
 
-/* -- I3. Forbidden: a task both revoked and claimed, or neither ------------------------------------------------------------- */
+/* -- I3. Forbidden: a task both revoked and claimed, or neither -------------------------------------------------- */
 
 static void test_revoke_against_claim(void)
 {
@@ -351,7 +356,7 @@ static void test_revoke_against_claim(void)
     crew_close(&crew, seats, 2);
 }
 
-/* -- E11. Forbidden: an attempt sees a cancel that was meant for another one -------------------------------------------------- */
+/* -- E11. Forbidden: an attempt sees a cancel that was meant for another one ------------------------------------- */
 
 static void *watch_cancels(void *argument)
 {
@@ -402,7 +407,7 @@ static void test_cancel_hits_its_attempt(void)
     crew_close(&crew, seats, 2);
 }
 
-/* -- E12. Forbidden: a message of which parts come from two writes ---------------------------------------------------------------- */
+/* -- E12. Forbidden: a message of which parts come from two writes ----------------------------------------------- */
 
 static void *write_progress(void *argument)
 {

@@ -1,5 +1,7 @@
 """The backlog against a sorted list: whatever is added, in order comes out, once each."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ ascending = st.lists(st.integers(1, 400), unique=True, max_size=120).map(sorted)
 def test_consecutive_runs_hold_exactly_the_ids(ids: list[int]) -> None:
     runs = list(consecutive(ids))
     assert [i for first, last in runs for i in range(first, last + 1)] == ids
-    assert all(a[1] + 1 < b[0] for a, b in zip(runs, runs[1:], strict=False))
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(runs))
 
 
 @given(ascending, st.lists(st.integers(1, 40), max_size=40))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -72,7 +73,7 @@ def check(database: Path, ledger: Path, acknowledged: set[int], extra_runs_max: 
         found.finished_again += sum(run.finish_ns is not None for run in attempts[:-1])
         if [run.lease for run in attempts] != sorted(run.lease for run in attempts):
             found.complaints.append(f"task {task_id}: leases do not grow")
-        for earlier, later in zip(attempts, attempts[1:], strict=False):
+        for earlier, later in pairwise(attempts):
             if earlier.finish_ns is not None and earlier.finish_ns > later.start_ns:
                 found.overlaps += 1
                 found.complaints.append(f"task {task_id}: attempts {earlier.lease} and {later.lease} overlap")

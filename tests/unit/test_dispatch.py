@@ -1,4 +1,4 @@
-"""The dispatcher publishes in order, as deep as needed, and never past a limit. A recording ring stands for the real one."""
+"""The dispatcher publishes in order, as deep as needed, past no limit. A recording ring stands for the real one."""
 
 from collections.abc import Sequence
 

@@ -625,7 +625,7 @@ def test_a_forked_child_is_refused_and_harmless(made: Ring) -> None:
 NONSENSE: list[Any] = [None, "x", b"x", 1.5, -1, 1 << 70, -(1 << 70), [], {}, object(), (1, 2), True]
 
 
-@pytest.mark.parametrize("value", NONSENSE, ids=repr)
+@pytest.mark.parametrize("value", NONSENSE, ids=lambda value: type(value).__name__)
 def test_no_argument_crashes_it(made: Ring, value: Any) -> None:
     parent, worker = made.parent, made.worker()
     parent.publish([task(1)], LEASE)
