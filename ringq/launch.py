@@ -41,7 +41,9 @@ class Launcher:
         self._lock_path = create_lock(self._config, self.epoch)
         config = self._config
         shape = Shape.of(config)
-        self._segment = Segment.create(config.shm_dir, uuid=self._store.uuid, epoch=self.epoch, size=shape.size)
+        self._segment = Segment.create(
+            config.shm_dir, uuid=self._store.uuid, epoch=self.epoch, nonce=self._nonce, size=shape.size
+        )
         if previous is not None:
             previous.unlink()
             previous.close()

@@ -42,7 +42,7 @@ def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callabl
     if epoch == 0 or clean:
         remove_locks(config)
         return
-    segment = Segment.open(config.shm_dir, uuid=store.uuid, epoch=epoch)
+    segment = Segment.open(config.shm_dir, uuid=store.uuid, epoch=epoch, nonce=nonce)
     recovery = _open_recovery(segment, store.uuid, epoch, nonce, say)
     _end_orphans(config, epoch, recovery)
     failpoint.hit("start.orphans_gone")

@@ -94,14 +94,17 @@ class Segment:
         self.size = size
 
     @staticmethod
-    def path_of(shm_dir: Path, uuid: bytes, epoch: int) -> Path:
-        """Where the segment of this database and epoch lies."""
-        return shm_dir / f"ringq.{uuid.hex()}.{epoch}"
+    def path_of(shm_dir: Path, uuid: bytes, epoch: int, nonce: int) -> Path:
+        """Where the segment of this database and epoch lies.
+
+        The nonce keeps a copied database, which has the same uuid and epoch, from finding the original's segment.
+        """
+        return shm_dir / f"ringq.{uuid.hex()}.{epoch}.{nonce:x}"
 
     @classmethod
-    def create(cls, shm_dir: Path, *, uuid: bytes, epoch: int, size: int) -> Segment:
+    def create(cls, shm_dir: Path, *, uuid: bytes, epoch: int, nonce: int, size: int) -> Segment:
         """A new segment of zeroes with all of its memory reserved. Raises CannotCreate and leaves nothing behind."""
-        path = cls.path_of(shm_dir, uuid, epoch)
+        path = cls.path_of(shm_dir, uuid, epoch, nonce)
         try:
             fd = os.open(path, _CREATE, _MODE)
         except OSError as error:
@@ -119,12 +122,12 @@ class Segment:
         return cls(path, fd, size)
 
     @classmethod
-    def open(cls, shm_dir: Path, *, uuid: bytes, epoch: int) -> Segment | None:
+    def open(cls, shm_dir: Path, *, uuid: bytes, epoch: int, nonce: int) -> Segment | None:
         """The segment a parent of this epoch left, or None when there is none that can be ours.
 
         Only a regular file of this user that nobody else can write counts.
         """
-        path = cls.path_of(shm_dir, uuid, epoch)
+        path = cls.path_of(shm_dir, uuid, epoch, nonce)
         try:
             fd = os.open(path, _OPEN)
         except FileNotFoundError:

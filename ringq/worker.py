@@ -58,6 +58,7 @@ def _work(given: dict[str, Any], app: App, numbers: dict[str, int], control: soc
         given["segment"], given["size"], index=given["index"], uuid=bytes.fromhex(given["uuid"]),
         epoch=given["epoch"], nonce=given["nonce"], eventfd=given["eventfd"],
     )  # fmt: skip
+    os.close(given["segment"])  # the mapping stays; a handler cannot truncate what it has no descriptor of
     handlers = {number: app.kinds()[name] for name, number in numbers.items() if name in app.kinds()}
     runner = Runner(ring, handlers, Path(given["spill"]), lock)
     signal.signal(signal.SIGUSR2, runner.on_signal)

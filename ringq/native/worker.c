@@ -206,6 +206,7 @@ bool rq_claim_wait(struct rq_worker *w, uint64_t timeout_ns)
     uint64_t tail = atomic_load_explicit(&control->tail, memory_order_seq_cst);
     bool stop = atomic_load_explicit(&w->record->stop, memory_order_seq_cst) != 0;
     bool undisturbed = true;
+    RQ_POINT("wait.look");
     if (!stop && is_empty(w, atomic_load_explicit(&control->head, memory_order_acquire), tail)) {
         undisturbed = rq_futex_wait(&control->work_seq, seen, timeout_ns) != EINTR;
     }

@@ -456,6 +456,7 @@ int main(int count, char **arguments)
     test_sleep_and_wake(NULL, 3000 * scale);
     test_sleep_and_wake("wait.begin", 1500 * scale);
     test_sleep_and_wake("wait.flag", 1500 * scale);
+    test_sleep_and_wake("wait.look", 1500 * scale);
     test_sleep_and_wake("publish.tail", 1500 * scale);
     test_sleep_and_wake("finish.hint_tail", 1500 * scale);
     test_found_before_the_hint();

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ringq.ring import Parent, Segment, Shape, Worker
 
 UUID = bytes(16)
+NONCE = 9
 SHAPE = Shape(slots=8, workers=2, blocks=((512, 4), (1024, 2)), result_ring_bytes=4096)
 SIZES = st.sampled_from([0, 1, 64, 352, 353, 448, 449, 512, 513, 1024])
 

@@ -25,6 +25,7 @@ from ringq.errors import CannotCreate
 from ringq.ring import Parent, Recovery, RingDamaged, Segment, Shape, Worker
 
 UUID = bytes(range(16))
+NONCE = 9
 SHAPE = Shape(slots=8, workers=2, blocks=((1024, 4), (4096, 2)), result_ring_bytes=4096)
 LEASE = 7 << 32
 
@@ -63,7 +64,7 @@ def open_parent(segment: Segment, eventfd: int, shape: Shape, **changed: Any) ->
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Ring]:
-    segment = Segment.create(tmp_path, uuid=UUID, epoch=7, size=SHAPE.size)
+    segment = Segment.create(tmp_path, uuid=UUID, epoch=7, nonce=NONCE, size=SHAPE.size)
     eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     yield Ring(segment, eventfd, open_parent(segment, eventfd, SHAPE), SHAPE)
     os.close(eventfd)
@@ -699,7 +700,7 @@ def test_statuses_out_of_range(made: Ring) -> None:
 def test_objects_can_be_made_and_dropped_many_times(tmp_path: Path) -> None:
     eventfd = os.eventfd(0)
     for _ in range(50):
-        with Segment.create(tmp_path, uuid=UUID, epoch=1, size=SHAPE.size) as segment:
+        with Segment.create(tmp_path, uuid=UUID, epoch=1, nonce=NONCE, size=SHAPE.size) as segment:
             parent = open_parent(segment, eventfd, SHAPE)
             worker = Worker(segment.fd, segment.size, index=0, uuid=UUID, epoch=7, nonce=9, eventfd=eventfd)
             del parent, worker
@@ -783,7 +784,7 @@ def test_watching_something_else_is_an_error() -> None:
 def test_a_segment_is_private_and_ends_where_it_began(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        segment = Segment.create(tmp_path, uuid=UUID, epoch=5, size=SHAPE.size)
+        segment = Segment.create(tmp_path, uuid=UUID, epoch=5, nonce=NONCE, size=SHAPE.size)
     finally:
         os.umask(before)
     assert segment.path == tmp_path / f"ringq.{UUID.hex()}.5"
@@ -791,7 +792,7 @@ def test_a_segment_is_private_and_ends_where_it_began(tmp_path: Path) -> None:
     assert (status.st_mode & 0o777, status.st_size) == (0o600, SHAPE.size)
     assert status.st_blocks * 512 >= SHAPE.size
     assert fcntl.fcntl(segment.fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    again = Segment.open(tmp_path, uuid=UUID, epoch=5)
+    again = Segment.open(tmp_path, uuid=UUID, epoch=5, nonce=NONCE)
     assert again is not None
     assert again.size == SHAPE.size
     assert str(segment.path) in repr(segment)
@@ -801,11 +802,11 @@ def test_a_segment_is_private_and_ends_where_it_began(tmp_path: Path) -> None:
     again.close()
     segment.unlink()
     segment.close()
-    assert Segment.open(tmp_path, uuid=UUID, epoch=5) is None
+    assert Segment.open(tmp_path, uuid=UUID, epoch=5, nonce=NONCE) is None
 
 
 def test_another_file_under_the_name_is_left_alone(tmp_path: Path) -> None:
-    segment = Segment.create(tmp_path, uuid=UUID, epoch=5, size=SHAPE.size)
+    segment = Segment.create(tmp_path, uuid=UUID, epoch=5, nonce=NONCE, size=SHAPE.size)
     segment.path.rename(tmp_path / "moved")
     segment.path.write_text("somebody else's")
     segment.unlink()
@@ -817,36 +818,36 @@ def test_a_segment_is_not_created_over_anything(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("precious")
     for epoch, make in enumerate([Path.symlink_to, Path.hardlink_to]):
-        make(Segment.path_of(tmp_path, UUID, epoch), target)
+        make(Segment.path_of(tmp_path, UUID, epoch, NONCE), target)
         with pytest.raises(CannotCreate, match="left by another server"):
-            Segment.create(tmp_path, uuid=UUID, epoch=epoch, size=SHAPE.size)
+            Segment.create(tmp_path, uuid=UUID, epoch=epoch, nonce=NONCE, size=SHAPE.size)
     assert target.read_text() == "precious"
 
 
 def test_what_cannot_be_our_segment_is_not_opened(tmp_path: Path) -> None:
-    path = Segment.path_of(tmp_path, UUID, 1)
+    path = Segment.path_of(tmp_path, UUID, 1, NONCE)
     target = tmp_path / "target"
     target.write_bytes(b"x" * 100)
     path.symlink_to(target)
-    assert Segment.open(tmp_path, uuid=UUID, epoch=1) is None
+    assert Segment.open(tmp_path, uuid=UUID, epoch=1, nonce=NONCE) is None
     path.unlink()
     path.mkdir()
-    assert Segment.open(tmp_path, uuid=UUID, epoch=1) is None
+    assert Segment.open(tmp_path, uuid=UUID, epoch=1, nonce=NONCE) is None
     path.rmdir()
     path.touch()
-    assert Segment.open(tmp_path, uuid=UUID, epoch=1) is None
+    assert Segment.open(tmp_path, uuid=UUID, epoch=1, nonce=NONCE) is None
     path.write_bytes(b"x" * 100)
     path.chmod(0o666)
-    assert Segment.open(tmp_path, uuid=UUID, epoch=1) is None
+    assert Segment.open(tmp_path, uuid=UUID, epoch=1, nonce=NONCE) is None
     path.chmod(0o600)
-    found = Segment.open(tmp_path, uuid=UUID, epoch=1)
+    found = Segment.open(tmp_path, uuid=UUID, epoch=1, nonce=NONCE)
     assert found is not None
     found.close()
 
 
 def test_no_directory_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotCreate) as caught:
-        Segment.create(tmp_path / "none", uuid=UUID, epoch=1, size=SHAPE.size)
+        Segment.create(tmp_path / "none", uuid=UUID, epoch=1, nonce=NONCE, size=SHAPE.size)
     assert "No such file" in str(caught.value)
     assert "shm_dir" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -857,7 +858,7 @@ def test_a_full_shared_memory_is_an_error_and_leaves_nothing(tmp_path: Path) -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (SHAPE.size // 2, hard))
     try:
         with pytest.raises(CannotCreate) as caught:
-            Segment.create(tmp_path, uuid=UUID, epoch=1, size=SHAPE.size)
+            Segment.create(tmp_path, uuid=UUID, epoch=1, nonce=NONCE, size=SHAPE.size)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert f"({SHAPE.size} bytes)" in str(caught.value)
@@ -871,7 +872,7 @@ def test_no_room_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(CannotCreate, match="No space left on device; free some of"):
-        Segment.create(tmp_path, uuid=UUID, epoch=1, size=SHAPE.size)
+        Segment.create(tmp_path, uuid=UUID, epoch=1, nonce=NONCE, size=SHAPE.size)
     assert list(tmp_path.iterdir()) == []
 
 
