@@ -118,18 +118,24 @@ class Lane:
 
     def take(self, limit: int, before: int | None) -> list[Row]:
         """Remove and return up to `limit` tasks with ids below `before`, in order of id."""
-        while not self._rows and self._runs.count:
-            self._rows.extend(self._load(self._runs.take(REFILL_ROWS)))
         rows, returned = self._rows, self._returned
-        if not returned and (before is None or (rows and len(rows) >= limit and rows[limit - 1][0] < before)):
-            return [rows.popleft() for _ in range(min(limit, len(rows)))]
         taken: list[Row] = []
-        while len(taken) < limit and (rows or returned):
+        while len(taken) < limit and (self._refill() or returned):
+            room = limit - len(taken)
+            if not returned and (before is None or (len(rows) >= room and rows[room - 1][0] < before)):
+                taken += [rows.popleft() for _ in range(min(room, len(rows)))]  # the usual case: no comparison each
+                continue
             from_returned = bool(returned) and (not rows or returned[0][0] < rows[0][0])
             if before is not None and (returned if from_returned else rows)[0][0] >= before:
                 break
             taken.append(heapq.heappop(returned) if from_returned else rows.popleft())
         return taken
+
+    def _refill(self) -> bool:
+        """Whether there is a row at the head that did not come back, after loading some if need be."""
+        while not self._rows and self._runs.count:
+            self._rows.extend(self._load(self._runs.take(REFILL_ROWS)))
+        return bool(self._rows)
 
 
 class Backlog:

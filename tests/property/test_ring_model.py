@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ringq.ring import Parent, Segment, Shape, Worker
 
 UUID = bytes(16)
-NONCE = 9
 SHAPE = Shape(slots=8, workers=2, blocks=((512, 4), (1024, 2)), result_ring_bytes=4096)
 SIZES = st.sampled_from([0, 1, 64, 352, 353, 448, 449, 512, 513, 1024])
 
@@ -25,7 +24,7 @@ class RingMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.eventfd = os.eventfd(0, os.EFD_NONBLOCK)
-        self.segment = Segment.create(Path(self.folder.name), uuid=UUID, epoch=1, size=SHAPE.size)
+        self.segment = Segment.create(Path(self.folder.name), uuid=UUID, epoch=1, nonce=1, size=SHAPE.size)
         self.parent = Parent(
             self.segment.fd, self.segment.size, uuid=UUID, epoch=1, nonce=1, slots=SHAPE.slots, workers=SHAPE.workers,
             blocks=SHAPE.blocks, result_ring_bytes=SHAPE.result_ring_bytes, eventfd=self.eventfd,

@@ -787,7 +787,7 @@ def test_a_segment_is_private_and_ends_where_it_began(tmp_path: Path) -> None:
         segment = Segment.create(tmp_path, uuid=UUID, epoch=5, nonce=NONCE, size=SHAPE.size)
     finally:
         os.umask(before)
-    assert segment.path == tmp_path / f"ringq.{UUID.hex()}.5"
+    assert segment.path == tmp_path / f"ringq.{UUID.hex()}.5.9"
     status = segment.path.stat()
     assert (status.st_mode & 0o777, status.st_size) == (0o600, SHAPE.size)
     assert status.st_blocks * 512 >= SHAPE.size
