@@ -17,7 +17,7 @@ from ringq.writer import Batch, Spec
 
 DEFAULT_QUEUE = "default"
 RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
-TIME_US_MAX = 253_402_300_799_000_000  # the end of year 9999
+TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
 
 class Admission:
@@ -82,6 +82,8 @@ def _check_columns(message: Submit, count: int) -> None:
     spec_of, run_at = message.spec_of, message.run_at_us
     if not message.specs or (spec_of is None and len(message.specs) != 1):
         raise InvalidSubmission("the submission does not say which spec its tasks have")
+    if len(message.specs) > count:
+        raise InvalidSubmission("the submission has more specs than tasks")
     if spec_of is not None and (len(spec_of) != count or min(spec_of) < 0 or max(spec_of) >= len(message.specs)):
         raise InvalidSubmission("the submission's columns do not fit together")
     if run_at is None:

@@ -78,7 +78,7 @@ class Lane:
         self._load = load
         self._rows: deque[Row] = deque()
         self._runs = Runs()
-        self._returned: list[Row] = []  # heap: came due or came back, older than the rest
+        self._returned: list[int] = []  # heap of ids that came due or came back, among the others or before them
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._returned) + self._runs.count
@@ -86,14 +86,14 @@ class Lane:
     @property
     def held(self) -> int:
         """How many tasks are held as rows."""
-        return len(self._rows) + len(self._returned)
+        return len(self._rows)
 
     @property
     def head(self) -> int:
         """The smallest id. Only while the lane is not empty."""
         ids = [self._rows[0][0]] if self._rows else [self._runs.head] if self._runs.count else []
         if self._returned:
-            ids.append(self._returned[0][0])
+            ids.append(self._returned[0])
         return min(ids)
 
     def append(self, rows: list[Row], room: int) -> None:
@@ -111,31 +111,44 @@ class Lane:
         for first, last in consecutive(ids):
             self._runs.append(first, last)
 
-    def give_back(self, rows: Iterable[Row]) -> None:
-        """Put tasks back at their old place: they came due, or their attempt did not end them."""
-        for row in rows:
-            heapq.heappush(self._returned, row)
+    def put_back(self, rows: Sequence[Row]) -> None:
+        """Put rows back that were just taken, the last call's and no others: they are older than all that is left."""
+        self._rows.extendleft(reversed(rows))
+
+    def give_back(self, ids: Iterable[int]) -> None:
+        """Put tasks at the place of their ids: they came due, or their attempt did not end them."""
+        for task_id in ids:
+            heapq.heappush(self._returned, task_id)
 
     def take(self, limit: int, before: int | None) -> list[Row]:
         """Remove and return up to `limit` tasks with ids below `before`, in order of id."""
         rows, returned = self._rows, self._returned
         taken: list[Row] = []
-        while len(taken) < limit and (self._refill() or returned):
+        while len(taken) < limit and self._bring_head():
+            if before is not None and rows[0][0] >= before:
+                break
             room = limit - len(taken)
-            if not returned and (before is None or (len(rows) >= room and rows[room - 1][0] < before)):
+            bounds = [bound for bound in (before, returned[0] if returned else None) if bound is not None]
+            if not bounds or (len(rows) >= room and rows[room - 1][0] < min(bounds)):
                 taken += [rows.popleft() for _ in range(min(room, len(rows)))]  # the usual case: no comparison each
                 continue
-            from_returned = bool(returned) and (not rows or returned[0][0] < rows[0][0])
-            if before is not None and (returned if from_returned else rows)[0][0] >= before:
-                break
-            taken.append(heapq.heappop(returned) if from_returned else rows.popleft())
+            bound = min(bounds)
+            while rows and len(taken) < limit and rows[0][0] < bound:
+                taken.append(rows.popleft())
         return taken
 
-    def _refill(self) -> bool:
-        """Whether there is a row at the head that did not come back, after loading some if need be."""
-        while not self._rows and self._runs.count:
-            self._rows.extend(self._load(self._runs.take(REFILL_ROWS)))
-        return bool(self._rows)
+    def _bring_head(self) -> bool:
+        """See to it that the oldest task is the first row. False when the lane is empty."""
+        rows, returned = self._rows, self._returned
+        while True:
+            while not rows and self._runs.count:
+                rows.extend(self._load(self._runs.take(REFILL_ROWS)))
+            if not returned or (rows and rows[0][0] < returned[0]):
+                return bool(rows)
+            ids = []
+            while returned and len(ids) < REFILL_ROWS and (not rows or returned[0] < rows[0][0]):
+                ids.append(heapq.heappop(returned))
+            rows.extendleft(reversed(self._load(list(consecutive(ids)))))
 
 
 class Backlog:

@@ -51,7 +51,7 @@ class Config:
     orphan_wait_s: float = 10.0
     submission_keep_s: float = 24 * 3600.0
     client_body_timeout_s: float = 30.0
-    client_buffer_bytes_max: int = 64 * MIB
+    client_buffer_bytes_max: int = 256 * KIB  # of answers a client has not read; until it does, it is not read from
     clients_max: int = 1000
 
     def __post_init__(self) -> None:

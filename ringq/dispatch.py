@@ -129,13 +129,13 @@ class Dispatcher:
             return []
         row = first[0]
         if row[0] in self._alone and self.ring.in_flight() > 0:
-            lane.give_back(first)
+            lane.put_back(first)
             return []
         depth = max(idle, math.ceil(budget_us / self.pace.expected_us(row[1])))
         wanted = min(depth - ready, CHUNK_ROWS)
         admitted = self.gate.admit(lane.queue, wanted) if wanted > 0 else 0
         if admitted <= 0:
-            lane.give_back(first)
+            lane.put_back(first)
             if wanted > 0:
                 blocked.add(lane)
             return []
@@ -149,7 +149,7 @@ class Dispatcher:
         self._grants += count
         self.gate.started(lane.queue, (row[0] for row in rows[:count]))
         if count < len(rows):
-            lane.give_back(rows[count:])
+            lane.put_back(rows[count:])
         elif self._alone and rows[0][0] in self._alone:
             self._alone.discard(rows[0][0])
             self._running_alone = rows[0][0]

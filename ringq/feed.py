@@ -10,7 +10,7 @@ from ringq.backlog import REFILL_ROWS, Backlog, Row
 from ringq.lifecycle import Interruptions
 from ringq.writer import Spec
 
-DUE_ROWS_MAX = 1000  # tasks whose time has come, held as rows at once; the rest waits in the database
+DUE_ROWS_MAX = 1000  # tasks that come due in one transaction
 SPARSE = 4  # a span read in one go may hold up to so many times the wanted rows
 
 
@@ -22,8 +22,7 @@ class Feed:
         self._interruptions = interruptions
         self._specs: dict[int, Spec] = {}
         self.backlog = Backlog(self._load, window_rows_max)
-        self._due_cursor = (-1, -1)  # (run_at, id) up to which delayed tasks have been brought in
-        self._next_due_us: int | None = None
+        self.next_due_us: int | None = None  # wall-clock time at which the next delayed task starts
 
     def load_all(self, chunk: int = 10_000) -> int:
         """Fill the backlog with every active task that is not delayed. Returns their number."""
@@ -39,41 +38,24 @@ class Feed:
         self.look_for_delayed()
         return count
 
-    def look_for_delayed(self, since_us: int | None = None) -> None:
-        """Find out when the next delayed task comes due; `since_us`, the start of one that was just added.
+    def look_for_delayed(self) -> None:
+        """Find out when the next delayed task comes due."""
+        self.next_due_us = self._store.next_due_us()
 
-        It may lie before the tasks that were brought in already, when the wall clock was set back: then they are
-        looked through again.
+    def due(self, now_us: int) -> list[int]:
+        """Delayed tasks whose time has come, the longest overdue first, a window of them at once.
+
+        They are given again until the writer has noted that they came due.
         """
-        if since_us is not None:
-            self._due_cursor = min(self._due_cursor, (since_us - 1, -1))
-        self._next_due_us = self._store.next_due_us(self._due_cursor)
-
-    @property
-    def next_due_us(self) -> int | None:
-        """Wall-clock time at which the next delayed task comes due; None when there is none."""
-        return self._next_due_us
-
-    def bring_due(self, now_us: int, held: set[int]) -> None:
-        """Put delayed tasks whose time has come into the backlog, and their ids into `held`: those that are active.
-
-        Not more than a window of them at once, so that a million tasks due at midnight need no more memory.
-        """
-        if self._next_due_us is None or self._next_due_us > now_us or len(held) >= DUE_ROWS_MAX:
-            return
-        due = self._store.due(self._due_cursor, now_us, DUE_ROWS_MAX)
-        if due:
-            self._due_cursor = due[-1]
-        ids = {task_id for _, task_id in due} - held
-        self.give_back(ids)
-        held |= ids
-        self.look_for_delayed()
+        if self.next_due_us is None or self.next_due_us > now_us:
+            return []
+        return [task_id for _, task_id in self._store.due((-1, -1), now_us, DUE_ROWS_MAX)]
 
     def give_back(self, task_ids: Iterable[int]) -> None:
-        """Put active tasks back at their place in the order."""
-        for spec_id, row in self._rows(self._store.load_tasks_by_id(sorted(task_ids))):
+        """Put active tasks at their place in the order."""
+        for task_id, spec_id, _ in self._store.load_tasks_by_id(sorted(task_ids)):
             spec = self._spec(spec_id)
-            self.backlog.lane(spec.priority, spec.queue).give_back([row])
+            self.backlog.lane(spec.priority, spec.queue).give_back([task_id])
 
     def _load(self, runs: Sequence[tuple[int, int]]) -> list[Row]:
         """The rows of these runs of ids, in order. A span that is dense enough is read in one range."""
@@ -86,9 +68,9 @@ class Feed:
                 found = [row for row in found if row[0] in ids]
         else:
             found = self._store.load_tasks_by_id([i for first, last in runs for i in range(first, last + 1)])
-        return [row for _, row in self._rows(found)]
+        return list(self._rows(found))
 
-    def _rows(self, found: Iterable[tuple[int, int, str]]) -> Iterable[tuple[int, Row]]:
+    def _rows(self, found: Iterable[tuple[int, int, str]]) -> Iterable[Row]:
         specs: dict[int, tuple[int, int]] = {}
         for task_id, spec_id, payload in found:
             head = specs.get(spec_id)
@@ -98,7 +80,7 @@ class Feed:
             attempt = 1
             if self._interruptions:
                 attempt += self._interruptions.get(task_id, Interruptions()).attempts
-            yield spec_id, (task_id, head[0], attempt, head[1], payload)
+            yield task_id, head[0], attempt, head[1], payload
 
     def _spec(self, spec_id: int) -> Spec:
         if spec_id not in self._specs:

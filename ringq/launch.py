@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ringq.config import Config
-from ringq.errors import CannotCreate
+from ringq.errors import AlreadyServed, CannotCreate
 from ringq.process import WorkerProcess
 from ringq.recover import create_lock, remove_locks, spill_dir
 from ringq.ring import Parent, Segment, Shape
@@ -103,8 +104,29 @@ def prepare_runtime_dir(config: Config) -> None:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise CannotCreate(f"{path} is not a directory of yours; remove it, then start again")
         path.chmod(RUNTIME_MODE)
+        _lock_directory(path)
         spill_dir(config).mkdir(mode=RUNTIME_MODE, exist_ok=True)
         identity_path(config).unlink(missing_ok=True)
         identity_path(config).write_text(json.dumps({"pid": os.getpid()}))
     except OSError as error:
         raise CannotCreate(f"cannot create the runtime directory {path}: {error.strerror}") from None
+
+
+def _lock_directory(path: Path) -> None:
+    """Hold the directory until the end of this process.
+
+    Who owns the database is decided by the lock on its file. But if the file is deleted or replaced under a server,
+    that server still lives here: its socket and its workers' files must not be taken for leavings.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        try:
+            holder = f"pid {json.loads((path / 'server.json').read_bytes())['pid']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            holder = "pid unknown"
+        raise AlreadyServed(
+            f"a server still runs in {path} ({holder}), on a database file that was deleted or replaced: end it first"
+        ) from None

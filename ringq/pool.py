@@ -129,7 +129,12 @@ class Pool:
         return max(0, min(waits + boots)) if waits or boots else None
 
     def _start(self, berth: Berth, now: int) -> None:
-        process = self._launch(berth.index)
+        try:
+            process = self._launch(berth.index)
+        except OSError as error:  # no descriptor, process or memory left: perhaps later
+            self._say(f"worker {berth.index} cannot be started: {error.strerror}")
+            self._plan_restart(berth, now)
+            return
         berth.process, berth.ready, berth.started_ns = process, False, now
         berth.condemned, berth.stage = None, 0
         read = selectors.EVENT_READ

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -27,8 +27,14 @@ HEADER: Final = struct.Struct("<IBBHI")
 SUBMISSION_ID_BYTES: Final = 16
 WAIT_IDS_MAX: Final = 10_000
 """How many ids one Wait may ask for; more are asked for with more frames."""
+ENDS_MAX: Final = 1000
+"""How many ends one frame tells of."""
+ENDS_BYTES_MAX: Final = 256 * 1024
+"""How many bytes of results a frame gathers; a larger one travels alone."""
 _REQUEST_ID_MASK: Final = 0xFFFF_FFFF
 _MESSAGE_CHARS_MAX: Final = 4000
+# A column that announces more is refused before any of it is decoded: one byte on the wire may be fifty in memory.
+_COLUMN: Final = msgspec.Meta(max_length=1 << 18)
 
 
 class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -45,10 +51,10 @@ class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Store these tasks, all or none. A `submission` id seen before answers with the ids given then."""
 
     submission: bytes
-    specs: list[SpecFields]
-    spec_of: list[int] | None  # one index into specs per task; None: specs[0] for all
-    payloads: list[str]
-    run_at_us: list[int | None] | None  # one instant per task; None: all at once
+    specs: Annotated[list[SpecFields], _COLUMN]
+    spec_of: Annotated[list[int], _COLUMN] | None  # one index into specs per task; None: specs[0] for all
+    payloads: Annotated[list[str], _COLUMN]
+    run_at_us: Annotated[list[int | None], _COLUMN] | None  # one instant per task; None: all at once
 
 
 class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -62,7 +68,7 @@ class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 class Wait(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Tell when these tasks have ended: inclusive ranges of ids, at most WAIT_IDS_MAX ids in all."""
 
-    ranges: list[tuple[int, int]]
+    ranges: Annotated[list[tuple[int, int]], _COLUMN]
 
 
 class Ended(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -203,6 +209,24 @@ def check_wait(wait: Wait) -> int:
     if count > WAIT_IDS_MAX:
         raise InvalidSubmission(f"{count:,} ids in one request, the limit is {WAIT_IDS_MAX:,}: send several")
     return count
+
+
+def pieces(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """Ends of tasks, given as (task id, status, reason, result, error), in as many parts as they need frames."""
+    start = size = 0
+    for index, row in enumerate(rows, 1):
+        size += len(row[3] or "") + len(row[4] or "")
+        if size >= ENDS_BYTES_MAX or index - start >= ENDS_MAX:
+            yield rows[start:index]
+            start, size = index, 0
+    if start < len(rows):
+        yield rows[start:]
+
+
+def ended(rows: Sequence[tuple[Any, ...]]) -> Ended:
+    """The message that tells of these ends, at least one."""
+    ids, statuses, reasons, results, failures = map(list, zip(*rows, strict=True))
+    return Ended(ids, statuses, reasons, results, failures)
 
 
 def id_ranges(task_ids: Sequence[int]) -> list[tuple[int, int]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import selectors
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +17,23 @@ from ringq import protocol
 from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.config import SOCKET_PATH_BYTES_MAX, Config
-from ringq.errors import CannotCreate, ProtocolError, RingqError, ServerStopping, UnknownTask
+from ringq.errors import (
+    CannotCreate,
+    InvalidSubmission,
+    ProtocolError,
+    RingqError,
+    ServerStopping,
+    StorageFailed,
+    UnknownTask,
+)
 from ringq.writer import Batch, ReceiptRow
 
 READ_BYTES_MAX = 1 << 20
 BACKLOG = 512
-SEND_ROWS_MAX = 1000
-SWEEP_NS = 5_000_000_000
+WAITING_IDS_MAX = 200_000  # tasks that one connection may wait for at a time
+# Descriptors that are kept for the parent itself, so that clients cannot keep it from replacing a worker.
+RESERVED_FDS = 32
+RESERVED_FDS_OF_WORKER = 6
 
 
 class Receipts(Protocol):
@@ -29,17 +41,26 @@ class Receipts(Protocol):
 
     next_task_id: int
 
-    def find_receipts(self, ranges: Sequence[tuple[int, int]], limit: int) -> list[tuple[Any, ...]]: ...
+    def find_receipts(self, ranges: Sequence[tuple[int, int]], limit: int, bytes_max: int) -> list[tuple[Any, ...]]: ...
     def missing_tasks(self, ranges: Sequence[tuple[int, int]]) -> int | None: ...
 
 
 class Connection:
-    """One client."""
+    """One client. It is read from only while it reads its answers: so what it costs is bounded."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, out_bytes_max: int) -> None:
         self.socket = sock
         self.reader = protocol.FrameReader(protocol.REQUESTS)
+        self.frames: Iterator[protocol.Frame] = iter(())  # what was read and not looked at yet
         self.out = bytearray()
+        self.waiting: set[int] = set()  # tasks it will be told of when they end
+        self.owed: deque[tuple[int, int, int]] = deque()  # (request, first, last): ids that are still to be looked up
+        self._out_bytes_max = out_bytes_max
+
+    @property
+    def is_full(self) -> bool:
+        """So much waits to be sent that nothing more is done for it now."""
+        return len(self.out) >= self._out_bytes_max
 
 
 class Server:
@@ -61,7 +82,10 @@ class Server:
         self._partial: dict[Connection, int] = {}  # connections in the middle of a frame, since when
         self._waiters: dict[int, list[tuple[Connection, int]]] = {}  # task id -> who waits
         self._uid = os.getuid()
+        self._body_timeout_ns = round(config.client_body_timeout_s * 1e9)
         self._listener: socket.socket | None = None
+        self._inode = 0  # of the socket's file
+        self._refusing = False
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.stopping = False
 
@@ -84,6 +108,7 @@ class Server:
             listener.close()
             raise CannotCreate(f"cannot listen on {path}: {error.strerror}") from None
         self._listener = listener
+        self._inode = path.stat().st_ino
         self._selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(listener))
 
     def stop(self) -> None:
@@ -100,8 +125,10 @@ class Server:
             self._selector.unregister(self._listener)
             self._listener.close()
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-        os.close(self._spare)
+                if path.stat().st_ino == self._inode:  # else another server listens there now
+                    path.unlink()
+        if self._spare >= 0:
+            os.close(self._spare)
 
     # -- results ------------------------------------------------------------------------------
 
@@ -112,21 +139,28 @@ class Server:
         told: dict[tuple[Connection, int], list[tuple[Any, ...]]] = {}
         for row in receipts:
             for waiter in self._waiters.pop(row[0], ()):
+                waiter[0].waiting.discard(row[0])
                 told.setdefault(waiter, []).append((row[0], row[4], row[5], row[11], row[12]))
         for (connection, request), rows in told.items():
-            self._send_ended(connection, request, rows)
+            for piece in protocol.pieces(rows):
+                if connection.is_full:
+                    connection.owed.extend((request, row[0], row[0]) for row in piece)
+                else:
+                    self._send(connection, request, protocol.ended(piece))
 
     def expire(self) -> None:
         """Close connections that sent part of a frame and not the rest in time."""
         if self._partial:
-            oldest = self._clock.monotonic_ns() - round(self._config.client_body_timeout_s * 1e9)
-            for connection in [c for c, since in self._partial.items() if since < oldest]:
+            oldest = self._clock.monotonic_ns() - self._body_timeout_ns
+            for connection in [c for c, since in self._partial.items() if since <= oldest]:
                 self._close(connection)
 
     @property
     def next_expiry_ns(self) -> int | None:
         """Nanoseconds until `expire` should look again; None when no frame is incomplete."""
-        return SWEEP_NS if self._partial else None
+        if not self._partial:
+            return None
+        return max(0, min(self._partial.values()) + self._body_timeout_ns - self._clock.monotonic_ns())
 
     @property
     def clients(self) -> int:
@@ -144,45 +178,72 @@ class Server:
             self._refuse_one(listener)
             return
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid != self._uid or len(self._connections) >= self._config.clients_max:
+        if uid != self._uid or not self._has_room():
             sock.close()
             return
         sock.setblocking(False)
-        connection = Connection(sock)
+        connection = Connection(sock, self._config.client_buffer_bytes_max)
         self._connections.add(connection)
         self._selector.register(sock, selectors.EVENT_READ, lambda events: self._on_event(connection, events))
 
+    def _has_room(self) -> bool:
+        """Whether one more client may connect; the first one that may not is worth a line."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = descriptors - RESERVED_FDS - RESERVED_FDS_OF_WORKER * self._config.worker_count
+        full = len(self._connections) >= min(self._config.clients_max, max(1, room))
+        if full and not self._refusing:
+            self._say(f"{len(self._connections)} clients are connected; others are refused until one leaves")
+        self._refusing = full
+        return not full
+
     def _refuse_one(self, listener: socket.socket) -> None:
         """Out of descriptors: use the reserved one to accept and close, else the listener stays readable for ever."""
-        os.close(self._spare)
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
         with contextlib.suppress(OSError):
             listener.accept()[0].close()
-        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _on_event(self, connection: Connection, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             self._flush(connection)
-        if not events & selectors.EVENT_READ or connection not in self._connections:
+        if connection not in self._connections or connection.is_full:
             return
+        if events & selectors.EVENT_READ:
+            try:
+                chunk = connection.socket.recv(READ_BYTES_MAX)
+            except BlockingIOError:
+                chunk = None
+            except OSError:
+                chunk = b""
+            if chunk == b"":
+                self._close(connection)
+                return
+            if chunk:
+                connection.frames = connection.reader.feed(chunk)  # goes on where the one before left off
+        self._serve(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        """Look up what is owed, then take the next requests, for as long as the client reads its answers."""
+        served = False
         try:
-            chunk = connection.socket.recv(READ_BYTES_MAX)
-        except BlockingIOError:
-            return
-        except OSError:
-            chunk = b""
-        if not chunk:
-            self._close(connection)
-            return
-        try:
-            for frame in connection.reader.feed(chunk):
+            while connection in self._connections and not connection.is_full:
+                if connection.owed:
+                    self._look_up(connection, *connection.owed.popleft())
+                    continue
+                frame = next(connection.frames, None)
+                if frame is None:
+                    break
+                served = True
                 self._on_message(connection, frame.request_id, frame.message)
         except ProtocolError as error:
             self._send(connection, 0, protocol.failure_of(error))
             self._close(connection)
-            return
-        if connection.reader.pending_bytes == 0:
+        if served or connection.is_full or connection.reader.pending_bytes == 0:
             self._partial.pop(connection, None)
-        elif connection in self._connections:
+        if connection in self._connections and not connection.is_full and connection.reader.pending_bytes:
             self._partial.setdefault(connection, self._clock.monotonic_ns())
 
     def _on_message(self, connection: Connection, request: int, message: object) -> None:
@@ -195,6 +256,8 @@ class Server:
                 self._send(connection, request, protocol.HealthReply(self._health()))
         except RingqError as error:
             self._send(connection, request, protocol.failure_of(error))
+            if isinstance(error, StorageFailed):  # not the client's fault: the server stops
+                raise
 
     def _on_submit(self, connection: Connection, request: int, message: protocol.Submit) -> None:
         if self.stopping:
@@ -210,35 +273,34 @@ class Server:
         self._submit(self._admission.check(message, reply, refuse))
 
     def _on_wait(self, connection: Connection, request: int, message: protocol.Wait) -> None:
-        """Answer what has ended, in one or more frames, and remember the rest."""
-        protocol.check_wait(message)
+        """Tell what has ended, in one or more frames, and remember the rest."""
+        count = protocol.check_wait(message)
+        if len(connection.waiting) + count > WAITING_IDS_MAX:
+            raise InvalidSubmission(f"a connection may wait for {WAITING_IDS_MAX:,} tasks at a time")
         missing = self._store.missing_tasks(message.ranges)
         if missing is not None:
             raise UnknownTask(f"there is no task {missing}")
-        ended = self._store.find_receipts(message.ranges, protocol.WAIT_IDS_MAX)
-        seen = {row[0] for row in ended}
-        for first, last in message.ranges:
-            for task_id in range(first, last + 1):
-                if task_id not in seen:
-                    self._waiters.setdefault(task_id, []).append((connection, request))
-        self._send_ended(connection, request, ended)
+        connection.owed.extend((request, first, last) for first, last in message.ranges)
+
+    def _look_up(self, connection: Connection, request: int, first: int, last: int) -> None:
+        """Send the first ends of this range that fit a frame and owe the rest; remember what has not ended."""
+        ended = self._store.find_receipts([(first, last)], protocol.ENDS_MAX, protocol.ENDS_BYTES_MAX)
+        upto = ended[-1][0] if ended else last
+        for task_id in set(range(first, upto + 1)).difference(row[0] for row in ended):
+            self._waiters.setdefault(task_id, []).append((connection, request))
+            connection.waiting.add(task_id)
+        if upto < last:
+            connection.owed.appendleft((request, upto + 1, last))
+        if ended:
+            self._send(connection, request, protocol.ended(ended))
 
     # -- writing ------------------------------------------------------------------------------
-
-    def _send_ended(self, connection: Connection, request: int, rows: Sequence[tuple[Any, ...]]) -> None:
-        for start in range(0, len(rows), SEND_ROWS_MAX):
-            ids, statuses, reasons, results, errors = map(list, zip(*rows[start : start + SEND_ROWS_MAX], strict=True))
-            self._send(connection, request, protocol.Ended(ids, statuses, reasons, results, errors))
 
     def _send(self, connection: Connection, request: int, message: Any) -> None:
         if connection not in self._connections:
             return
         connection.out += protocol.pack(message, request)
-        if len(connection.out) > self._config.client_buffer_bytes_max:
-            self._say("a client does not read its answers; disconnected")
-            self._close(connection)
-        else:
-            self._flush(connection)
+        self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:
         if connection not in self._connections:
@@ -252,7 +314,9 @@ class Server:
         except OSError:
             self._close(connection)
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
+        events = selectors.EVENT_WRITE if connection.out else 0
+        if not connection.is_full:
+            events |= selectors.EVENT_READ
         if self._selector.get_key(connection.socket).events != events:
             self._selector.modify(connection.socket, events, lambda ready: self._on_event(connection, ready))
 
@@ -263,12 +327,13 @@ class Server:
         self._partial.pop(connection, None)
         self._selector.unregister(connection.socket)
         connection.socket.close()
-        for task_id in [t for t, waiters in self._waiters.items() if any(w[0] is connection for w in waiters)]:
+        for task_id in connection.waiting:
             rest = [waiter for waiter in self._waiters[task_id] if waiter[0] is not connection]
             if rest:
                 self._waiters[task_id] = rest
             else:
                 del self._waiters[task_id]
+        connection.waiting.clear()
 
 
 def check_socket_path(path: Path) -> None:

@@ -7,12 +7,12 @@ refuse submissions ─► workers leave ─► last commit ─► segment, socke
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import selectors
 import signal
-import sys
 import time
 from typing import Any
 
@@ -21,7 +21,7 @@ from ringq.admission import Admission
 from ringq.clock import Clock, SystemClock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
-from ringq.errors import StorageFailed
+from ringq.errors import RingqError, StorageFailed
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import Harvest
@@ -124,8 +124,10 @@ class Supervisor:
     def _on_registry(self, reports: list[dict[str, Any]]) -> dict[str, int]:
         """A worker reported the app's kinds: number the new ones and let clients in."""
         self._admission.learn(reports)
-        with self._store.transaction():
-            numbers = {report["name"]: self._store.intern_kind(report["name"]) for report in reports}
+        names = [report["name"] for report in reports]
+        known = set(self._store.kinds().values())
+        with self._store.transaction() if not known.issuperset(names) else contextlib.nullcontext():
+            numbers = {name: self._store.intern_kind(name) for name in names}
         if not self._listening:
             self._listening = True
             self._server.listen(socket_path(self.config.database))
@@ -157,11 +159,11 @@ class Supervisor:
             self._on_signal(number)
         self._harvest.bury()
         self._harvest.collect()
+        if not self._is_stopping and not self._writer.has_due:
+            self._writer.come_due(self._feed.due(self._clock.now_us()))
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._commit()
         if not self._is_stopping and not self._replacing:
-            now_us = self._clock.now_us()
-            self._feed.bring_due(now_us, self._writer.due)
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted)
         self._harvest.look_around()
         self._server.expire()
@@ -189,7 +191,7 @@ class Supervisor:
         ]
         if self._ring.in_flight():
             waits += [SAFETY_NS, self._pool.enforce_limits()]
-        if self._feed.next_due_us is not None and not self._is_stopping:
+        if self._feed.next_due_us is not None and not self._writer.has_due and not self._is_stopping:
             waits.append(max(0, self._feed.next_due_us - self._clock.now_us()) * 1000)
         return min((wait for wait in waits if wait is not None), default=None)
 
@@ -203,19 +205,28 @@ class Supervisor:
     # -- what the transaction made true -------------------------------------------------------
 
     def _commit(self) -> None:
+        before = self._writer.trouble
         committed = self._writer.commit(self._lowest_active)
+        self._say_trouble(before, self._writer.trouble)
         self._server.tell(committed.receipts)
         self._learn_pace()
         if committed.receipts:
             self._harvest.committed()
         for priority, queue, rows in committed.admitted:
             self._feed.backlog.append(priority, queue, rows)
-        if committed.delayed_until_us is not None:
-            self._feed.look_for_delayed(committed.delayed_until_us)
+        self._feed.give_back(committed.due)
+        if committed.delayed or committed.due:
+            self._feed.look_for_delayed()
         for task_id, alone in committed.returned:
             if alone:
                 self._dispatcher.run_alone(task_id)
             self._feed.give_back([task_id])
+
+    def _say_trouble(self, before: RingqError | None, now: RingqError | None) -> None:
+        if now is not None and type(before) is not type(now):
+            say(f"{now}; submissions are refused and receipts kept in memory until it can be written")
+        elif before is not None and now is None:
+            say(f"{self.config.database}: can be written again")
 
     def _learn_pace(self) -> None:
         for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
@@ -288,6 +299,9 @@ class Supervisor:
             return self._startup_verdict()
         if self._stop_deadline_ns is not None and self._clock.monotonic_ns() >= self._stop_deadline_ns:
             self._force_stop("the drain time is over")
+        if self._forced and not self._pool.alive and self._writer.trouble is not None:
+            say(f"{self._writer.trouble}; receipts are left in shared memory for the next start")
+            return 128 + (self._stop_signal or 0)
         if self._pool.alive or self._writer.wait_ns(False) is not None:
             return None
         self._harvest.collect_last()
@@ -353,7 +367,7 @@ def _worker_state(berth: Berth, running: tuple[int, ...] | None, now_ns: int) ->
 
 
 def say(line: str) -> None:
-    """One line of the server's log, on standard error."""
+    """One line of the server's log, on standard error. It may lie on the disk that is full: that stops nothing."""
     stamp = time.strftime("%H:%M:%S")
-    sys.stderr.write(f"{stamp} {line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{stamp} {line}\n".encode(errors="backslashreplace"))

@@ -7,6 +7,7 @@ worker:  flock, import the app, report ──► attach, claim ► RUNNING ► c
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import fcntl
 import importlib
@@ -16,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from ringq.ring import Worker as RingWorker
 
 CLAIM_TIMEOUT_MS = 1000  # bounds the damage of a lost wake-up
 SPILL_MODE = 0o600
+SPILL_RETRY_S = 0.25
 FULL_CHECK_EVERY = 64  # attempts
 
 
@@ -156,10 +159,18 @@ class Runner:
             raise RunTimeout("the run time limit is over")
 
     def _spill_body(self, lease: int, body: bytes) -> None:
+        """Leave a body in a file. While the disk is full it waits: the work is done, and nobody is to blame."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._spill / str(lease), flags, SPILL_MODE)
-        with open(descriptor, "wb") as file:
-            file.write(body)
+        while True:
+            try:
+                descriptor = os.open(self._spill / str(lease), flags, SPILL_MODE)
+                with open(descriptor, "wb") as file:
+                    file.write(body)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+            time.sleep(SPILL_RETRY_S)
 
 
 def _reason(error: BaseException, task: Task[..., Any] | None) -> Reason:

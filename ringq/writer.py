@@ -18,7 +18,7 @@ from ringq import failpoint
 from ringq.backlog import Row
 from ringq.clock import Clock
 from ringq.config import Config
-from ringq.errors import RingqError, StorageFull, StoreBusy
+from ringq.errors import InvalidSubmission, RingqError, StorageFull, StoreBusy
 from ringq.lifecycle import Interruptions, after_interruption, is_legal
 from ringq.model import Reason, Status
 
@@ -74,7 +74,8 @@ class Committed:
     """What one transaction made true, for the supervisor to act upon."""
 
     admitted: list[tuple[int, str, list[Row]]] = field(default_factory=list)  # (priority, queue, rows)
-    delayed_until_us: int | None = None  # the earliest start of the tasks added with a future one
+    delayed: bool = False  # tasks with a future start were added
+    due: list[int] = field(default_factory=list)  # delayed tasks that may start now
     receipts: list[ReceiptRow] = field(default_factory=list)
     returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
 
@@ -100,9 +101,10 @@ class Writer:
         self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
         self._leases: list[tuple[int, int, int, int, int, int]] = []
         self._leased = {row[0] for row in store.leases()}  # tasks that have a lease row
-        self.due: set[int] = set()  # tasks that were delayed and are active now: their side row goes with the receipt
+        self._due: list[int] = []
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
+        self.trouble: RingqError | None = None  # why the last transaction was held back
         self._since_low_water = 0
         self.batch_statistics: dict[tuple[int, int], tuple[int, int, int]] = {}  # of the last transaction
         self.statistics = {"commits": 0, "receipts": 0, "submitted": 0, "replays": 0, "stale": 0}
@@ -132,6 +134,17 @@ class Writer:
             self._leases.append((task_id, lease, kind, attempt, worker, started_us))
             self._stamp()
 
+    def come_due(self, task_ids: Sequence[int]) -> None:
+        """The time of these delayed tasks has come."""
+        if task_ids:
+            self._due.extend(task_ids)
+            self._stamp()
+
+    @property
+    def has_due(self) -> bool:
+        """Whether tasks that came due wait for the next COMMIT."""
+        return bool(self._due)
+
     @property
     def uncommitted(self) -> int:
         """Slots whose receipts wait for the next COMMIT."""
@@ -150,7 +163,7 @@ class Writer:
         now = self._clock.monotonic_ns()
         if now < self._blocked_until_ns:
             return self._blocked_until_ns - now
-        if self._batches or not saturated or len(self._receipts) >= self._config.batch_receipts_max:
+        if self._batches or self._due or not saturated or len(self._receipts) >= self._config.batch_receipts_max:
             return 0
         return max(0, self._oldest_ns + round(self._config.commit_interval_ms * 1e6) - now)
 
@@ -172,13 +185,16 @@ class Writer:
                 self._insert_interruptions(committed)
                 self._insert_receipts(committed)
                 self._insert_leases()
+                self._store.delete_delayed(self._due)
                 self._move_low_water(lowest_active)
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
             self._hold_back(batches, error)
             return Committed()
+        self.trouble = None
         failpoint.hit("writer.after_commit")
-        self._receipts, self._interrupted, self._leases = [], [], []
+        committed.due = self._due
+        self._receipts, self._interrupted, self._leases, self._due = [], [], [], []
         self._oldest_ns = None
         if self.ring is not None:
             self.ring.free()
@@ -191,6 +207,8 @@ class Writer:
 
     def _insert_batch(self, batch: Batch, committed: Committed) -> Callable[[], None]:
         known = self._store.find_submission(batch.submission)
+        if known is not None and known[1] != len(batch.payloads):
+            return lambda: batch.refuse(InvalidSubmission("this submission id was given to another batch"))
         if known is not None:
             return lambda: batch.reply(known[0], True)
         now = self._clock.now_us()
@@ -209,9 +227,7 @@ class Writer:
         if batch.run_at_us is not None:
             delayed = {i: at for i, at in zip(ids, batch.run_at_us, strict=True) if at is not None and at > now}
             self._store.insert_delayed([(at, task_id) for task_id, at in delayed.items()])
-            if delayed:
-                earliest = min(delayed.values())
-                committed.delayed_until_us = min(earliest, committed.delayed_until_us or earliest)
+            committed.delayed |= bool(delayed)
         committed.admitted += self._admit(batch, ids, delayed)
         self._store.next_task_id = first_id + len(ids)
         return lambda: batch.reply(first_id, False)
@@ -269,8 +285,6 @@ class Writer:
         self._store.add_statistics(self.batch_statistics)
         if self._leased:
             self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
-        if self.due:
-            self._store.delete_delayed([row[0] for row in rows if row[0] in self.due])
 
     def _insert_leases(self) -> None:
         if self._leases:
@@ -286,10 +300,11 @@ class Writer:
             self._since_low_water = 0
 
     def _hold_back(self, batches: list[Batch], error: RingqError) -> None:
+        self.trouble = error
         for batch in batches:
             batch.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
-        if not self._receipts and not self._interrupted and not self._leases:
+        if not (self._receipts or self._interrupted or self._leases or self._due):
             self._oldest_ns = None
 
     def _count(self, committed: Committed) -> None:
@@ -300,10 +315,9 @@ class Writer:
         self.interruptions.update(self._tallies)
         for task_id, _ in committed.returned:
             self._leased.discard(task_id)
-        if self._leased or self.due or self.interruptions:
+        if self._leased or self.interruptions:
             for row in committed.receipts:
                 self._leased.discard(row[0])
-                self.due.discard(row[0])
                 self.interruptions.pop(row[0], None)
 
     def _stamp(self) -> None:

@@ -64,7 +64,7 @@ class Client:
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:
         """Opens nothing yet. Raises InvalidOption for a path too long for a socket."""
-        self.database = database
+        self.database = Path(os.path.abspath(database))  # also after a chdir
         self._reconnect_s = reconnect_s
         self._requests = itertools.count(1)
         self._query: Query | None = None
@@ -167,7 +167,12 @@ class Client:
     # -- wait -------------------------------------------------------------------------------------
 
     def handle(self, task_id: int) -> Submitted[Any]:
-        """A handle of a task of which only the id is known. Asks nobody: waiting tells whether it exists."""
+        """A handle of a task of which only the id is known. Asks nobody: waiting tells whether it exists.
+
+        Raises InvalidOption for what can be no id.
+        """
+        if not isinstance(task_id, int) or isinstance(task_id, bool):
+            raise InvalidOption(f"task: expected a handle or the id of a task, got {task_id!r}")
         return Submitted(task_id, "", self)
 
     def wait_many(self, tasks: Iterable[Submitted[Any] | int], timeout: float | None = None) -> list[Ended]:
@@ -179,7 +184,7 @@ class Client:
         Raises WaitTimeout, UnknownTask if a task's record was deleted, ServerUnavailable if the server is away
         for longer than `reconnect`, ClientClosed.
         """
-        handles = [self.handle(task) if isinstance(task, int) else task for task in tasks]
+        handles = [task if isinstance(task, Submitted) else self.handle(task) for task in tasks]
         for _ in self._ends(self._line(), handles, timeout):
             pass
         known = {handle.id: handle.known_end for handle in handles if handle.known_end is not None}

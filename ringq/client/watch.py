@@ -10,7 +10,7 @@ from ringq import protocol
 from ringq.client.line import Line
 from ringq.client.link import Link
 from ringq.codec import decode_json
-from ringq.errors import ProtocolError, WaitTimeout
+from ringq.errors import ProtocolError, UnknownTask, WaitTimeout
 from ringq.kinds import Ended
 from ringq.model import Reason, Status
 
@@ -24,9 +24,12 @@ class Watch:
     """The tasks somebody waits for, and who has been asked about which."""
 
     def __init__(self, line: Line, next_request: Callable[[], int], task_ids: Iterable[int]) -> None:
-        """`task_ids`: without repetition; they are watched in this order, some 80,000 at a time."""
+        """`task_ids`: without repetition; they are watched in this order, some 80,000 at a time. Raises UnknownTask."""
         ids = list(task_ids)
         size = protocol.WAIT_IDS_MAX
+        for task_id in ids:
+            if not 0 < task_id < 1 << 63:
+                raise UnknownTask(f"there is no task {task_id}")
         self._line = line
         self._next_request = next_request
         self._left = len(ids)

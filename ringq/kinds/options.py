@@ -17,7 +17,7 @@ SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INSTANT_US_MAX = 253_402_300_799_000_000  # the end of the year 9999
+_INSTANT_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
 
 
 def check_name(what: str, name: Any) -> str:
@@ -68,11 +68,14 @@ def instant_us(run_at: datetime | None, run_after: float | timedelta | None) -> 
     if run_at is not None:
         if run_after is not None:
             raise InvalidOption("run_at and run_after: give one of them")
-        if not isinstance(run_at, datetime) or run_at.tzinfo is None:
+        if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
             raise InvalidOption(
                 f"run_at: expected a datetime with a time zone, as datetime.now(timezone.utc), got {run_at!r}"
             )
-        return max(0, (run_at - _EPOCH) // timedelta(microseconds=1))
+        at = max(0, (run_at - _EPOCH) // timedelta(microseconds=1))
+        if at > _INSTANT_US_MAX:
+            raise InvalidOption(f"run_at: expected an instant before the year 10000 in UTC, got {run_at!r}")
+        return at
     if run_after is None:
         return None
     at = time.time_ns() // 1_000 + round(_seconds("run_after", run_after, 0.0) * 1e6)

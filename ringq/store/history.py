@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -115,14 +116,22 @@ class HistoryTables(TaskTables):
         self._write(ADD_STATISTIC, [(*key, *values) for key, values in sums.items()])
 
     def find_receipts(
-        self, ranges: Sequence[tuple[int, int]], limit: int
+        self, ranges: Sequence[tuple[int, int]], limit: int, bytes_max: int = sys.maxsize
     ) -> list[tuple[int, int, int, str | None, str | None]]:
-        """(task_id, status, reason, result, error) of ended tasks, range by range, at most `limit` in all."""
+        """(task_id, status, reason, result, error) of ended tasks, range by range.
+
+        At most `limit` in all, and none behind the one with which their results and errors reach `bytes_max`.
+        """
         found: list[tuple[int, int, int, str | None, str | None]] = []
+        size = 0
         for first, last in ranges:
+            for row in self._each(SELECT_RECEIPTS, (first, last, limit - len(found))):
+                found.append(row)
+                size += len(row[3] or "") + len(row[4] or "")
+                if size >= bytes_max:
+                    return found
             if len(found) >= limit:
                 break
-            found += self._read(SELECT_RECEIPTS, (first, last, limit - len(found)))
         return found
 
     def is_recorded(self, task_id: int, lease: int) -> bool:

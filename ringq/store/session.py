@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from os.path import samestat
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ class Session:
         self._connection = connection
         self._driver: sqlite3.Connection = driver(connection)
         self._failed: str | None = None
+        self._file: Final = path.stat()
         self._reload: set[Callable[[], None]] = set()  # what must be read again if this transaction fails
 
     @contextmanager
@@ -49,6 +51,7 @@ class Session:
         try:
             self._driver.execute("BEGIN IMMEDIATE")
             yield
+            self._stop_if_moved()
             self._driver.execute("COMMIT")
         except BaseException as error:
             self._roll_back()
@@ -77,12 +80,30 @@ class Session:
         except sqlite3.Error as error:
             raise self._translated(error) from error
 
+    def _each(self, sql: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
+        """The rows of a question one by one; those that are not taken are never read."""
+        try:
+            with closing(self._driver.execute(sql, parameters)) as cursor:
+                yield from cursor
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
     def _read_one(self, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
         """The first row of a question, or None."""
         try:
             return self._driver.execute(sql, parameters).fetchone()
         except sqlite3.Error as error:
             raise self._translated(error) from error
+
+    def _stop_if_moved(self) -> None:
+        """What is written into a file that has lost its name, nobody will find again."""
+        try:
+            if samestat(self.path.stat(), self._file):
+                return
+        except FileNotFoundError:
+            pass
+        self._failed = f"{self.path} was deleted or replaced while it was open; nothing more is written to it"
+        raise StorageFailed(self._failed)
 
     def _roll_back(self) -> None:
         try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -23,10 +24,23 @@ START_S = 20.0
 class Served:
     """One running server on one database, and the files around it."""
 
-    def __init__(self, folder: Path, database: Path, app: str, options: tuple[str, ...], env: dict[str, str]):
+    def __init__(
+        self,
+        folder: Path,
+        database: Path,
+        app: str,
+        options: tuple[str, ...],
+        env: dict[str, str],
+        settings: dict[str, Any] | None = None,
+    ):
+        """`settings`: fields of Config that no option of `serve` sets."""
         self.folder, self.database, self.app = folder, database, app
         self.stderr_path = folder / "serve.stderr"
         command = [sys.executable, "-m", "ringq", "serve", app, "--db", str(database), *options]
+        if settings:
+            config = f"Config(database=Path({str(database)!r}), app={app!r}, workers=2, **{settings!r})"
+            imports = "from pathlib import Path; from ringq.config import Config; from ringq.supervisor import serve"
+            command = [sys.executable, "-c", f"{imports}; raise SystemExit(serve({config}))"]
         with self.stderr_path.open("ab") as stderr:
             self.process = subprocess.Popen(
                 command, cwd=folder, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stderr=stderr
@@ -83,13 +97,18 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
     def start(
-        source: str | None = None, *options: str, ready: bool = True, env: dict[str, str] | None = None
+        source: str | None = None,
+        *options: str,
+        ready: bool = True,
+        env: dict[str, str] | None = None,
+        database: Path = tmp_path / "tasks.db",
+        settings: dict[str, Any] | None = None,
     ) -> Served:
         if source is not None:
             (tmp_path / "handlers.py").write_text(source)
         if not any(option.startswith("--workers") for option in options):
             options = (*options, "--workers", "2")
-        served = Served(tmp_path, tmp_path / "tasks.db", "handlers:app", options, env or {})
+        served = Served(tmp_path, database, "handlers:app", options, env or {}, settings)
         started.append(served)
         return served.wait_ready() if ready else served
 
@@ -97,14 +116,15 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     for served in started:
         if served.process.poll() is None:
             served.kill()
-    _remove_segments(tmp_path / "tasks.db")
+    for database in {served.database for served in started}:
+        remove_segments(database)
 
 
-def _remove_segments(database: Path) -> None:
+def remove_segments(database: Path) -> None:
     """A killed server leaves its segment to its successor; in a test that has none, it would stay until reboot."""
     with (
         contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db,
+        contextlib.closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as db,
     ):
         (uuid,) = db.execute("SELECT uuid FROM meta").fetchone()
         for segment in Path("/dev/shm").glob(f"ringq.{uuid.hex()}.*"):

@@ -34,32 +34,33 @@ def taken(feed: Feed) -> list[int]:
     return [row[0] for lane in feed.backlog.lanes() for row in lane.take(10**6, None)]
 
 
+def come_due(store: Store, feed: Feed, now_us: int) -> list[int]:
+    """What the writer and the supervisor do with it."""
+    ids = feed.due(now_us)
+    with store.transaction():
+        store.delete_delayed(ids)
+    feed.give_back(ids)
+    feed.look_for_delayed()
+    return ids
+
+
 def test_a_delayed_task_comes_in_at_its_time_and_at_its_old_place(store: Store) -> None:
     submit(store, [NOW + 5 * SECOND, NOW + 2 * SECOND, None])
     feed = Feed(store, 1000, {})
-    held: set[int] = set()
     assert feed.load_all() == 1
     assert feed.next_due_us == NOW + 2 * SECOND
-    feed.bring_due(NOW + SECOND, held)
-    assert held == set()
-    feed.bring_due(NOW + 2 * SECOND, held)
-    assert held == {2}
+    assert come_due(store, feed, NOW + SECOND) == []
+    assert come_due(store, feed, NOW + 2 * SECOND) == [2]
     assert feed.next_due_us == NOW + 5 * SECOND
     assert taken(feed) == [2, 3]  # older than task 3, so before it
 
 
-def test_more_tasks_than_a_window_come_in_by_windows(store: Store) -> None:
-    count = DUE_ROWS_MAX + 500
-    submit(store, [NOW + n for n in range(count)])
+def test_more_tasks_than_one_transaction_takes_come_in_by_windows(store: Store) -> None:
+    submit(store, [NOW + n for n in range(DUE_ROWS_MAX + 500)])
     feed = Feed(store, 1000, {})
     feed.load_all()
-    held: set[int] = set()
-    feed.bring_due(NOW + SECOND, held)
-    feed.bring_due(NOW + SECOND, held)
-    assert len(held) == len(taken(feed)) == DUE_ROWS_MAX
-    held.clear()  # their receipts are recorded
-    feed.bring_due(NOW + SECOND, held)
-    assert len(held) == 500
+    assert [len(come_due(store, feed, NOW + SECOND)) for _ in range(3)] == [DUE_ROWS_MAX, 500, 0]
+    assert taken(feed) == list(range(1, DUE_ROWS_MAX + 501))
     assert feed.next_due_us is None
 
 
@@ -67,17 +68,23 @@ def test_a_clock_set_back_neither_forgets_nor_doubles(store: Store) -> None:
     submit(store, [NOW + 10 * SECOND])
     feed = Feed(store, 1000, {})
     feed.load_all()
-    held: set[int] = set()
-    feed.bring_due(NOW + 10 * SECOND, held)
-    # The clock is set back by an hour; a task for five seconds from then is added.
-    earlier = NOW - 3600 * SECOND
+    assert come_due(store, feed, NOW + 10 * SECOND) == [1]
+    earlier = NOW - 3600 * SECOND  # the clock is set back by an hour; a task for five seconds from then is added
     submit(store, [earlier + 5 * SECOND])
-    feed.look_for_delayed(earlier + 5 * SECOND)
-    assert feed.next_due_us == earlier + 5 * SECOND
-    feed.bring_due(earlier + 5 * SECOND, held)
-    feed.bring_due(NOW + 20 * SECOND, held)
+    feed.look_for_delayed()
+    assert come_due(store, feed, earlier + 5 * SECOND) == [2]
+    assert come_due(store, feed, NOW + 20 * SECOND) == []
     assert taken(feed) == [1, 2]
-    assert held == {1, 2}
+
+
+def test_a_task_that_came_due_is_found_again_after_a_crash(store: Store) -> None:
+    submit(store, [None, NOW + SECOND, None])
+    feed = Feed(store, 1000, {})
+    feed.load_all()
+    come_due(store, feed, NOW + SECOND)
+    after_the_crash = Feed(store, 1000, {})
+    assert after_the_crash.load_all() == 3
+    assert taken(after_the_crash) == [1, 2, 3]
 
 
 def test_a_start_finds_every_pending_task_in_its_lane(store: Store) -> None:

@@ -120,9 +120,25 @@ def test_tasks_with_a_future_start_are_kept_back(bench: Bench) -> None:
     now = bench.clock.now_us()
     bench.writer.submit(bench.batch(3, run_at_us=[now + 1_000_000, None, now - 5]))
     committed = bench.commit()
-    assert committed.delayed_until_us == now + 1_000_000
+    assert committed.delayed
     assert [row[0] for _, _, rows in committed.admitted for row in rows] == [2, 3]
     assert bench.store.next_due_us() == now + 1_000_000
+
+
+def test_a_task_that_comes_due_is_given_on_only_when_that_is_durable(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = bench.clock.now_us()
+    bench.writer.submit(bench.batch(1, run_at_us=[now + 1]))
+    bench.commit()
+    bench.writer.come_due([1])
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.store, "delete_delayed", _full)
+        assert bench.commit().due == []
+    assert bench.writer.has_due
+    assert bench.commit().due == [1]
+    assert not bench.writer.has_due
+    assert bench.store.next_due_us() is None
 
 
 def test_a_replayed_receipt_is_counted_and_changes_nothing(bench: Bench) -> None:

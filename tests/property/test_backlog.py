@@ -52,13 +52,16 @@ def test_a_lane_gives_its_tasks_in_order_of_id(
     lane = Lane(128, "default", load)
     back = data.draw(st.sets(st.sampled_from(ids), max_size=10)) if ids else set()
     lane.append([row(i) for i in ids if i not in back], room)
-    lane.give_back([row(i) for i in back])
+    lane.give_back(back)
     left = list(ids)
     for limit, before in portions:
         expected = [i for i in left if i < before]
-        taken = [r[0] for r in lane.take(limit, before)]
-        assert taken == expected[: len(taken)]
-        assert len(taken) == min(limit, len(expected))
+        rows = lane.take(limit, before)
+        taken = [r[0] for r in rows]
+        assert taken == expected[:limit]
+        kept = data.draw(st.integers(0, len(taken)))
+        lane.put_back(rows[kept:])
+        taken = taken[:kept]
         left = left[len(taken) :]
         assert len(lane) == len(left)
         if left:
