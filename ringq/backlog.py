@@ -10,12 +10,15 @@ import heapq
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 
 # (task id, kind, attempt, run limit in ms or 0, payload): what Parent.publish takes
 Row = tuple[int, int, int, int, str]
 LoadRows = Callable[[Sequence[tuple[int, int]]], list[Row]]
 
-REFILL_ROWS = 1024
+REFILL_ROWS_MAX = 1024
+REFILL_BYTES = 1 << 20  # of payloads: what one refill of a lane should load
+PAYLOAD = itemgetter(4)
 
 
 class Runs:
@@ -70,7 +73,7 @@ class Runs:
 class Lane:
     """The pending tasks of one priority and queue, oldest first."""
 
-    __slots__ = ("_load", "_returned", "_rows", "_runs", "priority", "queue")
+    __slots__ = ("_load", "_refill_rows", "_returned", "_rows", "_runs", "held_bytes", "priority", "queue")
 
     def __init__(self, priority: int, queue: str, load: LoadRows) -> None:
         self.priority = priority
@@ -78,6 +81,8 @@ class Lane:
         self._load = load
         self._rows: deque[Row] = deque()
         self._runs = Runs()
+        self.held_bytes = 0  # of the payloads of these rows
+        self._refill_rows = 16  # follows the size of the payloads
         self._returned: list[int] = []  # heap of ids that came due or came back, among the others or before them
 
     def __len__(self) -> int:
@@ -96,15 +101,19 @@ class Lane:
             ids.append(self._returned[0])
         return min(ids)
 
-    def append(self, rows: list[Row], room: int) -> None:
-        """Add newly committed tasks, ascending and larger than all before; at most `room` are kept as rows."""
-        if self._runs.count == 0 and room >= len(rows):
-            self._rows.extend(rows)
-        elif self._runs.count == 0 and room > 0:
-            self._rows.extend(rows[:room])
-            self.append_ids(row[0] for row in rows[room:])
-        else:
-            self.append_ids(row[0] for row in rows)
+    def append(self, rows: list[Row], room: int, room_bytes: int) -> None:
+        """Add newly committed tasks, ascending and larger than all before.
+
+        At most `room` of them, with about `room_bytes` of payloads, are kept as rows, the others as ids.
+        """
+        size = payload_bytes(rows)
+        keep = 0 if self._runs.count else min(room, len(rows))
+        if size > room_bytes:
+            keep = min(keep, len(rows) * max(0, room_bytes) // size)
+        kept = rows if keep == len(rows) else rows[:keep]
+        self._rows.extend(kept)
+        self.held_bytes += size if keep == len(rows) else payload_bytes(kept)
+        self.append_ids(row[0] for row in rows[keep:])
 
     def append_ids(self, ids: Iterable[int]) -> None:
         """Add ids, ascending and larger than all before, without their rows."""
@@ -114,6 +123,7 @@ class Lane:
     def put_back(self, rows: Sequence[Row]) -> None:
         """Put rows back that were just taken, the last call's and no others: they are older than all that is left."""
         self._rows.extendleft(reversed(rows))
+        self.held_bytes += payload_bytes(rows)
 
     def give_back(self, ids: Iterable[int]) -> None:
         """Put tasks at the place of their ids: they came due, or their attempt did not end them."""
@@ -135,6 +145,7 @@ class Lane:
             bound = min(bounds)
             while rows and len(taken) < limit and rows[0][0] < bound:
                 taken.append(rows.popleft())
+        self.held_bytes -= payload_bytes(taken)
         return taken
 
     def _bring_head(self) -> bool:
@@ -142,21 +153,31 @@ class Lane:
         rows, returned = self._rows, self._returned
         while True:
             while not rows and self._runs.count:
-                rows.extend(self._load(self._runs.take(REFILL_ROWS)))
+                rows.extend(self._loaded(self._runs.take(self._refill_rows)))
             if not returned or (rows and rows[0][0] < returned[0]):
                 return bool(rows)
-            ids = []
-            while returned and len(ids) < REFILL_ROWS and (not rows or returned[0] < rows[0][0]):
+            ids: list[int] = []
+            while returned and len(ids) < self._refill_rows and (not rows or returned[0] < rows[0][0]):
                 ids.append(heapq.heappop(returned))
-            rows.extendleft(reversed(self._load(list(consecutive(ids)))))
+            rows.extendleft(reversed(self._loaded(list(consecutive(ids)))))
+
+    def _loaded(self, runs: list[tuple[int, int]]) -> list[Row]:
+        """Load rows; the next time as many as make about REFILL_BYTES, but not many times more at once."""
+        rows = self._load(runs)
+        size = payload_bytes(rows)
+        self.held_bytes += size
+        fitting = len(rows) * REFILL_BYTES // size if size else REFILL_ROWS_MAX
+        self._refill_rows = max(1, min(fitting, 8 * self._refill_rows, REFILL_ROWS_MAX))
+        return rows
 
 
 class Backlog:
     """All lanes of the server."""
 
-    def __init__(self, load: LoadRows, window_rows_max: int) -> None:
+    def __init__(self, load: LoadRows, window_rows_max: int, window_bytes_max: int) -> None:
         self._load = load
         self._window_rows_max = window_rows_max
+        self._window_bytes_max = window_bytes_max
         self._lanes: dict[tuple[int, str], Lane] = {}
 
     def __len__(self) -> int:
@@ -172,7 +193,8 @@ class Backlog:
     def append(self, priority: int, queue: str, rows: list[Row]) -> None:
         """Add newly committed tasks of one lane, ascending."""
         room = self._window_rows_max - sum(lane.held for lane in self._lanes.values())
-        self.lane(priority, queue).append(rows, room)
+        room_bytes = self._window_bytes_max - sum(lane.held_bytes for lane in self._lanes.values())
+        self.lane(priority, queue).append(rows, max(0, room), room_bytes)
 
     def lanes(self) -> Iterator[Lane]:
         """The lanes that have tasks."""
@@ -181,6 +203,11 @@ class Backlog:
     def min_task_id(self) -> int | None:
         """The smallest pending id."""
         return min((lane.head for lane in self.lanes()), default=None)
+
+
+def payload_bytes(rows: Iterable[Row]) -> int:
+    """The size of the rows' payloads, in characters: nearly all are ASCII."""
+    return sum(map(len, map(PAYLOAD, rows)))
 
 
 def consecutive(ids: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from ringq.gate import Gate
 CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked at again for each
 CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
 UNKNOWN_US = 10_000.0  # a kind that never ran is taken for this long, so the ring starts shallow
+EARLY_US_MAX = 100_000.0  # a longer task is published to an idle worker only: being woken costs it less than 1 %
 GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
 
 
@@ -43,6 +44,36 @@ class Pace:
         return self.mean_us.get(kind, UNKNOWN_US) + CYCLE_US
 
 
+class Room:
+    """How much more the ring should hold READY: `tasks` for idle workers, and short ones in store for `time_us`."""
+
+    def __init__(self, tasks: int, time_us: float) -> None:
+        self._tasks = tasks
+        self._time_us = time_us
+        self.last_mean_us = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be published now."""
+        return self._tasks <= 0 and self._time_us <= 0
+
+    def estimate(self, cost_us: float) -> int:
+        """About how many tasks of this expected time fit."""
+        return max(self._tasks, 0 if cost_us > EARLY_US_MAX else math.ceil(self._time_us / cost_us))
+
+    def take(self, expected_us: Sequence[float]) -> int:
+        """Fill it with tasks of these expected times, in order; how many of them fit."""
+        count, before_us = 0, self._time_us
+        for cost in expected_us:
+            if self._tasks <= 0 and (self._time_us <= 0 or cost > EARLY_US_MAX):
+                break
+            self._tasks -= 1
+            self._time_us -= cost
+            count += 1
+        self.last_mean_us = (before_us - self._time_us) / count if count else 0.0
+        return count
+
+
 class Dispatcher:
     """Keeps as many slots READY as the workers will need in the next few milliseconds, and no more.
 
@@ -60,6 +91,7 @@ class Dispatcher:
         self._lookahead_us = lookahead_ms * 1000
         self._alone: set[int] = set()
         self._running_alone: int | None = None
+        self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
 
     def begin(self, ring: Publisher, epoch: int) -> None:
         """Go on with a new segment; nothing is published in it yet."""
@@ -73,8 +105,13 @@ class Dispatcher:
         return self._grants >= GRANTS_MAX - (1 << 20)
 
     def run_alone(self, task_id: int) -> None:
-        """The next attempt of this task gets the whole pool, so that nobody else can be blamed for its end."""
+        """From now on this task gets the whole pool when it runs, so that nobody else can be blamed for its end."""
         self._alone.add(task_id)
+
+    def forget(self, task_ids: Iterable[int]) -> None:
+        """These tasks have ended."""
+        if self._alone:
+            self._alone.difference_update(task_ids)
 
     def ended(self, task_ids: Iterable[int]) -> None:
         """The attempts of these tasks are over: their limits are free."""
@@ -96,52 +133,41 @@ class Dispatcher:
         published = 0
         ready = self.ring.ready()
         busy = self.ring.in_flight() - ready - uncommitted
-        idle = max(0, workers - busy)
-        budget_us = workers * self._lookahead_us
+        room = Room(workers - busy - ready, workers * self._lookahead_us - ready * self._mean_published_us)
         blocked: set[Lane] = set()
-        while (candidate := self._best(blocked)) is not None:
+        while not room.is_full and (candidate := self._best(blocked)) is not None:
             lane, before = candidate
-            rows = self._next_rows(lane, before, workers, idle, ready, budget_us, blocked)
+            rows = self._next_rows(lane, before, room)
             if not rows:
-                if lane in blocked:
-                    continue
-                break
+                blocked.add(lane)
+                if self._alone:
+                    break
+                continue
             count = self._publish(lane, rows)
             published += count
-            ready += count
             if count < len(rows) or self._running_alone is not None:
                 break
         return published
 
-    def _next_rows(
-        self,
-        lane: Lane,
-        before: int | None,
-        workers: int,
-        idle: int,
-        ready: int,
-        budget_us: float,
-        blocked: set[Lane],
-    ) -> list[Row]:
-        """The next rows of `lane` that the ring has room for; none when it is deep enough or the gate refuses."""
-        first = lane.take(1, None)
-        if not first:
-            return []
-        row = first[0]
-        if row[0] in self._alone and self.ring.in_flight() > 0:
-            lane.put_back(first)
-            return []
-        depth = max(idle, math.ceil(budget_us / self.pace.expected_us(row[1])))
-        wanted = min(depth - ready, CHUNK_ROWS)
-        admitted = self.gate.admit(lane.queue, wanted) if wanted > 0 else 0
+    def _next_rows(self, lane: Lane, before: int | None, room: Room) -> list[Row]:
+        """The next rows of `lane` that there is room for; none when the gate refuses, or one must wait to be alone."""
+        admitted = self.gate.admit(lane.queue, CHUNK_ROWS)
         if admitted <= 0:
-            lane.put_back(first)
-            if wanted > 0:
-                blocked.add(lane)
             return []
-        if self._alone:
-            return first
-        return first + lane.take(admitted - 1, before) if admitted > 1 else first
+        rows = lane.take(1, before)
+        if not rows:
+            return []
+        if self._alone and rows[0][0] in self._alone and self.ring.in_flight() > 0:
+            lane.put_back(rows)
+            return []
+        wanted = 1 if self._alone else min(admitted, room.estimate(self.pace.expected_us(rows[0][1])))
+        if wanted > 1:
+            rows += lane.take(wanted - 1, before)
+        count = room.take([self.pace.expected_us(row[1]) for row in rows])
+        if count:
+            self._mean_published_us = room.last_mean_us
+        lane.put_back(rows[count:])
+        return rows[:count]
 
     def _publish(self, lane: Lane, rows: list[Row]) -> int:
         failpoint.hit("dispatch.before_publish")
@@ -149,9 +175,8 @@ class Dispatcher:
         self._grants += count
         self.gate.started(lane.queue, (row[0] for row in rows[:count]))
         if count < len(rows):
-            lane.put_back(rows[count:])
+            lane.put_back(rows[count:])  # no slot, cell or block is free
         elif self._alone and rows[0][0] in self._alone:
-            self._alone.discard(rows[0][0])
             self._running_alone = rows[0][0]
         failpoint.hit("dispatch.after_publish")
         return count

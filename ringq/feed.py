@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from ringq.backlog import REFILL_ROWS, Backlog, Row
+from ringq.backlog import REFILL_ROWS_MAX, Backlog, Row
+from ringq.config import Config
 from ringq.lifecycle import Interruptions
 from ringq.writer import Spec
 
@@ -17,11 +18,11 @@ SPARSE = 4  # a span read in one go may hold up to so many times the wanted rows
 class Feed:
     """Turns rows of the store into rows for the ring, and puts them where they belong."""
 
-    def __init__(self, store: Any, window_rows_max: int, interruptions: dict[int, Interruptions]) -> None:
+    def __init__(self, store: Any, config: Config, interruptions: dict[int, Interruptions]) -> None:
         self._store = store
         self._interruptions = interruptions
         self._specs: dict[int, Spec] = {}
-        self.backlog = Backlog(self._load, window_rows_max)
+        self.backlog = Backlog(self._load, config.window_tasks_max, config.window_bytes_max)
         self.next_due_us: int | None = None  # wall-clock time at which the next delayed task starts
 
     def load_all(self, chunk: int = 10_000) -> int:
@@ -62,7 +63,7 @@ class Feed:
         wanted = sum(last - first + 1 for first, last in runs)
         span = runs[-1][1] - runs[0][0] + 1
         if len(runs) == 1 or span <= SPARSE * wanted:
-            found = self._store.load_tasks(runs[0][0], runs[-1][1], SPARSE * REFILL_ROWS)
+            found = self._store.load_tasks(runs[0][0], runs[-1][1], SPARSE * REFILL_ROWS_MAX)
             if len(runs) > 1:
                 ids = {task_id for first, last in runs for task_id in range(first, last + 1)}
                 found = [row for row in found if row[0] in ids]

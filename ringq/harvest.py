@@ -16,7 +16,6 @@ from ringq.recover import read_spilled, spill_dir
 from ringq.ring import Parent
 from ringq.writer import Interruption, Writer
 
-DRAIN_ROWS_MAX = 4096
 LOOK_NS = 250_000_000  # between two looks at everything: bounds the damage of a lost hint or wake-up
 SEGMENT_DAMAGED = '{"type":"SegmentDamaged","message":"shared memory was overwritten while the task ran"}'
 
@@ -45,7 +44,7 @@ class Harvest:
 
     def collect(self) -> None:
         """Drain the ring."""
-        rows, spilled, damaged = self._ring.drain(DRAIN_ROWS_MAX)
+        rows, spilled, damaged = self._ring.drain(self._config.slots)
         if not rows and not damaged:
             return
         if spilled:
@@ -54,6 +53,7 @@ class Harvest:
             damaged += [(row[0], row[1], row[2], row[3], row[8]) for row in incomplete]
         self._writer.record(rows)
         self._dispatcher.ended(row[0] for row in rows)
+        self._pool.forget_output({row[8] for row in rows})
         for task_id, lease, kind, attempt, worker in damaged:
             self._interrupt(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT)
             self._dispatcher.ended([task_id])
@@ -70,6 +70,8 @@ class Harvest:
                 self._feed.give_back([report.task_id])
             else:
                 self._writer.interrupt(report)
+        if self._writer.uncommitted == 0:
+            self._ring.free()  # tasks that had not begun leave nothing to record
         self._check()
 
     def look_around(self) -> None:

@@ -24,8 +24,9 @@ THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NU
 class Launcher:
     """Owns the segment of the present epoch and starts workers on it."""
 
-    def __init__(self, config: Config, store: Any) -> None:
+    def __init__(self, config: Config, store: Any, umask: int) -> None:
         self._config = config
+        self._umask = umask
         self._store = store
         self._segment: Segment | None = None
         self._pidfd = os.pidfd_open(os.getpid())
@@ -35,8 +36,15 @@ class Launcher:
         self._lock_path = Path()
 
     def begin(self) -> Parent:
-        """Commit a new epoch, then make its lock and its segment. The segment of the epoch before is removed."""
-        previous = self._segment
+        """Commit a new epoch, then make its lock and its segment.
+
+        The segment of the epoch before goes first: everything in it must be durable, and two may not fit. Raises
+        StorageFull or StoreBusy when the epoch cannot be committed now, CannotCreate when the segment has no room.
+        """
+        if self._segment is not None:
+            self._segment.unlink()
+            self._segment.close()
+            self._segment = None
         self._nonce = secrets.randbits(62)
         self.epoch = self._store.begin_epoch(self._nonce)
         self._lock_path = create_lock(self._config, self.epoch)
@@ -45,10 +53,7 @@ class Launcher:
         self._segment = Segment.create(
             config.shm_dir, uuid=self._store.uuid, epoch=self.epoch, nonce=self._nonce, size=shape.size
         )
-        if previous is not None:
-            previous.unlink()
-            previous.close()
-            remove_locks(config, but=self.epoch)
+        remove_locks(config, but=self.epoch)
         return Parent(
             self._segment.fd, self._segment.size, uuid=self._store.uuid, epoch=self.epoch, nonce=self._nonce,
             slots=shape.slots, workers=shape.workers, blocks=shape.blocks,
@@ -62,6 +67,7 @@ class Launcher:
             "app": self._config.app, "index": index, "segment": self._segment.fd, "size": self._segment.size,
             "uuid": self._store.uuid.hex(), "epoch": self.epoch, "nonce": self._nonce, "eventfd": self.eventfd,
             "parent": self._pidfd, "lock": str(self._lock_path), "spill": str(spill_dir(self._config)),
+            "umask": self._umask,
         }  # fmt: skip
         return WorkerProcess(arguments, (self._segment.fd, self.eventfd, self._pidfd), self._environment())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import selectors
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,14 +11,13 @@ from typing import Any, Protocol
 import msgspec
 
 from ringq import failpoint
+from ringq.berth import Berth
 from ringq.clock import Clock
 from ringq.config import EXIT_RING_DAMAGED, Config
-from ringq.errors import AppImportError
+from ringq.errors import AppImportError, StorageFull, StoreBusy
 from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
 from ringq.writer import Interruption
-
-HEALTHY_AFTER_NS = 60_000_000_000  # a worker that lived this long resets its slot's back-off
 
 
 class Attempts(Protocol):
@@ -29,22 +27,7 @@ class Attempts(Protocol):
     def running(self) -> list[tuple[int, int, int, int, int, int, int]]: ...
     def request_cancel(self, worker: int, lease: int, reason: int) -> bool: ...
     def stop_worker(self, worker: int) -> None: ...
-
-
-@dataclass(slots=True)
-class Berth:
-    """The place of one worker: outlives the processes that fill it."""
-
-    index: int
-    process: WorkerProcess | None = None
-    ready: bool = False
-    started_ns: int = 0
-    backoff_s: float = 0.0
-    retry_at_ns: int = 0
-    boot_deaths: deque[int] | None = None
-    disabled: bool = False
-    condemned: tuple[int, Reason] | None = None  # (lease, why) of the attempt the pool is ending by force
-    stage: int = 0  # how far up the ladder: 1 soft exception, 2 SIGTERM, 3 SIGKILL
+    def heartbeat_ns(self, worker: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +50,16 @@ class Pool:
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._config = config
-        self.ring = ring
+        self._ring = ring
         self._clock = clock
         self._selector = selector
         self._launch = launch
         self._on_registry = on_registry
         self._say = say
-        self.berths = [Berth(index, boot_deaths=deque()) for index in range(config.worker_count)]
+        self.berths = [Berth(index) for index in range(config.worker_count)]
         self.stopping = False
         self.found_damage = False  # a worker saw that the segment was overwritten
-        self._kill_reason = Reason.STOPPED
+        self._killed: Reason | None = None  # why all workers were killed
         self.import_error: AppImportError | None = None
         self.ever_ready = False
         self.deaths = 0
@@ -106,37 +89,36 @@ class Pool:
 
     # -- starting -----------------------------------------------------------------------------
 
-    def start_due(self) -> None:
-        """Start a worker in each empty berth whose back-off is over."""
-        if self.stopping:
-            return
-        now = self._clock.monotonic_ns()
-        for berth in self.berths:
-            if berth.process is None and not berth.disabled and now >= berth.retry_at_ns:
-                self._start(berth, now)
+    def tend(self) -> int | None:
+        """Fill empty berths whose back-off is over, end workers that import for too long.
 
-    def next_start_ns(self) -> int | None:
-        """Nanoseconds until the next empty berth may be filled; None when none waits."""
+        Returns the nanoseconds until there is something to tend again; None when nothing is waited for.
+        """
         if self.stopping:
             return None
-        now = self._clock.monotonic_ns()
-        waits = [b.retry_at_ns - now for b in self.berths if b.process is None and not b.disabled]
-        boots = [
-            b.started_ns + round(self._config.boot_timeout_s * 1e9) - now
-            for b in self.berths
-            if b.process is not None and not b.ready
-        ]
-        return max(0, min(waits + boots)) if waits or boots else None
+        now_ns = self._clock.monotonic_ns()
+        boot_ns = round(self._config.boot_timeout_s * 1e9)
+        waits = []
+        for berth in self.berths:
+            if berth.process is None and not berth.disabled and now_ns >= berth.retry_at_ns:
+                self._start(berth, now_ns)
+            if berth.process is None:
+                waits += [] if berth.disabled else [berth.retry_at_ns - now_ns]
+            elif berth.is_late(now_ns, self._config.boot_timeout_s):
+                self._say(f"worker {berth.index} was not ready after {self._config.boot_timeout_s:g} s; killed")
+                berth.process.kill()
+            elif not berth.ready:
+                waits.append(berth.started_ns + boot_ns - now_ns + 1)
+        return max(0, min(waits)) if waits else None
 
-    def _start(self, berth: Berth, now: int) -> None:
+    def _start(self, berth: Berth, now_ns: int) -> None:
         try:
             process = self._launch(berth.index)
         except OSError as error:  # no descriptor, process or memory left: perhaps later
             self._say(f"worker {berth.index} cannot be started: {error.strerror}")
-            self._plan_restart(berth, now)
+            self._plan(berth, now_ns, has_worked=False)
             return
-        berth.process, berth.ready, berth.started_ns = process, False, now
-        berth.condemned, berth.stage = None, 0
+        berth.fill(process, now_ns)
         read = selectors.EVENT_READ
         self._selector.register(process.pidfd, read, lambda _: self._dead.append(berth))
         self._selector.register(process.control, read, lambda _: self._on_control(berth, process))
@@ -146,21 +128,17 @@ class Pool:
         message = process.receive()
         if message is None:
             self._unregister(process.control)
-            return
-        if not message:
-            return
-        if "error" in message:
+        elif "error" in message:
             self.import_error = AppImportError(str(message["error"]))
         elif "kinds" in message:
             try:
-                numbers = self._on_registry(message["kinds"])
-            except AppImportError as error:
-                self.import_error = error
+                process.send({"numbers": self._on_registry(message["kinds"])})
+            except (StorageFull, StoreBusy) as error:
+                self._say(f"worker {berth.index} cannot be told its kinds: {error}")
                 process.kill()
-                return
-            process.send({"numbers": numbers})
         elif message.get("ready"):
-            berth.ready = self.ever_ready = True
+            berth.welcome(self._clock.monotonic_ns())
+            self.ever_ready = True
             self.import_error = None
 
     def _on_output(self, berth: Berth, process: WorkerProcess) -> None:
@@ -173,50 +151,45 @@ class Pool:
         for line in lines:
             self._say(f"worker {berth.index}| {line}")
 
+    def forget_output(self, workers: Iterable[int]) -> None:
+        """Attempts of these workers ended by themselves: what was printed so far is not the next one's."""
+        for worker in workers:
+            process = self.berths[worker].process
+            if process is not None:
+                process.forget_output()
+
     # -- the run time limit -------------------------------------------------------------------
 
     def enforce_limits(self) -> int | None:
         """Move attempts over their limit up the ladder: soft exception, SIGTERM, SIGKILL.
 
-        Returns the nanoseconds until the next step of any attempt, None when no running attempt has a limit. A worker
-        that is still importing after `boot_timeout_s` is killed as well.
+        Returns the nanoseconds until the next step of any attempt, None when no running attempt has a limit.
         """
-        now = self._clock.monotonic_ns()
-        self._end_slow_boots(now)
+        now_ns = self._clock.monotonic_ns()
         steps_s = (0.0, self._config.term_grace_s, self._config.term_grace_s + self._config.kill_grace_s)
-        next_ns: int | None = None
-        for worker, _, lease, _, _, limit_ms, started_ns in self.ring.running():
+        waits = []
+        for worker, _, lease, _, _, limit_ms, started_ns in self._ring.running():
             berth = self.berths[worker]
             if limit_ms == 0 or berth.process is None:
                 continue
-            if berth.condemned is None or berth.condemned[0] != lease:
-                berth.stage = 0
-            over_ns = now - started_ns - limit_ms * 1_000_000
-            while berth.stage < len(steps_s) and over_ns >= steps_s[berth.stage] * 1e9:
-                berth.condemned = (lease, Reason.RUN_TIMEOUT)
-                berth.stage += 1
-                self._take_step(berth, lease)
-            if berth.stage < len(steps_s):
-                wait = round(steps_s[berth.stage] * 1e9) - over_ns
-                next_ns = wait if next_ns is None else min(next_ns, wait)
-        return next_ns
+            over_ns = now_ns - started_ns - limit_ms * 1_000_000
+            stage = berth.stage_of(lease)
+            while stage < len(steps_s) and over_ns >= steps_s[stage] * 1e9:
+                stage += 1
+                berth.climb(lease, stage)
+                self._take_step(berth, berth.process, lease)
+            if stage < len(steps_s):
+                waits.append(round(steps_s[stage] * 1e9) - over_ns)
+        return min(waits, default=None)
 
-    def _take_step(self, berth: Berth, lease: int) -> None:
-        assert berth.process is not None
+    def _take_step(self, berth: Berth, process: WorkerProcess, lease: int) -> None:
         if berth.stage == 1:
-            if self.ring.request_cancel(berth.index, lease, Reason.RUN_TIMEOUT.code):
-                berth.process.signal(signal.SIGUSR2)
+            if self._ring.request_cancel(berth.index, lease, Reason.RUN_TIMEOUT.code):
+                process.signal(signal.SIGUSR2)
         elif berth.stage == 2:
-            berth.process.signal(signal.SIGTERM)
+            process.signal(signal.SIGTERM)
         else:
-            berth.process.kill()
-
-    def _end_slow_boots(self, now: int) -> None:
-        for berth in self.berths:
-            waited_s = (now - berth.started_ns) / 1e9
-            if berth.process is not None and not berth.ready and waited_s > self._config.boot_timeout_s:
-                self._say(f"worker {berth.index} was not ready after {waited_s:.0f} s of importing; killed")
-                berth.process.kill()
+            process.kill()
 
     # -- deaths -------------------------------------------------------------------------------
 
@@ -230,71 +203,55 @@ class Pool:
         dead, self._dead = self._dead, []
         reports: list[Interruption | Unstarted] = []
         for berth in dead:
-            if berth.process is not None:
-                reports += self._bury(berth, berth.process)
+            if berth.process is not None:  # a death may have been noticed twice
+                reports += self._bury(berth)
         return reports
 
-    def _bury(self, berth: Berth, process: WorkerProcess) -> list[Interruption | Unstarted]:
+    def _bury(self, berth: Berth) -> list[Interruption | Unstarted]:
+        process = berth.clear()
         for registered in (process.pidfd, process.control, process.output):
             self._unregister(registered)
         exit_ = process.reap()
+        process.close()
         failpoint.hit("pool.after_death")
-        self._echo(berth, exit_.last_lines)
-        now = self._clock.monotonic_ns()
+        now_ns = self._clock.monotonic_ns()
+        started_ns = next((row[6] for row in self._ring.running() if row[0] == berth.index), now_ns)
+        has_worked = self._ring.heartbeat_ns(berth.index) != 0
+        reports: list[Interruption | Unstarted] = []
+        for task_id, lease, kind, attempt, _, started in self._ring.sweep(berth.index):
+            if started:
+                reason = berth.blame(lease, exit_, self._killed)
+                age_us = max(0, now_ns - started_ns) // 1000
+                reports.append(self._interruption(berth, exit_, reason, (task_id, lease, kind, attempt), age_us))
+            else:
+                reports.append(Unstarted(task_id))
         self.found_damage |= exit_.returncode == EXIT_RING_DAMAGED
+        self._echo(berth, exit_.last_lines)
         if not self.stopping:
             self.deaths += 1
-            self._say(f"worker {berth.index} (pid {process.pid}) {exit_.describe()}")
-            self._plan_restart(berth, now)
-        reports: list[Interruption | Unstarted] = []
-        started_ns = next((r[6] for r in self.ring.running() if r[0] == berth.index), now)
-        for task_id, lease, kind, attempt, _, started in self.ring.sweep(berth.index):
-            if not started:
-                reports.append(Unstarted(task_id))
-                continue
-            reason = self._blame(berth, lease, exit_)
-            ended_us = self._clock.now_us()
-            reports.append(
-                Interruption(
-                    task_id=task_id, lease=lease, kind=kind, attempt=attempt, worker=berth.index, reason=reason,
-                    started_us=ended_us - max(0, now - started_ns) // 1000, ended_us=ended_us,
-                    rss_kib=exit_.rss_kib, error=msgspec.json.encode(exit_.details(reason)).decode(),
-                )
-            )  # fmt: skip
-        berth.process, berth.ready = None, False
-        process.close()
+            self._say(f"worker {berth.index} (pid {exit_.pid}) {exit_.describe()}")
+            self._plan(berth, now_ns, has_worked=has_worked or self.found_damage)
         return reports
 
-    def _blame(self, berth: Berth, lease: int, exit_: Exit) -> Reason:
-        if berth.condemned is not None and berth.condemned[0] == lease:
-            return berth.condemned[1]
-        if self.stopping:
-            return self._kill_reason
-        return Reason.LOST if exit_.returncode == EXIT_RING_DAMAGED else Reason.CRASH
+    def _interruption(
+        self, berth: Berth, exit_: Exit, reason: Reason, attempt: tuple[int, int, int, int], age_us: int
+    ) -> Interruption:
+        ended_us = self._clock.now_us()
+        return Interruption(
+            *attempt, worker=berth.index, reason=reason, started_us=ended_us - age_us, ended_us=ended_us,
+            rss_kib=exit_.rss_kib, error=msgspec.json.encode(exit_.details(reason)).decode(),
+        )  # fmt: skip
 
-    def _plan_restart(self, berth: Berth, now: int) -> None:
-        """Death while booting backs off and counts; death at work is bounded by the quarantine of tasks."""
-        assert berth.boot_deaths is not None
-        if berth.ready or self.found_damage:
-            if now - berth.started_ns >= HEALTHY_AFTER_NS:
-                berth.backoff_s = 0.0
-            berth.retry_at_ns = now
-            return
-        config = self._config
-        berth.boot_deaths.append(now)
-        while now - berth.boot_deaths[0] > config.boot_deaths_window_s * 1e9:
-            berth.boot_deaths.popleft()
-        berth.backoff_s = min(config.respawn_backoff_max_s, max(config.respawn_backoff_s, berth.backoff_s * 2))
-        berth.retry_at_ns = now + round(berth.backoff_s * 1e9)
-        if len(berth.boot_deaths) >= config.boot_deaths_max:
-            berth.disabled = True
-            self._say(f"worker {berth.index} died {len(berth.boot_deaths)} times while starting; given up")
+    def _plan(self, berth: Berth, now_ns: int, *, has_worked: bool) -> None:
+        if berth.plan(self._config, now_ns, has_worked=has_worked):
+            self._say(f"worker {berth.index} died {self._config.boot_deaths_max} times while starting; given up")
 
     # -- stopping -----------------------------------------------------------------------------
 
     def begin(self, ring: Attempts) -> None:
         """Go on with a new segment, after `kill_all`."""
-        self.ring = ring
+        self._ring = ring
+        self._killed = None
         self.stopping = self.found_damage = False
 
     def stop(self) -> None:
@@ -302,14 +259,14 @@ class Pool:
         self.stopping = True
         for berth in self.berths:
             if berth.process is not None:
-                self.ring.stop_worker(berth.index)
+                self._ring.stop_worker(berth.index)
                 if not berth.ready:
                     berth.process.kill()
 
     def kill_all(self, reason: Reason = Reason.STOPPED) -> None:
         """End every worker now; what they run is recorded with `reason`, not as their crash."""
         self.stopping = True
-        self._kill_reason = reason
+        self._killed = reason
         for berth in self.berths:
             if berth.process is not None:
                 berth.process.kill()

@@ -68,30 +68,28 @@ class WorkerProcess:
     """A started worker. The caller polls `pidfd` (death), `control` (messages) and `output` (what it prints)."""
 
     def __init__(self, arguments: Mapping[str, Any], pass_fds: tuple[int, ...], environment: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._stack = os.memfd_create("ringq-stack", os.MFD_CLOEXEC)
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
+        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as always:
+            self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            on_failure.callback(self.control.close)
+            always.callback(theirs.close)
+            self._stack = os.memfd_create("ringq-stack", os.MFD_CLOEXEC)
+            on_failure.callback(os.close, self._stack)
+            self.output, write_end = os.pipe2(os.O_CLOEXEC)
+            on_failure.callback(os.close, self.output)
+            always.callback(os.close, write_end)
             text = json.dumps({**arguments, "control": theirs.fileno(), "stack": self._stack})
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "ringq.worker", text],
                 stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, env=dict(environment),
                 pass_fds=(*pass_fds, theirs.fileno(), self._stack), start_new_session=True,
             )  # fmt: skip
-        except BaseException:
-            os.close(read_end)
-            os.close(self._stack)
-            ours.close()
-            raise
-        finally:
-            os.close(write_end)
-            theirs.close()
+            on_failure.callback(self._popen.wait)
+            on_failure.callback(self._popen.kill)
+            self.pidfd = os.pidfd_open(self._popen.pid)
+            on_failure.pop_all()
         self.pid = self._popen.pid
-        self.pidfd = os.pidfd_open(self.pid)
-        self.control = ours
-        self.output = read_end
-        ours.setblocking(False)
-        os.set_blocking(read_end, False)
+        self.control.setblocking(False)
+        os.set_blocking(self.output, False)
         self._inbox = b""
         self._line = b""
         self._tail = b""

@@ -23,7 +23,7 @@ import msgspec
 from ringq import failpoint
 from ringq.clock import Clock
 from ringq.config import Config
-from ringq.errors import CannotStart
+from ringq.errors import CannotStart, StorageFailed
 from ringq.model import Reason, Status
 from ringq.process import lives
 from ringq.ring import Recovery, Segment
@@ -36,31 +36,48 @@ LOCK_MODE = 0o600
 def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callable[[str], None]) -> None:
     """Bring the database up to date with what the predecessor's workers had finished or begun.
 
-    Raises CannotStart when one of its workers does not die within `orphan_wait_s`.
+    Raises CannotStart when one of its workers does not die within `orphan_wait_s`, StorageFull or StoreBusy when that
+    cannot be written now: then everything stays as it is for the next start.
     """
     epoch, nonce, clean = store.previous
-    if epoch == 0 or clean:
-        remove_locks(config)
-        return
+    _remove_old_segments(config.shm_dir, store.uuid, epoch)
     segment = Segment.open(config.shm_dir, uuid=store.uuid, epoch=epoch, nonce=nonce)
-    recovery = _open_recovery(segment, store.uuid, epoch, nonce, say)
-    _end_orphans(config, epoch, recovery)
-    failpoint.hit("start.orphans_gone")
+    if epoch > 0 and not clean:
+        recovery = _open_recovery(segment, store.uuid, epoch, nonce, say)
+        _end_orphans(config, epoch, recovery)
+        failpoint.hit("start.orphans_gone")
+        _record(config, store, writer, clock, recovery, say)
+        failpoint.hit("start.segment_adopted")
+    if segment is not None:
+        segment.unlink()
+        segment.close()
+    empty_spill(spill_dir(config))
+    remove_locks(config)
+
+
+def _record(
+    config: Config, store: Any, writer: Writer, clock: Clock, recovery: Recovery | None, say: Callable[[str], None]
+) -> None:
     receipts, lost = _findings(config, store, clock, recovery)
     writer.record(receipts)
     for interruption in lost:
         writer.interrupt(interruption)
     if receipts or lost:
         writer.commit(lambda: 0)
+    if writer.trouble is not None:
+        raise writer.trouble
     say(
-        f"the previous server (epoch {epoch}) did not stop cleanly: "
+        f"the previous server (epoch {store.previous.epoch}) did not stop cleanly: "
         f"{len(receipts)} receipts adopted, {len(lost)} attempts lost"
     )
-    failpoint.hit("start.segment_adopted")
-    if segment:
-        segment.unlink()
-    empty_spill(spill_dir(config))
-    remove_locks(config)
+
+
+def _remove_old_segments(shm_dir: Path, uuid: bytes, epoch: int) -> None:
+    """Remove segments of epochs before the predecessor's: a start that was killed in between may have left one."""
+    for path in shm_dir.glob(f"ringq.{uuid.hex()}.*"):
+        number = path.name.split(".")[2]
+        if number.isdigit() and int(number) < epoch:
+            path.unlink(missing_ok=True)
 
 
 def read_spilled(
@@ -72,9 +89,11 @@ def read_spilled(
         row = rows[index]
         try:
             body = (directory / str(row[1])).read_bytes().decode()
-        except (OSError, UnicodeDecodeError):
+        except (FileNotFoundError, UnicodeDecodeError):
             incomplete.append(row)
             continue
+        except OSError as error:
+            raise StorageFailed(f"cannot read the result in {directory / str(row[1])}: {error.strerror}") from error
         completed = row[4] == Status.COMPLETED.code
         rows[index] = (*row[:11], body if completed else None, None if completed else body)
     if incomplete:
@@ -127,36 +146,55 @@ def _open_recovery(
 
 def _end_orphans(config: Config, epoch: int, recovery: Recovery | None) -> None:
     """Kill the predecessor's workers as far as they are known by pid and start time, then wait for all of them."""
-    known = [(pid, ticks) for _, pid, ticks in recovery.workers()] if recovery else []
-    for pid, ticks in known:
+    for _, pid, ticks in recovery.workers() if recovery else ():
         if lives(pid, ticks):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    path = lock_path(config, epoch)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
     with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(lock_path(config, epoch), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _wait_exclusive(descriptor, config.orphan_wait_s, known)
+            _wait_exclusive(descriptor, config.orphan_wait_s)
         finally:
             os.close(descriptor)
 
 
-def _wait_exclusive(descriptor: int, wait_s: float, known: list[tuple[int, int]]) -> None:
+def _wait_exclusive(descriptor: int, wait_s: float) -> None:
+    """Get the life lock. What a handler forked holds it too, and survives its worker: it is found by the lock."""
     deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
+    while not _try_exclusive(descriptor):
+        holders = _holders(os.fstat(descriptor))
+        for pid in holders:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
-            alive = ", ".join(str(pid) for pid, ticks in known if lives(pid, ticks)) or "unknown"
             raise CannotStart(
-                f"a worker of the previous server does not end (pid {alive}): its task may still be running. "
-                "End that process, then start again"
+                f"a worker of the previous server does not end (pid {', '.join(map(str, holders)) or 'unknown'}): "
+                "its task may still be running. End that process, then start again"
             )
         time.sleep(POLL_S)
+
+
+def _try_exclusive(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _holders(lock: os.stat_result) -> list[int]:
+    """The other processes that have the life lock's file open: only workers, and what they forked, ever do."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                status = descriptor.stat()
+                if (status.st_dev, status.st_ino) == (lock.st_dev, lock.st_ino) and int(process.name) != os.getpid():
+                    found.append(int(process.name))
+                    break
+    return found
 
 
 def _findings(

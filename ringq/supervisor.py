@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import selectors
 import signal
-import time
 from typing import Any
 
 from ringq import failpoint
@@ -21,15 +19,18 @@ from ringq.admission import Admission
 from ringq.clock import Clock, SystemClock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
-from ringq.errors import RingqError, StorageFailed
+from ringq.errors import StorageFailed, StorageFull, StoreBusy
 from ringq.feed import Feed
 from ringq.gate import Gate
-from ringq.harvest import Harvest
+from ringq.harvest import LOOK_NS, Harvest
+from ringq.health import describe
 from ringq.launch import Launcher, identity_path, prepare_runtime_dir
+from ringq.log import say
 from ringq.model import Reason
-from ringq.pool import Berth, Pool
+from ringq.pool import Pool
 from ringq.recover import adopt, empty_spill, spill_dir
 from ringq.server import Server, check_socket_path
+from ringq.settle import Settlement
 from ringq.signals import SignalInbox
 from ringq.store import OwnerLock, Store
 from ringq.version import VERSION
@@ -39,7 +40,9 @@ EXIT_DONE = 0
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70
 EXIT_IO = 74
-SAFETY_NS = 250_000_000  # the longest sleep while any slot is in use: bounds the damage of a lost wake-up
+CLOCK_LOOK_NS = 30_000_000_000
+RETRY_NS = 1_000_000_000  # until something that a full or locked database refused is tried again
+CLOSE_NS = 5_000_000_000  # for killed workers to be gone; whoever stays ends by the death of this process
 REPEAT_NS = 200_000_000  # `timeout` and process managers send a signal twice, to the process and to its group
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -50,13 +53,13 @@ def serve(config: Config) -> int:
     Raises a RingqError (AlreadyServed, NotADatabase, CannotCreate, CannotStart …) when it cannot start.
     """
     failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
-    os.umask(0o077)
+    umask = os.umask(0o077)  # for everything of ringq's own; handlers get theirs back
     # Rows are tuples of numbers and text and form no cycles; collecting them again and again took 10 % of the loop.
     gc.set_threshold(200_000, 20, 50)
     with OwnerLock(config.database), Store.open(config.database, durability=config.durability, say=say) as store:
         prepare_runtime_dir(config)
         check_socket_path(socket_path(config.database))
-        supervisor = Supervisor(config, store, SystemClock())
+        supervisor = Supervisor(config, store, SystemClock(), umask)
         try:
             return supervisor.run()
         finally:
@@ -66,9 +69,10 @@ def serve(config: Config) -> int:
 class Supervisor:
     """Everything that runs in the parent, and the order in which it does."""
 
-    def __init__(self, config: Config, store: Store, clock: Clock) -> None:
+    def __init__(self, config: Config, store: Store, clock: Clock, umask: int = 0o077) -> None:
         self.config = config
         self._store = store
+        self._umask = umask
         self._clock = clock
         self._started_ns = clock.monotonic_ns()
         self._selector = selectors.DefaultSelector()
@@ -78,6 +82,9 @@ class Supervisor:
         self._stop_deadline_ns: int | None = None
         self._replacing = False
         self._forced = False
+        self._tend_ns: int | None = None
+        self._limit_ns: int | None = None
+        self._retry_ns: int | None = None
         self._longest_gap_ns = 0
         self._woke_ns = self._started_ns
         self._recover()
@@ -89,10 +96,10 @@ class Supervisor:
     def _recover(self) -> None:
         self._writer = Writer(self._store, self.config, self._clock)
         adopt(self.config, self._store, self._writer, self._clock, say)
-        self._feed = Feed(self._store, self.config.window_tasks_max, self._writer.interruptions)
+        self._feed = Feed(self._store, self.config, self._writer.interruptions)
 
     def _open_ring(self) -> None:
-        self._launcher = Launcher(self.config, self._store)
+        self._launcher = Launcher(self.config, self._store, self._umask)
         self._ring = self._launcher.begin()
         self._writer.ring = self._ring
         gate = Gate(self.config.queues)
@@ -109,7 +116,7 @@ class Supervisor:
         self._admission = Admission()
         self._server = Server(
             self.config, self._selector, self._clock, self._store, self._admission,
-            submit=self._writer.submit, health=self.health, say=say,
+            submit=self._writer.submit, health=self._health, say=say,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,
@@ -118,6 +125,7 @@ class Supervisor:
         self._harvest = Harvest(
             self.config, self._clock, self._ring, self._pool, self._writer, self._feed, self._dispatcher
         )
+        self._settlement = Settlement(self._writer, self._server, self._feed, self._dispatcher, self._harvest)
         self._selector.register(self._launcher.eventfd, selectors.EVENT_READ, lambda _: self._launcher.clear_event())
         self._listening = False
 
@@ -143,7 +151,6 @@ class Supervisor:
         """Loop until stopped; returns the exit code."""
         try:
             while True:
-                self._pool.start_due()
                 self._turn()
                 code = self._verdict()
                 if code is not None:
@@ -159,10 +166,12 @@ class Supervisor:
             self._on_signal(number)
         self._harvest.bury()
         self._harvest.collect()
+        self._tend_ns = self._pool.tend()
+        self._limit_ns = self._pool.enforce_limits() if self._ring.in_flight() else None
         if not self._is_stopping and not self._writer.has_due:
             self._writer.come_due(self._feed.due(self._clock.now_us()))
         if self._writer.wait_ns(self._is_saturated()) == 0:
-            self._commit()
+            self._settlement.commit(self._ring)
         if not self._is_stopping and not self._replacing:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted)
         self._harvest.look_around()
@@ -185,14 +194,17 @@ class Supervisor:
         now_ns = self._clock.monotonic_ns()
         waits: list[int | None] = [
             self._writer.wait_ns(self._is_saturated()),
-            self._pool.next_start_ns(),
+            self._tend_ns,
+            self._limit_ns,
+            self._retry_ns,
             self._server.next_expiry_ns,
             None if self._stop_deadline_ns is None else max(0, self._stop_deadline_ns - now_ns),
         ]
         if self._ring.in_flight():
-            waits += [SAFETY_NS, self._pool.enforce_limits()]
+            waits.append(LOOK_NS)
         if self._feed.next_due_us is not None and not self._writer.has_due and not self._is_stopping:
-            waits.append(max(0, self._feed.next_due_us - self._clock.now_us()) * 1000)
+            due_ns = max(0, self._feed.next_due_us - self._clock.now_us()) * 1000
+            waits.append(min(due_ns, CLOCK_LOOK_NS))  # the wall clock may be set forward meanwhile
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _is_saturated(self) -> bool:
@@ -202,60 +214,55 @@ class Supervisor:
     def _note_gap(self) -> None:
         self._longest_gap_ns = max(self._longest_gap_ns, self._clock.monotonic_ns() - self._woke_ns)
 
-    # -- what the transaction made true -------------------------------------------------------
-
-    def _commit(self) -> None:
-        before = self._writer.trouble
-        committed = self._writer.commit(self._lowest_active)
-        self._say_trouble(before, self._writer.trouble)
-        self._server.tell(committed.receipts)
-        self._learn_pace()
-        if committed.receipts:
-            self._harvest.committed()
-        for priority, queue, rows in committed.admitted:
-            self._feed.backlog.append(priority, queue, rows)
-        self._feed.give_back(committed.due)
-        if committed.delayed or committed.due:
-            self._feed.look_for_delayed()
-        for task_id, alone in committed.returned:
-            if alone:
-                self._dispatcher.run_alone(task_id)
-            self._feed.give_back([task_id])
-
-    def _say_trouble(self, before: RingqError | None, now: RingqError | None) -> None:
-        if now is not None and type(before) is not type(now):
-            say(f"{now}; submissions are refused and receipts kept in memory until it can be written")
-        elif before is not None and now is None:
-            say(f"{self.config.database}: can be written again")
-
-    def _learn_pace(self) -> None:
-        for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
-            self._dispatcher.pace.learn(kind, count, duration_us)
-
-    def _lowest_active(self) -> int | None:
-        ids = (self._feed.backlog.min_task_id(), self._ring.min_task_id())
-        return min((task_id for task_id in ids if task_id is not None), default=None)
-
     # -- a new segment ------------------------------------------------------------------------
 
-    def _begin_replacement(self, why: str) -> None:
-        """Start over with a fresh segment and fresh workers: nothing in the old one can be trusted any more."""
+    def _see_to_segment(self) -> None:
+        if self._replacing:
+            if self._pool.alive == 0:
+                self._finish_replacement()
+        elif self._harvest.damage is not None:
+            self._begin_replacement(self._harvest.damage, Reason.LOST)
+        elif self._dispatcher.is_exhausted:
+            self._begin_replacement("this epoch has granted four billion leases", Reason.STOPPED)
+
+    def _begin_replacement(self, why: str, reason: Reason) -> None:
+        """Start over with a fresh segment and fresh workers; attempts that are cut off are recorded with `reason`."""
         say(f"{why}: all workers and the segment are replaced")
         self._replacing = True
-        self._pool.kill_all(Reason.LOST)
+        self._pool.kill_all(reason)
 
     def _finish_replacement(self) -> None:
-        """All workers are gone: take what is valid, give the rest back, begin a new epoch."""
+        """All workers are gone: take what is valid, record it, give the rest back, begin a new epoch.
+
+        The old segment may go only when everything in it is durable.
+        """
+        self._retry_ns = None
         self._harvest.collect_last()
-        if self._writer.wait_ns(False) is not None:
-            self._commit()
         self._harvest.abandon()
-        self._ring = self._launcher.begin()
+        if self._writer.wait_ns(False) == 0:
+            self._settlement.commit(self._ring)
+        if self._writer.wait_ns(False) is not None:
+            return  # held back: tried again when the writer may
+        try:
+            self._ring = self._launcher.begin()
+        except (StorageFull, StoreBusy) as error:
+            say(f"a new epoch cannot begin yet: {error}")
+            self._retry_ns = RETRY_NS
+            return
         self._writer.ring = self._ring
         self._dispatcher.begin(self._ring, self._launcher.epoch)
         self._pool.begin(self._ring)
         self._harvest.begin(self._ring)
         self._replacing = False
+        self._tend_ns = 0  # the berths are empty: no sleep before they are filled
+
+    def _health(self) -> str:
+        return describe(
+            self.config, self._clock, self._ring, self._pool, self._feed.backlog, self._dispatcher, self._writer,
+            uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, epoch=self._launcher.epoch,
+            stopping=self._is_stopping, clients=self._server.clients, kinds=self._admission.kinds,
+            longest_gap_ms=self._longest_gap_ns / 1e6,
+        )  # fmt: skip
 
     # -- stop ---------------------------------------------------------------------------------
 
@@ -288,14 +295,8 @@ class Supervisor:
 
     def _verdict(self) -> int | None:
         """The exit code once there is nothing left to do; None to go on."""
-        if self._replacing and self._pool.alive == 0:
-            self._finish_replacement()
-        why = self._harvest.damage
-        if self._dispatcher.is_exhausted:
-            why = "this epoch has granted four billion leases"
-        if why is not None and not self._replacing and not self._is_stopping:
-            self._begin_replacement(why)
         if not self._is_stopping:
+            self._see_to_segment()
             return self._startup_verdict()
         if self._stop_deadline_ns is not None and self._clock.monotonic_ns() >= self._stop_deadline_ns:
             self._force_stop("the drain time is over")
@@ -307,7 +308,11 @@ class Supervisor:
         self._harvest.collect_last()
         if self._writer.wait_ns(False) is not None:
             return None
-        self._store.mark_clean()
+        try:
+            self._store.mark_clean()
+        except (StorageFull, StoreBusy) as error:
+            say(f"{error}; the next start will look through shared memory again")
+            return 128 + (self._stop_signal or 0)
         self._launcher.unlink()
         empty_spill(spill_dir(self.config))
         identity_path(self.config).unlink(missing_ok=True)
@@ -327,8 +332,9 @@ class Supervisor:
     def close(self) -> None:
         """Release everything, in whatever state the server is; what is durable stays for the next start."""
         self._pool.kill_all()
-        while self._pool.alive:
-            for key, mask in self._selector.select(1.0):
+        deadline_ns = self._clock.monotonic_ns() + CLOSE_NS
+        while self._pool.alive and self._clock.monotonic_ns() < deadline_ns:
+            for key, mask in self._selector.select(0.1):
                 if key.fd in self._pool.pidfds:
                     key.data(mask)
             self._pool.reap()
@@ -336,38 +342,3 @@ class Supervisor:
         self._launcher.close()
         self._signals.remove()
         self._selector.close()
-
-    # -- looking inside -----------------------------------------------------------------------
-
-    def health(self) -> str:
-        """The server's state as JSON, from memory alone."""
-        now_ns = self._clock.monotonic_ns()
-        running = {row[0]: row for row in self._ring.running()}
-        state = {
-            "version": VERSION, "pid": os.getpid(), "epoch": self._launcher.epoch,
-            "database": str(self.config.database), "durability": self.config.durability,
-            "uptime_s": (now_ns - self._started_ns) / 1e9, "stopping": self._is_stopping,
-            "pending": len(self._feed.backlog) + self._ring.ready(), "in_flight": self._ring.in_flight(),
-            "workers": [_worker_state(berth, running.get(berth.index), now_ns) for berth in self._pool.berths],
-            "worker_deaths": self._pool.deaths, "clients": self._server.clients, "kinds": self._admission.kinds,
-            "longest_gap_ms": self._longest_gap_ns / 1e6, "refusals": dict(self._dispatcher.gate.refusals),
-            "writer": self._writer.statistics, "ring": self._ring.statistics(),
-        }  # fmt: skip
-        return json.dumps(state)
-
-
-def _worker_state(berth: Berth, running: tuple[int, ...] | None, now_ns: int) -> dict[str, object]:
-    return {
-        "index": berth.index,
-        "pid": berth.process.pid if berth.process else None,
-        "ready": berth.ready,
-        "task_id": running[1] if running else None,
-        "running_s": (now_ns - running[6]) / 1e9 if running else None,
-    }
-
-
-def say(line: str) -> None:
-    """One line of the server's log, on standard error. It may lie on the disk that is full: that stops nothing."""
-    stamp = time.strftime("%H:%M:%S")
-    with contextlib.suppress(OSError):
-        os.write(2, f"{stamp} {line}\n".encode(errors="backslashreplace"))

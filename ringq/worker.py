@@ -6,6 +6,7 @@ worker:  flock, import the app, report ──► attach, claim ► RUNNING ► c
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import faulthandler
@@ -18,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from ringq.ring import Worker as RingWorker
 
 CLAIM_TIMEOUT_MS = 1000  # bounds the damage of a lost wake-up
 SPILL_MODE = 0o600
+SPILL_RETRY_S = 0.2
+OOM_SCORE_ADJ = 500
 SPILL_RETRY_S = 0.25
 FULL_CHECK_EVERY = 64  # attempts
 
@@ -41,6 +43,8 @@ def main(argument: str) -> int:
     """Entry of `python -m ringq.worker`; `argument` is the parent's JSON. Returns the exit code."""
     given = json.loads(argument)
     failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
+    os.umask(given["umask"])
+    _offer_to_oom_killer()
     _die_with_parent(given["parent"])
     lock = _take_life_lock(given["lock"], given["parent"])
     control = socket.socket(fileno=given["control"])
@@ -123,8 +127,7 @@ class Runner:
             body = codec.encode_error(error)
         failpoint.hit("worker.before_receipt")
         if not ring.finish(status.code, reason.code, body):
-            self._spill_body(lease, body)
-            ring.finish(status.code, reason.code, body, spilled=True)
+            self._finish_spilled(lease, status, reason, body)
         failpoint.hit("worker.after_receipt")
 
     def _damage(self) -> str | None:
@@ -158,17 +161,28 @@ class Runner:
             self._raised = True
             raise RunTimeout("the run time limit is over")
 
+    def _finish_spilled(self, lease: int, status: Status, reason: Reason, body: bytes) -> None:
+        """Publish a receipt whose body fits no ring; one that cannot be stored at all is a failure that says so."""
+        try:
+            self._spill_body(lease, body)
+        except OSError as error:
+            problem = codec.encode_error(InvalidResult(f"the result could not be stored: {error.strerror}"))
+            self._ring.finish(Status.FAILED.code, Reason.INVALID_RESULT.code, problem)
+        else:
+            self._ring.finish(status.code, reason.code, body, spilled=True)
+
     def _spill_body(self, lease: int, body: bytes) -> None:
-        """Leave a body in a file. While the disk is full it waits: the work is done, and nobody is to blame."""
+        """Leave a body that fits no ring in a file. A full disk is waited for, as the parent does with its receipts."""
+        path = self._spill / str(lease)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
             try:
-                descriptor = os.open(self._spill / str(lease), flags, SPILL_MODE)
-                with open(descriptor, "wb") as file:
+                with open(os.open(path, flags, SPILL_MODE), "wb") as file:
                     file.write(body)
                 return
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                path.unlink(missing_ok=True)
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._ring.stopping:
                     raise
             time.sleep(SPILL_RETRY_S)
 
@@ -192,6 +206,13 @@ def _die_with_parent(parent: int) -> None:
     watch_parent(parent)
     if _is_gone(parent):
         os._exit(0)
+
+
+def _offer_to_oom_killer() -> None:
+    """When memory runs out a worker shall go, which costs an attempt, rather than the parent, which costs all."""
+    path = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        path.write_text(str(min(1000, int(path.read_text()) + OOM_SCORE_ADJ)))
 
 
 def _take_life_lock(path: str, parent: int) -> int:
@@ -259,5 +280,9 @@ def _introduce(app: App, control: socket.socket) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    _entry: Callable[[str], int] = main
-    sys.exit(_entry(sys.argv[1]))
+    _code = main(sys.argv[1])
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(_code)  # a thread that the app left running must not keep a worker that has left

@@ -203,6 +203,7 @@ class Writer:
             answer()
         failpoint.hit("writer.after_reply")
         self._count(committed)
+        self._store.checkpoint_if_due()
         return committed
 
     def _insert_batch(self, batch: Batch, committed: Committed) -> Callable[[], None]:
@@ -296,7 +297,9 @@ class Writer:
         if self._since_low_water >= LOW_WATER_EVERY:
             lowest = lowest_active()
             self._store.set_low_water((self._store.next_task_id if lowest is None else lowest) - 1)
-            self._store.prune_submissions(self._clock.now_us() - round(self._config.submission_keep_s * 1e6))
+            # Each receipt may have had a submission of its own: forget more of them than are added.
+            before_us = self._clock.now_us() - round(self._config.submission_keep_s * 1e6)
+            self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)
             self._since_low_water = 0
 
     def _hold_back(self, batches: list[Batch], error: RingqError) -> None:

@@ -32,6 +32,7 @@ class Session:
         self.next_task_id = 1
         self._connection = connection
         self._driver: sqlite3.Connection = driver(connection)
+        self._commits = 0
         self._failed: str | None = None
         self._file: Final = path.stat()
         self._reload: set[Callable[[], None]] = set()  # what must be read again if this transaction fails
@@ -60,6 +61,7 @@ class Session:
                 raise self._translated(error) from error
             raise
         self._reload.clear()
+        self._commits += 1
 
     @property
     def in_transaction(self) -> bool:

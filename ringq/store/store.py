@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from ringq.errors import AlreadyServed, StoreError
-from ringq.store.engine import DURABILITY, open_writer
+from ringq.store.engine import CHECKPOINT_PAGES, DURABILITY, open_writer
 from ringq.store.failures import translated
 from ringq.store.history import HistoryTables
 from ringq.store.lock import OwnerLock
@@ -32,6 +32,9 @@ UPDATE_CLEAN: Final = "UPDATE meta SET clean = 1, highest_task_id = MAX(highest_
 
 # Moves what the log holds into the database file.
 CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+CHECKPOINT_COMMITS: Final = 200  # a small transaction writes about five pages
+ROWS_PER_PAGE: Final = 20  # of tasks and receipts with short payloads, and their share of the indexes
+PAGE_BYTES: Final = 4096
 
 
 class Previous(NamedTuple):
@@ -54,6 +57,7 @@ class Store(HistoryTables):
     previous: Previous
     epoch: int
     _durability: str
+    _changes_then = _commits_then = _log_bytes_then = 0  # at the last checkpoint
     _undo: ExitStack  # what `close` does
 
     @classmethod
@@ -111,10 +115,28 @@ class Store(HistoryTables):
         with self.transaction():
             self._write(UPDATE_CLEAN, [(self.next_task_id - 1,)])
 
+    def checkpoint_if_due(self) -> None:
+        """Move the log into the database file, once about CHECKPOINT_PAGES pages have gathered there.
+
+        SQLite tells nobody how long its log is, so it is estimated by rows and transactions since the last time, and by
+        the growth of its file. Raises StorageFailed, which SQLite's own automatic checkpoint would have swallowed.
+        """
+        rows = self._driver.total_changes - self._changes_then
+        if rows < CHECKPOINT_PAGES * ROWS_PER_PAGE and self._commits - self._commits_then < CHECKPOINT_COMMITS:
+            try:
+                grown = self._log.stat().st_size - self._log_bytes_then
+            except FileNotFoundError:
+                return
+            if grown < 2 * CHECKPOINT_PAGES * PAGE_BYTES:
+                return
+        self.checkpoint()
+        self._changes_then, self._commits_then = self._driver.total_changes, self._commits
+        self._log_bytes_then = self._log.stat().st_size
+
     def checkpoint(self) -> int:
         """Move what the log holds into the database file; how many pages readers still hold back.
 
-        SQLite does the same by itself every few thousand pages, inside a COMMIT; an idle moment is better.
+        Raises StorageFailed.
         """
         _, pages, moved = self._read_one(CHECKPOINT)
         return int(pages - moved)
@@ -132,6 +154,7 @@ class Store(HistoryTables):
 
     def _begin(self, durability: str) -> None:
         self._durability = durability
+        self._log = self.path.with_name(self.path.name + "-wal")
         meta = self._read_one(SELECT_META)
         if meta is None:
             raise StoreError(f"{self.path} has no row in its table meta: restore a backup")

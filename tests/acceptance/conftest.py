@@ -122,13 +122,19 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
 def remove_segments(database: Path) -> None:
     """A killed server leaves its segment to its successor; in a test that has none, it would stay until reboot."""
+    for segment in segments(database):
+        segment.unlink(missing_ok=True)
+
+
+def segments(database: Path) -> list[Path]:
+    """The shared memory of a database that can still be read; else none."""
     with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as db,
+        contextlib.suppress(sqlite3.Error, TypeError),
+        contextlib.closing(sqlite3.connect(f"file:{quote(os.fsencode(database))}?mode=ro", uri=True)) as db,
     ):
         (uuid,) = db.execute("SELECT uuid FROM meta").fetchone()
-        for segment in Path("/dev/shm").glob(f"ringq.{uuid.hex()}.*"):
-            segment.unlink()
+        return list(Path("/dev/shm").glob(f"ringq.{uuid.hex()}.*"))
+    return []
 
 
 @pytest.fixture

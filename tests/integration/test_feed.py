@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ringq.config import Config
 from ringq.feed import DUE_ROWS_MAX, Feed
 from ringq.store import OwnerLock, Store
 
@@ -18,6 +19,10 @@ SECOND = 1_000_000
 def store(tmp_path: Path) -> Iterator[Store]:
     with OwnerLock(tmp_path / "t.db"), Store.open(tmp_path / "t.db", durability="normal") as store:
         yield store
+
+
+def make(store: Store, window: int) -> Feed:
+    return Feed(store, Config(Path("unused"), window_tasks_max=window), {})
 
 
 def submit(store: Store, run_at: list[int | None], priority: int = 128) -> list[int]:
@@ -46,7 +51,7 @@ def come_due(store: Store, feed: Feed, now_us: int) -> list[int]:
 
 def test_a_delayed_task_comes_in_at_its_time_and_at_its_old_place(store: Store) -> None:
     submit(store, [NOW + 5 * SECOND, NOW + 2 * SECOND, None])
-    feed = Feed(store, 1000, {})
+    feed = make(store, 1000)
     assert feed.load_all() == 1
     assert feed.next_due_us == NOW + 2 * SECOND
     assert come_due(store, feed, NOW + SECOND) == []
@@ -57,7 +62,7 @@ def test_a_delayed_task_comes_in_at_its_time_and_at_its_old_place(store: Store) 
 
 def test_more_tasks_than_one_transaction_takes_come_in_by_windows(store: Store) -> None:
     submit(store, [NOW + n for n in range(DUE_ROWS_MAX + 500)])
-    feed = Feed(store, 1000, {})
+    feed = make(store, 1000)
     feed.load_all()
     assert [len(come_due(store, feed, NOW + SECOND)) for _ in range(3)] == [DUE_ROWS_MAX, 500, 0]
     assert taken(feed) == list(range(1, DUE_ROWS_MAX + 501))
@@ -66,7 +71,7 @@ def test_more_tasks_than_one_transaction_takes_come_in_by_windows(store: Store) 
 
 def test_a_clock_set_back_neither_forgets_nor_doubles(store: Store) -> None:
     submit(store, [NOW + 10 * SECOND])
-    feed = Feed(store, 1000, {})
+    feed = make(store, 1000)
     feed.load_all()
     assert come_due(store, feed, NOW + 10 * SECOND) == [1]
     earlier = NOW - 3600 * SECOND  # the clock is set back by an hour; a task for five seconds from then is added
@@ -79,10 +84,10 @@ def test_a_clock_set_back_neither_forgets_nor_doubles(store: Store) -> None:
 
 def test_a_task_that_came_due_is_found_again_after_a_crash(store: Store) -> None:
     submit(store, [None, NOW + SECOND, None])
-    feed = Feed(store, 1000, {})
+    feed = make(store, 1000)
     feed.load_all()
     come_due(store, feed, NOW + SECOND)
-    after_the_crash = Feed(store, 1000, {})
+    after_the_crash = make(store, 1000)
     assert after_the_crash.load_all() == 3
     assert taken(after_the_crash) == [1, 2, 3]
 
@@ -90,7 +95,7 @@ def test_a_task_that_came_due_is_found_again_after_a_crash(store: Store) -> None
 def test_a_start_finds_every_pending_task_in_its_lane(store: Store) -> None:
     for priority in (128, 0, 128):
         submit(store, [None] * 3, priority)
-    feed = Feed(store, 4, {})
+    feed = make(store, 4)
     assert feed.load_all(chunk=2) == 9
     assert {lane.priority: [row[0] for row in lane.take(99, None)] for lane in feed.backlog.lanes()} == {
         128: [1, 2, 3, 7, 8, 9],
@@ -103,7 +108,7 @@ def test_sparse_ids_are_loaded_one_by_one_and_dense_ones_in_a_range(store: Store
     for _ in range(30):
         submit(store, [None] * 19, 200)
         submit(store, [None], 10)
-    feed = Feed(store, 4, {})
+    feed = make(store, 4)
     feed.load_all()
     assert [row[0] for row in feed.backlog.lane(10, "default").take(99, None)] == [20 * n for n in range(1, 31)]
     assert len(feed.backlog.lane(200, "default").take(10**4, None)) == 19 * 30

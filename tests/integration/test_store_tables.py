@@ -226,6 +226,7 @@ def test_receipts_are_found_range_by_range_up_to_a_limit(store: Store) -> None:
     assert [row[0] for row in store.find_receipts([(5, 10), (1, 2)], 100)] == [5, 7, 9, 2]
     assert [row[0] for row in store.find_receipts([(1, 4), (5, 10)], 3)] == [2, 3, 5]
     error = '{"type":"ValueError","message":"no"}'
+    assert [row[0] for row in store.find_receipts([(5, 10), (1, 2)], 100, 1)] == [5], "one is more than enough bytes"
     assert store.find_receipts([(7, 7)], 1) == [(7, Status.FAILED.code, Reason.HANDLER_ERROR.code, None, error)]
 
 

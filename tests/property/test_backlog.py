@@ -51,7 +51,7 @@ def test_a_lane_gives_its_tasks_in_order_of_id(
 ) -> None:
     lane = Lane(128, "default", load)
     back = data.draw(st.sets(st.sampled_from(ids), max_size=10)) if ids else set()
-    lane.append([row(i) for i in ids if i not in back], room)
+    lane.append([row(i) for i in ids if i not in back], room, 1000)
     lane.give_back(back)
     left = list(ids)
     for limit, before in portions:
@@ -64,6 +64,7 @@ def test_a_lane_gives_its_tasks_in_order_of_id(
         taken = taken[:kept]
         left = left[len(taken) :]
         assert len(lane) == len(left)
+        assert lane.held_bytes == 2 * lane.held
         if left:
             assert lane.head == left[0]
 
@@ -77,11 +78,25 @@ def test_a_lane_gives_its_tasks_in_order_of_id(
 def test_the_window_bounds_the_rows_held_and_nothing_is_forgotten(
     batches: list[tuple[int, str, int]],
 ) -> None:
-    backlog = Backlog(load, window_rows_max=25)
+    backlog = Backlog(load, window_rows_max=25, window_bytes_max=40)
     next_id = 1
     for priority, queue, count in batches:
         backlog.append(priority, queue, [row(i) for i in range(next_id, next_id + count)])
         next_id += count
     assert len(backlog) == next_id - 1
-    assert sum(lane.held for lane in backlog.lanes()) <= 25
+    assert sum(lane.held for lane in backlog.lanes()) <= 20  # two bytes each
     assert backlog.min_task_id() == (1 if batches else None)
+
+
+def test_large_payloads_are_refilled_a_few_at_a_time() -> None:
+    loaded: list[int] = []
+
+    def load_large(runs: list[tuple[int, int]]) -> list[Row]:
+        rows = [(i, 1, 1, 0, "x" * 400_000) for first, last in runs for i in range(first, last + 1)]
+        loaded.append(len(rows))
+        return rows
+
+    lane = Lane(128, "default", load_large)
+    lane.append_ids(range(1, 101))
+    assert [lane.take(1, None)[0][0] for _ in range(100)] == list(range(1, 101))
+    assert max(loaded[1:]) <= 2

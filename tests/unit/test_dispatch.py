@@ -35,7 +35,7 @@ class RecordingRing:
 
 
 def make(ring: RecordingRing, queues: Sequence[tuple[str, int | None]] = ()) -> Dispatcher:
-    backlog = Backlog(lambda runs: [row(i) for a, b in runs for i in range(a, b + 1)], 1000)
+    backlog = Backlog(lambda runs: [row(i) for a, b in runs for i in range(a, b + 1)], 1000, 1 << 20)
     return Dispatcher(ring, backlog, Gate(queues), epoch=7, lookahead_ms=8.0)
 
 
@@ -89,11 +89,39 @@ def test_long_tasks_keep_the_ring_shallow_and_short_ones_fill_it() -> None:
     dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 101)])
     assert dispatcher.fill(workers=2, uncommitted=0) == 2  # both workers are idle
     ring.claimed = 2
-    assert dispatcher.fill(workers=2, uncommitted=0) == 1  # one in store for whoever ends first
+    assert dispatcher.fill(workers=2, uncommitted=0) == 0  # what is more urgent by then shall go first
     fast(dispatcher, kind=2)
     dispatcher.backlog.append(0, "a", [row(i, kind=2) for i in range(200, 300)])
     dispatcher.fill(workers=2, uncommitted=0)
-    assert ring.order[3:] == list(range(200, 300))
+    assert ring.order[2:] == list(range(200, 300))
+
+
+def test_one_short_task_does_not_let_long_ones_follow_in_its_chunk() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    fast(dispatcher, kind=1)
+    dispatcher.pace.learn(2, 1, 10_000_000)
+    dispatcher.backlog.append(128, "a", [row(1), *[row(i, kind=2) for i in range(2, 258)]])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [1, 2]
+    assert len(dispatcher.backlog) == 255
+
+
+def test_a_task_that_must_run_alone_stays_alone_when_its_worker_died_before_it_began() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    fast(dispatcher)
+    dispatcher.run_alone(1)
+    for lap in range(2):  # the second time it came back unstarted
+        dispatcher.backlog.lane(128, "a").give_back([1])
+        if lap == 0:
+            dispatcher.backlog.append(128, "a", [row(2)])
+        assert dispatcher.fill(workers=2, uncommitted=0) == 1
+        ring.claimed = ring.freed = len(ring.published)
+        dispatcher.ended([1])
+    dispatcher.forget([1])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [1, 1, 2]
 
 
 def test_an_urgent_task_waits_behind_no_more_than_the_next_few_milliseconds_of_work() -> None:

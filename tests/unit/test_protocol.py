@@ -166,3 +166,24 @@ def test_a_frame_over_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(protocol, "FRAME_BYTES_MAX", 100)
     with pytest.raises(errors.BatchTooLarge, match="limit is 100"):
         protocol.pack(protocol.HealthReply("x" * 200), 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400_000), st.booleans()), max_size=40))
+def test_ends_are_cut_into_frames_of_bounded_size(sizes: list[tuple[int, bool]]) -> None:
+    text = "x" * 400_000
+    rows = [
+        (n, 10, 0, text[:size] if good else None, None if good else text[:size]) for n, (size, good) in enumerate(sizes)
+    ]
+    parts = list(protocol.pieces(rows))
+    assert [row for part in parts for row in part] == rows
+    for part in parts:
+        assert 0 < len(part) <= protocol.ENDS_MAX
+        assert sum(len(row[3] or row[4] or "") for row in part[:-1]) < protocol.ENDS_BYTES_MAX
+        assert protocol.ended(part).task_ids == [row[0] for row in part]
+
+
+def test_a_column_that_announces_too_much_is_not_unpacked() -> None:
+    start = b"\x95\xc4\x10" + bytes(16)
+    for body in (start + b"\xdd\x7f\xff\xff\xff", b"\x91\xdd\x7f\xff\xff\xff"):
+        with pytest.raises(errors.ProtocolError, match="length"):
+            protocol.unpack(1 if body.startswith(start) else 2, body)

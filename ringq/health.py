@@ -1,0 +1,57 @@
+"""Face: the server's state in one answer, from memory alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from ringq.backlog import Backlog
+from ringq.berth import Berth
+from ringq.clock import Clock
+from ringq.config import Config
+from ringq.dispatch import Dispatcher
+from ringq.pool import Pool
+from ringq.ring import Parent
+from ringq.version import VERSION
+from ringq.writer import Writer
+
+
+def describe(
+    config: Config, clock: Clock, ring: Parent, pool: Pool, backlog: Backlog, dispatcher: Dispatcher, writer: Writer,
+    **state: Any,
+) -> str:  # fmt: skip
+    """The state as JSON; `state` is what the supervisor alone knows."""
+    now_ns = clock.monotonic_ns()
+    running = {row[0]: row for row in ring.running()}
+    return json.dumps(
+        {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "database": os.fsencode(config.database).decode(errors="replace"),
+            "durability": config.durability,
+            **state,
+            "pending": len(backlog) + ring.ready(),
+            "in_flight": ring.in_flight(),
+            "workers": [_worker(berth, ring, running.get(berth.index), now_ns) for berth in pool.berths],
+            "worker_deaths": pool.deaths,
+            "refusals": dict(dispatcher.gate.refusals),
+            "writer": writer.statistics,
+            "ring": ring.statistics(),
+        }
+    )
+
+
+def _worker(berth: Berth, ring: Parent, running: tuple[int, ...] | None, now_ns: int) -> dict[str, object]:
+    fraction, message = ring.progress(berth.index) if running else (0.0, "")
+    seen_ns = ring.heartbeat_ns(berth.index)
+    return {
+        "index": berth.index,
+        "pid": berth.process.pid if berth.process else None,
+        "ready": berth.ready,
+        "seen_s": (now_ns - seen_ns) / 1e9 if seen_ns else None,
+        "task_id": running[1] if running else None,
+        "running_s": (now_ns - running[6]) / 1e9 if running else None,
+        "progress": fraction,
+        "message": message,
+    }

@@ -1,0 +1,53 @@
+"""Face: a transaction, and what it makes true for everybody - clients, dispatcher, backlog."""
+
+from __future__ import annotations
+
+from ringq.dispatch import Dispatcher
+from ringq.errors import RingqError
+from ringq.feed import Feed
+from ringq.harvest import Harvest
+from ringq.log import say
+from ringq.ring import Parent
+from ringq.server import Server
+from ringq.writer import Writer
+
+
+class Settlement:
+    """Commits, and hands on what is durable now. Nothing of it may happen before."""
+
+    def __init__(self, writer: Writer, server: Server, feed: Feed, dispatcher: Dispatcher, harvest: Harvest) -> None:
+        self._writer = writer
+        self._server = server
+        self._feed = feed
+        self._dispatcher = dispatcher
+        self._harvest = harvest
+
+    def commit(self, ring: Parent) -> None:
+        """One transaction. Raises StorageFailed; a full or locked database holds everything back."""
+        trouble = self._writer.trouble
+        committed = self._writer.commit(lambda: self._lowest_active(ring))
+        self._say(trouble, self._writer.trouble)
+        self._server.tell(committed.receipts)
+        for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
+            self._dispatcher.pace.learn(kind, count, duration_us)
+        if committed.receipts:
+            self._harvest.committed()
+            self._dispatcher.forget(row[0] for row in committed.receipts)
+        for priority, queue, rows in committed.admitted:
+            self._feed.backlog.append(priority, queue, rows)
+        for task_id, alone in committed.returned:
+            if alone:
+                self._dispatcher.run_alone(task_id)
+        self._feed.give_back([*committed.due, *(task_id for task_id, _ in committed.returned)])
+        if committed.delayed or committed.due:
+            self._feed.look_for_delayed()
+
+    def _lowest_active(self, ring: Parent) -> int | None:
+        ids = (self._feed.backlog.min_task_id(), ring.min_task_id())
+        return min((task_id for task_id in ids if task_id is not None), default=None)
+
+    def _say(self, before: RingqError | None, now: RingqError | None) -> None:
+        if now is not None and type(before) is not type(now):
+            say(f"{now}; submissions are refused and receipts kept in memory until it can be written")
+        elif before is not None and now is None:
+            say("the database can be written again")
