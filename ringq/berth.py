@@ -13,9 +13,9 @@ SETTLED_AFTER_NS = 1_000_000_000  # one that dies idle so soon after it was read
 
 
 class Berth:
-    """Attributes: `process`, None while empty; `ready`, whether it takes tasks; `disabled`, given up for good;
-    `retry_at_ns`, when an empty berth may be filled; `stage`, how far up the ladder of its run time limit the present
-    attempt is: 1 soft exception, 2 SIGTERM, 3 SIGKILL.
+    """Attributes: `process`, None while empty; `ready`, whether it takes tasks; `has_worked`, whether it ended an
+    attempt; `disabled`, given up for good; `retry_at_ns`, when an empty berth may be filled; `stage`, how far up the
+    ladder of its run time limit the present attempt is: 1 soft exception, 2 SIGTERM, 3 SIGKILL.
     """
 
     def __init__(self, index: int) -> None:
@@ -26,6 +26,8 @@ class Berth:
         self.retry_at_ns = 0
         self.started_ns = 0
         self.stage = 0
+        self.has_worked = False
+        self._is_ended = False
         self._ready_ns = 0
         self._over_limit: int | None = None  # the lease of the attempt on the ladder
         self._is_signalled = False  # SIGTERM or SIGKILL was sent because of some attempt's limit
@@ -38,6 +40,7 @@ class Berth:
         """A new process begins to import the app."""
         self.process, self.ready, self.started_ns = process, False, now_ns
         self.stage, self._over_limit, self._is_signalled = 0, None, False
+        self.has_worked = self._is_ended = False
 
     def welcome(self, now_ns: int) -> None:
         """The process takes tasks from now on."""
@@ -45,7 +48,14 @@ class Berth:
 
     def is_late(self, now_ns: int, boot_timeout_s: float) -> bool:
         """Whether the process has been importing for too long."""
-        return self.process is not None and not self.ready and now_ns - self.started_ns > boot_timeout_s * 1e9
+        is_booting = self.process is not None and not self.ready and not self._is_ended
+        return is_booting and now_ns - self.started_ns > boot_timeout_s * 1e9
+
+    def end_boot(self) -> None:
+        """Kill the process that has been importing for too long."""
+        assert self.process is not None
+        self._is_ended = True
+        self.process.kill()
 
     def clear(self) -> WorkerProcess:
         """The process is dead: the berth is empty."""
@@ -85,7 +95,7 @@ class Berth:
         was_ready = self._ready_ns > self.started_ns
         if was_ready and now_ns - self._ready_ns >= HEALTHY_AFTER_NS:
             self._backoff_s = 0.0
-        if has_worked or (was_ready and now_ns - self._ready_ns >= SETTLED_AFTER_NS):
+        if has_worked or self.has_worked or (was_ready and now_ns - self._ready_ns >= SETTLED_AFTER_NS):
             self.retry_at_ns = now_ns
             return False
         self._backoff_s = min(config.respawn_backoff_max_s, max(config.respawn_backoff_s, self._backoff_s * 2))

@@ -53,7 +53,7 @@ class Harvest:
             damaged += [(row[0], row[1], row[2], row[3], row[8]) for row in incomplete]
         self._writer.record(rows)
         self._dispatcher.ended(row[0] for row in rows)
-        self._pool.forget_output({row[8] for row in rows})
+        self._pool.note_receipts({row[8] for row in rows})
         for task_id, lease, kind, attempt, worker in damaged:
             self._interrupt(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT)
             self._dispatcher.ended([task_id])

@@ -27,7 +27,6 @@ class Attempts(Protocol):
     def running(self) -> list[tuple[int, int, int, int, int, int, int]]: ...
     def request_cancel(self, worker: int, lease: int, reason: int) -> bool: ...
     def stop_worker(self, worker: int) -> None: ...
-    def heartbeat_ns(self, worker: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class Pool:
                 waits += [] if berth.disabled else [berth.retry_at_ns - now_ns]
             elif berth.is_late(now_ns, self._config.boot_timeout_s):
                 self._say(f"worker {berth.index} was not ready after {self._config.boot_timeout_s:g} s; killed")
-                berth.process.kill()
+                berth.end_boot()
             elif not berth.ready:
                 waits.append(berth.started_ns + boot_ns - now_ns + 1)
         return max(0, min(waits)) if waits else None
@@ -151,12 +150,13 @@ class Pool:
         for line in lines:
             self._say(f"worker {berth.index}| {line}")
 
-    def forget_output(self, workers: Iterable[int]) -> None:
-        """Attempts of these workers ended by themselves: what was printed so far is not the next one's."""
+    def note_receipts(self, workers: Iterable[int]) -> None:
+        """These workers ended attempts: they are at work, and what they printed so far is not the next attempt's."""
         for worker in workers:
-            process = self.berths[worker].process
-            if process is not None:
-                process.forget_output()
+            berth = self.berths[worker]
+            berth.has_worked = True
+            if berth.process is not None:
+                berth.process.forget_output()
 
     # -- the run time limit -------------------------------------------------------------------
 
@@ -216,7 +216,6 @@ class Pool:
         failpoint.hit("pool.after_death")
         now_ns = self._clock.monotonic_ns()
         started_ns = next((row[6] for row in self._ring.running() if row[0] == berth.index), now_ns)
-        has_worked = self._ring.heartbeat_ns(berth.index) != 0
         reports: list[Interruption | Unstarted] = []
         for task_id, lease, kind, attempt, _, started in self._ring.sweep(berth.index):
             if started:
@@ -230,7 +229,7 @@ class Pool:
         if not self.stopping:
             self.deaths += 1
             self._say(f"worker {berth.index} (pid {exit_.pid}) {exit_.describe()}")
-            self._plan(berth, now_ns, has_worked=has_worked or self.found_damage)
+            self._plan(berth, now_ns, has_worked=bool(reports) or self.found_damage)
         return reports
 
     def _interruption(
