@@ -137,11 +137,14 @@ class Dispatcher:
         blocked: set[Lane] = set()
         while not room.is_full and (candidate := self._best(blocked)) is not None:
             lane, before = candidate
-            rows = self._next_rows(lane, before, room)
+            admitted = self.gate.admit(lane.queue, CHUNK_ROWS)
+            if admitted <= 0:
+                blocked.add(lane)  # it holds up no other queue
+                continue
+            rows = self._next_rows(lane, before, room, admitted)
             if not rows:
-                blocked.add(lane)
-                if self._alone:
-                    break
+                if len(lane):
+                    break  # the next in order must wait, so all behind it do
                 continue
             count = self._publish(lane, rows)
             published += count
@@ -149,18 +152,15 @@ class Dispatcher:
                 break
         return published
 
-    def _next_rows(self, lane: Lane, before: int | None, room: Room) -> list[Row]:
-        """The next rows of `lane` that there is room for; none when the gate refuses, or one must wait to be alone."""
-        admitted = self.gate.admit(lane.queue, CHUNK_ROWS)
-        if admitted <= 0:
-            return []
+    def _next_rows(self, lane: Lane, before: int | None, room: Room, limit: int) -> list[Row]:
+        """The next rows of `lane` that there is room for; none when there is none, or one must wait to be alone."""
         rows = lane.take(1, before)
         if not rows:
             return []
         if self._alone and rows[0][0] in self._alone and self.ring.in_flight() > 0:
             lane.put_back(rows)
             return []
-        wanted = 1 if self._alone else min(admitted, room.estimate(self.pace.expected_us(rows[0][1])))
+        wanted = 1 if self._alone else min(limit, room.estimate(self.pace.expected_us(rows[0][1])))
         if wanted > 1:
             rows += lane.take(wanted - 1, before)
         count = room.take([self.pace.expected_us(row[1]) for row in rows])

@@ -154,7 +154,7 @@ def submit_until_answered(client: Any, ledger: Path, serve: Serve, served: Any) 
     return answer, served
 
 
-@pytest.mark.parametrize("point", ["start.epoch_committed", "start.orphans_gone", "start.segment_adopted"])
+@pytest.mark.parametrize("point", sorted(n for n in failpoint.NAMES if n.startswith("start.")))
 def test_killed_while_it_recovers_the_next_start_recovers_again(serve: Serve, tmp_path: Path, point: str) -> None:
     ledger = tmp_path / "ledger"
     served = serve(HANDLERS)
@@ -171,6 +171,24 @@ def test_killed_while_it_recovers_the_next_start_recovers_again(serve: Serve, tm
     assert sum(runs.values()) - 5000 <= 2
     assert again.stop() == 0
     assert Query(again.database).counts()[ringq.Status.COMPLETED] == 5000
+
+
+def test_the_parent_dies_while_it_buries_a_worker(serve: Serve, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    served = serve(HANDLERS, env={"RINGQ_FAILPOINT": "pool.after_death=kill"})
+    with served.client() as client:
+        task = client.submit("life::nap", {"path": str(ledger), "seconds": 3})
+        os.kill(int(wait_for(lambda: lines(ledger))[0]), signal.SIGKILL)
+    assert served.wait() == -signal.SIGKILL
+    again = serve()
+    with again.client() as client:
+        assert client.handle(task.id).result(timeout=20) == 2
+    attempts = Query(again.database).task(task.id).attempts
+    assert [attempt.reason for attempt in attempts] == ["lost", ""]
+
+
+def test_every_failpoint_is_somewhere_in_these_tests() -> None:
+    assert {name.partition(".")[0] for name in failpoint.NAMES} == {"dispatch", "pool", "start", "worker", "writer"}
 
 
 @pytest.mark.parametrize("point", sorted(n for n in failpoint.NAMES if n.startswith("worker.")))

@@ -137,6 +137,32 @@ def test_an_urgent_task_waits_behind_no_more_than_the_next_few_milliseconds_of_w
     assert ring.order[8] == 500
 
 
+def test_an_urgent_long_task_that_waits_for_a_worker_is_not_overtaken_by_short_ones() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    fast(dispatcher, kind=1)
+    dispatcher.pace.learn(2, 1, 10_000_000)
+    dispatcher.backlog.append(128, "a", [row(i, kind=2) for i in (1, 2)])
+    dispatcher.fill(workers=2, uncommitted=0)
+    ring.claimed = 2
+    dispatcher.backlog.append(128, "a", [row(i) for i in range(10, 20)])
+    dispatcher.backlog.append(0, "a", [row(30, kind=2)])
+    assert dispatcher.fill(workers=2, uncommitted=0) == 0
+    ring.freed = 1
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order[2] == 30
+
+
+def test_tasks_that_ended_elsewhere_leave_an_empty_lane_that_holds_up_nobody() -> None:
+    ring = RecordingRing()
+    backlog = Backlog(lambda runs: [], 1000, 1 << 20)  # nothing of it is active any more
+    dispatcher = Dispatcher(ring, backlog, Gate(()), epoch=7, lookahead_ms=8.0)
+    backlog.lane(0, "a").append_ids([1, 2])
+    backlog.append(128, "a", [row(3)])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [3]
+
+
 def test_a_refused_queue_holds_up_no_other() -> None:
     ring = RecordingRing()
     dispatcher = make(ring, [("capped", 1), ("open", None)])
