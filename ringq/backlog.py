@@ -14,7 +14,8 @@ from operator import itemgetter
 
 # (task id, kind, attempt, run limit in ms or 0, payload): what Parent.publish takes
 Row = tuple[int, int, int, int, str]
-LoadRows = Callable[[Sequence[tuple[int, int]]], list[Row]]
+# the rows of runs of ids, and the id up to which they are loaded
+LoadRows = Callable[[Sequence[tuple[int, int]]], tuple[list[Row], int]]
 
 REFILL_ROWS_MAX = 1024
 REFILL_BYTES = 1 << 20  # of payloads: what one refill of a lane should load
@@ -61,6 +62,12 @@ class Runs:
                 self._first[self._head] = upto + 1
         self._compact()
         return taken
+
+    def put_back(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Put runs back that were just taken."""
+        self._first[self._head : self._head] = array("q", (first for first, _ in runs))
+        self._last[self._head : self._head] = array("q", (last for _, last in runs))
+        self.count += sum(last - first + 1 for first, last in runs)
 
     def _compact(self) -> None:
         # A deletion at the front of an array moves all the rest: do it once per 4096 runs.
@@ -153,22 +160,29 @@ class Lane:
         rows, returned = self._rows, self._returned
         while True:
             while not rows and self._runs.count:
-                rows.extend(self._loaded(self._runs.take(self._refill_rows)))
+                loaded, rest = self._loaded(self._runs.take(self._refill_rows))
+                rows.extend(loaded)
+                self._runs.put_back(rest)
             if not returned or (rows and rows[0][0] < returned[0]):
                 return bool(rows)
             ids: list[int] = []
             while returned and len(ids) < self._refill_rows and (not rows or returned[0] < rows[0][0]):
                 ids.append(heapq.heappop(returned))
-            rows.extendleft(reversed(self._loaded(list(consecutive(ids)))))
+            loaded, rest = self._loaded(list(consecutive(ids)))
+            rows.extendleft(reversed(loaded))
+            self.give_back(task_id for first, last in rest for task_id in range(first, last + 1))
 
-    def _loaded(self, runs: list[tuple[int, int]]) -> list[Row]:
-        """Load rows; the next time as many as make about REFILL_BYTES, but not many times more at once."""
-        rows = self._load(runs)
+    def _loaded(self, runs: list[tuple[int, int]]) -> tuple[list[Row], list[tuple[int, int]]]:
+        """Load rows; also the runs that were too large to be loaded with them.
+
+        The next time it asks for as many as make about REFILL_BYTES, but not many times more at once.
+        """
+        rows, upto = self._load(runs)
         size = payload_bytes(rows)
         self.held_bytes += size
         fitting = len(rows) * REFILL_BYTES // size if size else REFILL_ROWS_MAX
         self._refill_rows = max(1, min(fitting, 8 * self._refill_rows, REFILL_ROWS_MAX))
-        return rows
+        return rows, [(max(first, upto + 1), last) for first, last in runs if last > upto]
 
 
 class Backlog:
@@ -197,8 +211,12 @@ class Backlog:
         self.lane(priority, queue).append(rows, max(0, room), room_bytes)
 
     def lanes(self) -> Iterator[Lane]:
-        """The lanes that have tasks."""
-        return (lane for lane in self._lanes.values() if len(lane))
+        """The lanes that have tasks; those that have none are forgotten: any client may name a new queue."""
+        for key, lane in list(self._lanes.items()):
+            if len(lane):
+                yield lane
+            else:
+                del self._lanes[key]
 
     def min_task_id(self) -> int | None:
         """The smallest pending id."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ringq.config import EXIT_RING_DAMAGED, Config
+from ringq.config import Config
 from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
 
@@ -27,7 +27,7 @@ class Berth:
         self.started_ns = 0
         self.stage = 0
         self.has_worked = False
-        self._is_ended = False
+        self.is_ended = False
         self._ready_ns = 0
         self._over_limit: int | None = None  # the lease of the attempt on the ladder
         self._is_signalled = False  # SIGTERM or SIGKILL was sent because of some attempt's limit
@@ -40,7 +40,7 @@ class Berth:
         """A new process begins to import the app."""
         self.process, self.ready, self.started_ns = process, False, now_ns
         self.stage, self._over_limit, self._is_signalled = 0, None, False
-        self.has_worked = self._is_ended = False
+        self.has_worked = self.is_ended = False
 
     def welcome(self, now_ns: int) -> None:
         """The process takes tasks from now on."""
@@ -48,17 +48,17 @@ class Berth:
 
     def is_late(self, now_ns: int, boot_timeout_s: float) -> bool:
         """Whether the process has been importing for too long."""
-        is_booting = self.process is not None and not self.ready and not self._is_ended
+        is_booting = self.process is not None and not self.ready and not self.is_ended
         return is_booting and now_ns - self.started_ns > boot_timeout_s * 1e9
 
-    def end_boot(self) -> None:
-        """Kill the process that has been importing for too long."""
+    def end(self) -> None:
+        """Kill the process because it is not ready; an attempt that it began meanwhile is charged to nobody."""
         assert self.process is not None
-        self._is_ended = True
+        self.is_ended = True
         self.process.kill()
 
     def clear(self) -> WorkerProcess:
-        """The process is dead: the berth is empty."""
+        """The process is dead: the berth is empty, once `plan` has judged how it lived."""
         process, self.process, self.ready = self.process, None, False
         assert process is not None
         return process
@@ -80,9 +80,9 @@ class Berth:
             return Reason.RUN_TIMEOUT
         if killed is not None:
             return killed
-        if self._is_signalled:
-            return Reason.STOPPED  # hit by the signal that was meant for the attempt before it
-        return Reason.LOST if exit_.returncode == EXIT_RING_DAMAGED else Reason.CRASH
+        if self.is_ended or self._is_signalled:
+            return Reason.STOPPED  # the signal was meant for the boot, or for the attempt before it
+        return Reason.LOST if exit_.found_damage else Reason.CRASH
 
     # -- the next process ---------------------------------------------------------------------
 
@@ -92,10 +92,12 @@ class Berth:
         The death of one that had claimed a task (`has_worked`) is bounded by the quarantine of tasks, so the next one
         comes at once. Death while starting backs off, and too many of them disable the berth.
         """
+        has_worked |= self.has_worked
         was_ready = self._ready_ns > self.started_ns
         if was_ready and now_ns - self._ready_ns >= HEALTHY_AFTER_NS:
             self._backoff_s = 0.0
-        if has_worked or self.has_worked or (was_ready and now_ns - self._ready_ns >= SETTLED_AFTER_NS):
+        lived_ns, self.has_worked, self._ready_ns = now_ns - self._ready_ns, False, 0  # a start that fails has no life
+        if has_worked or (was_ready and lived_ns >= SETTLED_AFTER_NS):
             self.retry_at_ns = now_ns
             return False
         self._backoff_s = min(config.respawn_backoff_max_s, max(config.respawn_backoff_s, self._backoff_s * 2))

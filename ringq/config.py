@@ -17,6 +17,7 @@ BATCH_TASKS_MAX = 200_000
 FRAME_BYTES_MAX = 256 * MIB
 NAME_CHARS_MAX = 200
 EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
+DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
 
 

@@ -92,6 +92,17 @@ class Dispatcher:
         self._alone: set[int] = set()
         self._running_alone: int | None = None
         self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
+        self._strangers: frozenset[int] = frozenset()  # kinds that the app of these workers has no handler for
+        self.stranded: list[int] = []  # pending tasks of such kinds
+
+    def learn(self, strangers: frozenset[int]) -> list[int]:
+        """These kinds have no handler: their tasks stay pending, out of the way of others.
+
+        Returns the tasks that were out of the way until now, to be given back.
+        """
+        self._strangers = strangers
+        stranded, self.stranded = self.stranded, []
+        return stranded
 
     def begin(self, ring: Publisher, epoch: int) -> None:
         """Go on with a new segment; nothing is published in it yet."""
@@ -142,32 +153,42 @@ class Dispatcher:
                 blocked.add(lane)  # it holds up no other queue
                 continue
             rows = self._next_rows(lane, before, room, admitted)
+            if rows is None:
+                break  # the next in order must wait, so all behind it do
             if not rows:
-                if len(lane):
-                    break  # the next in order must wait, so all behind it do
-                continue
+                continue  # what was at the lane's head has ended, or has no handler
             count = self._publish(lane, rows)
             published += count
             if count < len(rows) or self._running_alone is not None:
                 break
         return published
 
-    def _next_rows(self, lane: Lane, before: int | None, room: Room, limit: int) -> list[Row]:
-        """The next rows of `lane` that there is room for; none when there is none, or one must wait to be alone."""
+    def _next_rows(self, lane: Lane, before: int | None, room: Room, limit: int) -> list[Row] | None:
+        """The next rows of `lane` that there is room for; None when there is no room, or one must wait to be alone."""
         rows = lane.take(1, before)
+        while rows and rows[0][1] in self._strangers:
+            self.stranded.append(rows[0][0])
+            rows = lane.take(1, before)
         if not rows:
             return []
         if self._alone and rows[0][0] in self._alone and self.ring.in_flight() > 0:
             lane.put_back(rows)
-            return []
+            return None
         wanted = 1 if self._alone else min(limit, room.estimate(self.pace.expected_us(rows[0][1])))
         if wanted > 1:
             rows += lane.take(wanted - 1, before)
+        rows = self._without_strangers(rows)
         count = room.take([self.pace.expected_us(row[1]) for row in rows])
         if count:
             self._mean_published_us = room.last_mean_us
         lane.put_back(rows[count:])
-        return rows[:count]
+        return rows[:count] if count or not rows else None
+
+    def _without_strangers(self, rows: list[Row]) -> list[Row]:
+        if not self._strangers:
+            return rows
+        self.stranded += [row[0] for row in rows if row[1] in self._strangers]
+        return [row for row in rows if row[1] not in self._strangers]
 
     def _publish(self, lane: Lane, rows: list[Row]) -> int:
         failpoint.hit("dispatch.before_publish")

@@ -7,11 +7,12 @@ from itertools import groupby
 from typing import Any
 
 from ringq.backlog import REFILL_ROWS_MAX, Backlog, Row
-from ringq.config import Config
+from ringq.config import MIB, Config
 from ringq.lifecycle import Interruptions
 from ringq.writer import Spec
 
 DUE_ROWS_MAX = 1000  # tasks that come due in one transaction
+REFILL_BYTES_MAX = 4 * MIB  # of payloads: what one refill of a lane may load
 SPARSE = 4  # a span read in one go may hold up to so many times the wanted rows
 
 
@@ -54,22 +55,28 @@ class Feed:
 
     def give_back(self, task_ids: Iterable[int]) -> None:
         """Put active tasks at their place in the order."""
-        for task_id, spec_id, _ in self._store.load_tasks_by_id(sorted(task_ids)):
+        for task_id, spec_id in self._store.specs_of(sorted(task_ids)):
             spec = self._spec(spec_id)
             self.backlog.lane(spec.priority, spec.queue).give_back([task_id])
 
-    def _load(self, runs: Sequence[tuple[int, int]]) -> list[Row]:
-        """The rows of these runs of ids, in order. A span that is dense enough is read in one range."""
+    def _load(self, runs: Sequence[tuple[int, int]]) -> tuple[list[Row], int]:
+        """The rows of these runs of ids, in order, and the id up to which they are loaded: large payloads end it early.
+
+        A span that is dense enough is read in one range.
+        """
         wanted = sum(last - first + 1 for first, last in runs)
-        span = runs[-1][1] - runs[0][0] + 1
-        if len(runs) == 1 or span <= SPARSE * wanted:
-            found = self._store.load_tasks(runs[0][0], runs[-1][1], SPARSE * REFILL_ROWS_MAX)
-            if len(runs) > 1:
-                ids = {task_id for first, last in runs for task_id in range(first, last + 1)}
-                found = [row for row in found if row[0] in ids]
+        first_id, last_id = runs[0][0], runs[-1][1]
+        if last_id - first_id + 1 <= SPARSE * wanted:
+            found = self._store.load_tasks(first_id, last_id, SPARSE * REFILL_ROWS_MAX, REFILL_BYTES_MAX)
         else:
-            found = self._store.load_tasks_by_id([i for first, last in runs for i in range(first, last + 1)])
-        return list(self._rows(found))
+            ids = [task_id for first, last in runs for task_id in range(first, last + 1)]
+            found = self._store.load_tasks_by_id(ids, REFILL_BYTES_MAX)
+        is_cut = sum(len(row[2]) for row in found) >= REFILL_BYTES_MAX
+        upto = found[-1][0] if is_cut else last_id
+        if len(runs) > 1:
+            ours = {task_id for first, last in runs for task_id in range(first, last + 1)}
+            found = [row for row in found if row[0] in ours]
+        return list(self._rows(found)), upto
 
     def _rows(self, found: Iterable[tuple[int, int, str]]) -> Iterable[Row]:
         specs: dict[int, tuple[int, int]] = {}

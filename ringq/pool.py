@@ -13,7 +13,7 @@ import msgspec
 from ringq import failpoint
 from ringq.berth import Berth
 from ringq.clock import Clock
-from ringq.config import EXIT_RING_DAMAGED, Config
+from ringq.config import Config
 from ringq.errors import AppImportError, StorageFull, StoreBusy
 from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
@@ -77,11 +77,6 @@ class Pool:
         return sum(berth.process is not None for berth in self.berths)
 
     @property
-    def pidfds(self) -> set[int]:
-        """Descriptors that become readable when a worker dies."""
-        return {berth.process.pidfd for berth in self.berths if berth.process is not None}
-
-    @property
     def has_given_up(self) -> bool:
         """True when no worker can be started any more."""
         return all(berth.disabled for berth in self.berths)
@@ -105,8 +100,8 @@ class Pool:
                 waits += [] if berth.disabled else [berth.retry_at_ns - now_ns]
             elif berth.is_late(now_ns, self._config.boot_timeout_s):
                 self._say(f"worker {berth.index} was not ready after {self._config.boot_timeout_s:g} s; killed")
-                berth.end_boot()
-            elif not berth.ready:
+                berth.end()
+            elif not berth.ready and not berth.is_ended:
                 waits.append(berth.started_ns + boot_ns - now_ns + 1)
         return max(0, min(waits)) if waits else None
 
@@ -128,7 +123,7 @@ class Pool:
         if message is None:
             self._unregister(process.control)
         elif "error" in message:
-            self.import_error = AppImportError(str(message["error"]))
+            self._on_import_error(str(message["error"]), message.get("traceback", []))
         elif "kinds" in message:
             try:
                 process.send({"numbers": self._on_registry(message["kinds"])})
@@ -139,6 +134,12 @@ class Pool:
             berth.welcome(self._clock.monotonic_ns())
             self.ever_ready = True
             self.import_error = None
+
+    def _on_import_error(self, error: str, frames: list[str]) -> None:
+        if self.import_error is None:  # each worker has the same to say
+            for frame in frames:
+                self._say(frame)
+        self.import_error = AppImportError(error)
 
     def _on_output(self, berth: Berth, process: WorkerProcess) -> None:
         lines, is_open = process.read_output()
@@ -217,18 +218,21 @@ class Pool:
         now_ns = self._clock.monotonic_ns()
         started_ns = next((row[6] for row in self._ring.running() if row[0] == berth.index), now_ns)
         reports: list[Interruption | Unstarted] = []
+        held = []
         for task_id, lease, kind, attempt, _, started in self._ring.sweep(berth.index):
+            held += [task_id] if started else []
             if started:
                 reason = berth.blame(lease, exit_, self._killed)
                 age_us = max(0, now_ns - started_ns) // 1000
                 reports.append(self._interruption(berth, exit_, reason, (task_id, lease, kind, attempt), age_us))
             else:
                 reports.append(Unstarted(task_id))
-        self.found_damage |= exit_.returncode == EXIT_RING_DAMAGED
+        self.found_damage |= exit_.found_damage
         self._echo(berth, exit_.last_lines)
         if not self.stopping:
             self.deaths += 1
-            self._say(f"worker {berth.index} (pid {exit_.pid}) {exit_.describe()}")
+            running = f" while running task {held[0]}" if held else ""
+            self._say(f"worker {berth.index} (pid {exit_.pid}) {exit_.describe()}{running}")
             self._plan(berth, now_ns, has_worked=bool(reports) or self.found_damage)
         return reports
 
@@ -260,7 +264,7 @@ class Pool:
             if berth.process is not None:
                 self._ring.stop_worker(berth.index)
                 if not berth.ready:
-                    berth.process.kill()
+                    berth.end()
 
     def kill_all(self, reason: Reason = Reason.STOPPED) -> None:
         """End every worker now; what they run is recorded with `reason`, not as their crash."""
@@ -269,6 +273,17 @@ class Pool:
         for berth in self.berths:
             if berth.process is not None:
                 berth.process.kill()
+
+    def end_all(self, wait_ns: int) -> None:
+        """Kill every worker and wait until they are buried, for at most `wait_ns`."""
+        self.kill_all()
+        deadline_ns = self._clock.monotonic_ns() + wait_ns
+        while self.alive and self._clock.monotonic_ns() < deadline_ns:
+            pidfds = {berth.process.pidfd for berth in self.berths if berth.process is not None}
+            for key, mask in self._selector.select(0.1):
+                if key.fd in pidfds:
+                    key.data(mask)
+            self.reap()
 
     def dump_stacks(self) -> None:
         """Let every worker write its stacks to its standard error."""

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringq.config import DAMAGE_MARK, EXIT_RING_DAMAGED
+
 OUTPUT_TAIL_BYTES_MAX = 8 * 1024
 STACK_BYTES_MAX = 16 * 1024
 READ_BYTES_MAX = 64 * 1024
@@ -35,6 +37,11 @@ class Exit:
     stack: str
     output: str  # its tail
     last_lines: tuple[str, ...] = ()  # printed since the last look
+
+    @property
+    def found_damage(self) -> bool:
+        """Whether the worker left because the segment was overwritten; the exit code alone could be a handler's."""
+        return self.returncode == EXIT_RING_DAMAGED and DAMAGE_MARK in self.stack
 
     @property
     def signal_name(self) -> str | None:

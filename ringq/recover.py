@@ -26,8 +26,9 @@ from ringq.config import Config
 from ringq.errors import CannotStart, StorageFailed
 from ringq.model import Reason, Status
 from ringq.process import lives
+from ringq.receipts import ReceiptRow
 from ringq.ring import Recovery, Segment
-from ringq.writer import Interruption, ReceiptRow, Writer
+from ringq.writer import Interruption, Writer
 
 POLL_S = 0.005
 LOCK_MODE = 0o600
@@ -40,7 +41,6 @@ def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callabl
     cannot be written now: then everything stays as it is for the next start.
     """
     epoch, nonce, clean = store.previous
-    _remove_old_segments(config.shm_dir, store.uuid, epoch)
     segment = Segment.open(config.shm_dir, uuid=store.uuid, epoch=epoch, nonce=nonce)
     if epoch > 0 and not clean:
         recovery = _open_recovery(segment, store.uuid, epoch, nonce, say)
@@ -70,14 +70,6 @@ def _record(
         f"the previous server (epoch {store.previous.epoch}) did not stop cleanly: "
         f"{len(receipts)} receipts adopted, {len(lost)} attempts lost"
     )
-
-
-def _remove_old_segments(shm_dir: Path, uuid: bytes, epoch: int) -> None:
-    """Remove segments of epochs before the predecessor's: a start that was killed in between may have left one."""
-    for path in shm_dir.glob(f"ringq.{uuid.hex()}.*"):
-        number = path.name.split(".")[2]
-        if number.isdigit() and int(number) < epoch:
-            path.unlink(missing_ok=True)
 
 
 def read_spilled(
@@ -185,16 +177,21 @@ def _try_exclusive(descriptor: int) -> bool:
 
 
 def _holders(lock: os.stat_result) -> list[int]:
-    """The other processes that have the life lock's file open: only workers, and what they forked, ever do."""
+    """The other processes that hold the life lock; one that merely reads the file, as a backup does, is none."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            for descriptor in (process / "fd").iterdir():
-                status = descriptor.stat()
-                if (status.st_dev, status.st_ino) == (lock.st_dev, lock.st_ino) and int(process.name) != os.getpid():
-                    found.append(int(process.name))
-                    break
+            if int(process.name) != os.getpid() and _holds(process, lock):
+                found.append(int(process.name))
     return found
+
+
+def _holds(process: Path, lock: os.stat_result) -> bool:
+    for descriptor in (process / "fd").iterdir():
+        status = descriptor.stat()
+        if (status.st_dev, status.st_ino) == (lock.st_dev, lock.st_ino):
+            return "FLOCK" in (process / "fdinfo" / descriptor.name).read_text()
+    return False
 
 
 def _findings(

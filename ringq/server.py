@@ -26,7 +26,8 @@ from ringq.errors import (
     StorageFailed,
     UnknownTask,
 )
-from ringq.writer import Batch, ReceiptRow
+from ringq.receipts import ReceiptRow
+from ringq.writer import Batch
 
 READ_BYTES_MAX = 1 << 20
 BACKLOG = 512

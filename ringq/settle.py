@@ -43,7 +43,7 @@ class Settlement:
             self._feed.look_for_delayed()
 
     def _lowest_active(self, ring: Parent) -> int | None:
-        ids = (self._feed.backlog.min_task_id(), ring.min_task_id())
+        ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))
         return min((task_id for task_id in ids if task_id is not None), default=None)
 
     def _say(self, before: RingqError | None, now: RingqError | None) -> None:

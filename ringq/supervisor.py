@@ -37,7 +37,6 @@ from ringq.version import VERSION
 from ringq.writer import Writer
 
 EXIT_DONE = 0
-EXIT_USAGE = 2
 EXIT_INTERNAL = 70
 EXIT_IO = 74
 CLOCK_LOOK_NS = 30_000_000_000
@@ -74,19 +73,17 @@ class Supervisor:
         self._store = store
         self._umask = umask
         self._clock = clock
-        self._started_ns = clock.monotonic_ns()
+        self._started_ns = self._woke_ns = clock.monotonic_ns()
         self._selector = selectors.DefaultSelector()
         self._signals = SignalInbox(self._selector, SIGNALS)
         self._stop_signal: int | None = None
         self._stop_signal_ns = 0
         self._stop_deadline_ns: int | None = None
-        self._replacing = False
-        self._forced = False
+        self._replacing = self._forced = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
         self._retry_ns: int | None = None
         self._longest_gap_ns = 0
-        self._woke_ns = self._started_ns
         self._recover()
         self._open_ring()
         self._open_faces()
@@ -136,6 +133,8 @@ class Supervisor:
         known = set(self._store.kinds().values())
         with self._store.transaction() if not known.issuperset(names) else contextlib.nullcontext():
             numbers = {name: self._store.intern_kind(name) for name in names}
+        strangers = {number: name for number, name in self._store.kinds().items() if name not in numbers}
+        self._feed.give_back(self._dispatcher.learn(frozenset(strangers)))
         if not self._listening:
             self._listening = True
             self._server.listen(socket_path(self.config.database))
@@ -143,6 +142,8 @@ class Supervisor:
                 f"ringq {VERSION} serves {self.config.database} with {self.config.worker_count} workers: "
                 f"{len(reports)} kinds, {len(self._feed.backlog)} tasks pending (pid {os.getpid()})"
             )
+            if strangers:
+                say(f"no handler here for {', '.join(sorted(strangers.values()))}: tasks of that kind stay pending")
         return numbers
 
     # -- the loop -----------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Supervisor:
                     return code
                 self._sleep()
         except StorageFailed as error:
-            say(f"the disk failed, stopping: {error}")
+            say(f"stopping: {error}")
             return EXIT_IO
 
     def _turn(self) -> None:
@@ -179,7 +180,7 @@ class Supervisor:
 
     def _sleep(self) -> None:
         """Wait for the next event, but not past the next thing that has its time."""
-        self._note_gap()
+        self._longest_gap_ns = max(self._longest_gap_ns, self._clock.monotonic_ns() - self._woke_ns)
         timeout_ns = self._timeout_ns()
         gathering = self._writer.uncommitted > 0 and self._is_saturated()  # receipts need not wake anybody
         if timeout_ns != 0 and not gathering and not self._ring.prepare_sleep():
@@ -210,9 +211,6 @@ class Supervisor:
     def _is_saturated(self) -> bool:
         """Published tasks wait for a worker: nobody gains from an early commit."""
         return self._ring.ready() > 0
-
-    def _note_gap(self) -> None:
-        self._longest_gap_ns = max(self._longest_gap_ns, self._clock.monotonic_ns() - self._woke_ns)
 
     # -- a new segment ------------------------------------------------------------------------
 
@@ -261,7 +259,7 @@ class Supervisor:
             self.config, self._clock, self._ring, self._pool, self._feed.backlog, self._dispatcher, self._writer,
             uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, epoch=self._launcher.epoch,
             stopping=self._is_stopping, clients=self._server.clients, kinds=self._admission.kinds,
-            longest_gap_ms=self._longest_gap_ns / 1e6,
+            longest_gap_ms=self._longest_gap_ns / 1e6, delayed=self._store.count_delayed(),
         )  # fmt: skip
 
     # -- stop ---------------------------------------------------------------------------------
@@ -276,9 +274,8 @@ class Supervisor:
         elif self._stop_signal is None:
             name, limit_s = signal.Signals(number).name, self.config.drain_timeout_s
             say(f"{name}: draining for at most {limit_s:g} s, again to stop now")
-            self._stop_signal = number
-            self._stop_signal_ns = self._clock.monotonic_ns()
-            self._stop_deadline_ns = self._clock.monotonic_ns() + round(self.config.drain_timeout_s * 1e9)
+            self._stop_signal, self._stop_signal_ns = number, self._clock.monotonic_ns()
+            self._stop_deadline_ns = self._stop_signal_ns + round(self.config.drain_timeout_s * 1e9)
             self._server.stop()
             self._pool.stop()
             self._dispatcher.ended(row[0] for row in self._ring.revoke_all())
@@ -290,54 +287,63 @@ class Supervisor:
             running = ", ".join(f"task {row[1]}" for row in self._ring.running()) or "nothing"
             say(f"{why}: stopping now; still running: {running}")
             self._forced = True
-            self._stop_deadline_ns = None
+            self._stop_deadline_ns = self._clock.monotonic_ns() + CLOSE_NS
             self._pool.kill_all()
 
     def _verdict(self) -> int | None:
         """The exit code once there is nothing left to do; None to go on."""
-        if not self._is_stopping:
-            self._see_to_segment()
-            return self._startup_verdict()
+        if self._is_stopping:
+            return self._stop_verdict(self._stop_signal or 0)
+        self._see_to_segment()
+        error = self._pool.import_error
+        if error is not None and not self._pool.ever_ready:
+            self._undo_start()
+            raise error
+        if self._pool.has_given_up:
+            say("no worker can be started; giving up" + (f": {error}" if error else ""))
+            self._undo_start()
+            return EXIT_INTERNAL
+        return None
+
+    def _stop_verdict(self, number: int) -> int | None:
         if self._stop_deadline_ns is not None and self._clock.monotonic_ns() >= self._stop_deadline_ns:
+            if self._forced:
+                say("a worker does not die; the next start will wait for it")
+                return 128 + number
             self._force_stop("the drain time is over")
-        if self._forced and not self._pool.alive and self._writer.trouble is not None:
-            say(f"{self._writer.trouble}; receipts are left in shared memory for the next start")
-            return 128 + (self._stop_signal or 0)
-        if self._pool.alive or self._writer.wait_ns(False) is not None:
+        if self._pool.alive:
             return None
+        if self._forced and self._writer.trouble is not None:
+            say(f"{self._writer.trouble}; receipts are left in shared memory for the next start")
+            return 128 + number
         self._harvest.collect_last()
         if self._writer.wait_ns(False) is not None:
             return None
+        is_clean = self._end_clean()
+        say("stopped" + ("; unfinished tasks are pending" if self._forced else ""))
+        return EXIT_DONE if is_clean and not self._forced else 128 + number
+
+    def _undo_start(self) -> None:
+        """No worker can be had: if none ever held a task, nothing is left behind that looks like a crash."""
+        self._pool.end_all(CLOSE_NS)
+        if self._ring.in_flight() == 0 and self._writer.wait_ns(False) is None:
+            self._end_clean()
+
+    def _end_clean(self) -> bool:
+        """Everything is recorded: note that, and remove what only a successor of a crash needs. False if not noted."""
         try:
             self._store.mark_clean()
         except (StorageFull, StoreBusy) as error:
             say(f"{error}; the next start will look through shared memory again")
-            return 128 + (self._stop_signal or 0)
+            return False
         self._launcher.unlink()
         empty_spill(spill_dir(self.config))
         identity_path(self.config).unlink(missing_ok=True)
-        say("stopped" + ("" if not self._forced else "; unfinished tasks are pending"))
-        return 128 + (self._stop_signal or 0) if self._forced else EXIT_DONE
-
-    def _startup_verdict(self) -> int | None:
-        error = self._pool.import_error
-        if error is not None and not self._pool.ever_ready:
-            say(str(error))
-            return EXIT_USAGE
-        if self._pool.has_given_up:
-            say("no worker can be started; giving up" + (f": {error}" if error else ""))
-            return EXIT_INTERNAL
-        return None
+        return True
 
     def close(self) -> None:
         """Release everything, in whatever state the server is; what is durable stays for the next start."""
-        self._pool.kill_all()
-        deadline_ns = self._clock.monotonic_ns() + CLOSE_NS
-        while self._pool.alive and self._clock.monotonic_ns() < deadline_ns:
-            for key, mask in self._selector.select(0.1):
-                if key.fd in self._pool.pidfds:
-                    key.data(mask)
-            self._pool.reap()
+        self._pool.end_all(CLOSE_NS)
         self._server.close()
         self._launcher.close()
         self._signals.remove()

@@ -18,12 +18,14 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 from ringq import codec, failpoint
-from ringq.config import EXIT_RING_DAMAGED
+from ringq.config import DAMAGE_MARK, EXIT_RING_DAMAGED
 from ringq.context import Context
 from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult, RunTimeout
 from ringq.kinds import App, Task
@@ -35,7 +37,7 @@ CLAIM_TIMEOUT_MS = 1000  # bounds the damage of a lost wake-up
 SPILL_MODE = 0o600
 SPILL_RETRY_S = 0.2
 OOM_SCORE_ADJ = 500
-SPILL_RETRY_S = 0.25
+EXIT_FUNCTIONS_S = 5.0  # what the app registered with atexit may take
 FULL_CHECK_EVERY = 64  # attempts
 
 
@@ -57,6 +59,7 @@ def main(argument: str) -> int:
         return _work(given, app, numbers, control, lock)
     except RingDamaged as error:
         sys.stderr.write(f"{error}; this worker leaves\n")
+        os.write(given["stack"], DAMAGE_MARK.encode())
         return EXIT_RING_DAMAGED
 
 
@@ -182,7 +185,7 @@ class Runner:
                 return
             except OSError as error:
                 path.unlink(missing_ok=True)
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._ring.stopping:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
             time.sleep(SPILL_RETRY_S)
 
@@ -248,10 +251,17 @@ def _import_app(target: str, control: socket.socket) -> App | None:
     try:
         return load_app(target)
     except BaseException as error:
-        details = f"{type(error).__name__}: {error}"
-        sys.excepthook(type(error), error, error.__traceback__)
-        control.sendall(json.dumps({"error": f"{target}: {details}"}).encode() + b"\n")
+        message = {"error": f"{target}: {type(error).__name__}: {error}", "traceback": _own_frames(error)}
+        control.sendall(json.dumps(message).encode() + b"\n")
         return None
+
+
+def _own_frames(error: BaseException) -> list[str]:
+    """Where in the user's files it happened; nothing when the module was not found at all."""
+    found = traceback.TracebackException.from_exception(error, compact=True)
+    foreign = (str(Path(__file__).parent), str(Path(importlib.__file__ or "").parent), "<frozen")
+    own = [frame for frame in found.stack if not frame.filename.startswith(foreign)]
+    return "".join(traceback.format_list(own)).splitlines()
 
 
 def load_app(target: str) -> App:
@@ -279,10 +289,23 @@ def _introduce(app: App, control: socket.socket) -> dict[str, int]:
     return numbers
 
 
-if __name__ == "__main__":
-    _code = main(sys.argv[1])
-    atexit._run_exitfuncs()
-    with contextlib.suppress(OSError, ValueError):
+def _leave(code: int) -> None:
+    """End this process, whatever threads and exit functions the app has left in it: a worker that left must be gone."""
+    timer = threading.Timer(EXIT_FUNCTIONS_S, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(_code)  # a thread that the app left running must not keep a worker that has left
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _code = 1
+    try:
+        _code = main(sys.argv[1])
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(_code)

@@ -21,9 +21,8 @@ from ringq.config import Config
 from ringq.errors import InvalidSubmission, RingqError, StorageFull, StoreBusy
 from ringq.lifecycle import Interruptions, after_interruption, is_legal
 from ringq.model import Reason, Status
+from ringq.receipts import ReceiptRow, result_bytes, sums
 
-# The columns of a receipt, in the order in which the ring hands them out and the store inserts them.
-ReceiptRow = tuple[int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None]
 LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
 RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
 
@@ -203,7 +202,9 @@ class Writer:
             answer()
         failpoint.hit("writer.after_reply")
         self._count(committed)
-        self._store.checkpoint_if_due()
+        self._store.checkpoint_if_due(
+            sum(sum(map(len, b.payloads)) for b in batches) + result_bytes(committed.receipts)
+        )
         return committed
 
     def _insert_batch(self, batch: Batch, committed: Committed) -> Callable[[], None]:
@@ -282,7 +283,7 @@ class Writer:
             self.statistics["stale"] += len(refused) - replays
             keys = {row[:2] for row, _ in refused}
             rows = [row for row in rows if row[:2] not in keys]
-        self.batch_statistics = _statistics(rows)
+        self.batch_statistics = sums(rows)
         self._store.add_statistics(self.batch_statistics)
         if self._leased:
             self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
@@ -326,19 +327,3 @@ class Writer:
     def _stamp(self) -> None:
         if self._oldest_ns is None:
             self._oldest_ns = self._clock.monotonic_ns()
-
-
-def _statistics(rows: Sequence[ReceiptRow]) -> dict[tuple[int, int], tuple[int, int, int]]:
-    """(kind, status) -> (count, total and longest duration in microseconds)."""
-    sums: dict[tuple[int, int], list[int]] = {}
-    for row in rows:
-        key = (row[2], row[4])
-        entry = sums.get(key)
-        if entry is None:
-            sums[key] = [1, row[7], row[7]]
-        else:
-            entry[0] += 1
-            entry[1] += row[7]
-            if row[7] > entry[2]:
-                entry[2] = row[7]
-    return {key: (count, total, longest) for key, (count, total, longest) in sums.items()}

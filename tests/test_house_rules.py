@@ -19,7 +19,7 @@ PACKAGE = ROOT / "ringq"
 VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
-    **dict.fromkeys(["errors", "model", "lifecycle", "config", "clock", "failpoint", "version"], VALUES),
+    **dict.fromkeys(["errors", "model", "lifecycle", "config", "clock", "failpoint", "receipts", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "log", "native", "process"], EDGES),
     **dict.fromkeys(["protocol", "ring", "signals", "store"], EDGES),
     **dict.fromkeys(["admission", "backlog", "berth", "dispatch", "feed", "gate", "launch"], FLOWS),

@@ -13,8 +13,9 @@ import click
 
 from ringq.cli import exit_codes
 from ringq.cli.options import nearest
-from ringq.cli.printing import visible
-from ringq.errors import RingqError
+from ringq.cli.printing import table, visible
+from ringq.errors import AlreadyServed, RingqError
+from ringq.version import VERSION
 
 
 class LazyGroup(click.Group):
@@ -70,11 +71,20 @@ _EPILOG = (
 )
 
 
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        table(["", ""], [("ringq", VERSION)])
+        context.exit()
+
+
 @click.group(
     cls=LazyGroup,
     verbs=VERBS,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version of ringq."
 )
 def ringq() -> None:
     """A durable task queue for one host that uses every core of it."""
@@ -87,6 +97,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run one verb; whatever it raises becomes one line on stderr and an exit code."""
+    if sys.stdout is None:  # `>&-`: nobody wants to read it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
         answer = ringq.main(args=list(args), prog_name="ringq", standalone_mode=False)
         sys.stdout.flush()
@@ -99,10 +111,11 @@ def run(args: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("ringq: interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED
-    except BrokenPipeError:  # `ringq history | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_codes.NO
     except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, RingqError) and _is_output_stuck():
+            if isinstance(error, BrokenPipeError):  # `ringq history | head`: the reader has seen enough
+                return exit_codes.READER_LEFT
+            error = OSError(error.errno, f"standard output: {error.strerror}")
         if os.environ.get("RINGQ_DEBUG"):
             traceback.print_exc()
         line, code = explain(error)
@@ -112,6 +125,8 @@ def run(args: Sequence[str]) -> int:
 
 def explain(error: Exception) -> tuple[str, int]:
     """What went wrong as one printable line (what, where, what to do), and the exit code."""
+    if isinstance(error, click.MissingParameter) and error.param is not None and error.param.name == "database":
+        return "name the database: --db PATH, or set RINGQ_DB=PATH", exit_codes.USAGE
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "ringq"
         return f"{visible(error.format_message()).rstrip('.')} (see `{command} --help`)", exit_codes.USAGE
@@ -119,6 +134,20 @@ def explain(error: Exception) -> tuple[str, int]:
         return visible(error.format_message()), exit_codes.USAGE
     code = exit_codes.exit_code(error)
     message = visible(str(error)) or type(error).__name__
-    if code == exit_codes.INTERNAL and not isinstance(error, RingqError):
+    if isinstance(error, AlreadyServed) and "end it first" not in message:
+        message += ": use that server, or stop it (kill -TERM its pid) before starting another"
+    elif isinstance(error, OSError) and not isinstance(error, RingqError) and error.strerror:
+        message = visible(error.strerror if error.filename is None else f"{error.filename}: {error.strerror}")
+    elif code == exit_codes.INTERNAL and not isinstance(error, RingqError):
         message = f"internal error, please report it: {type(error).__name__}: {message} (RINGQ_DEBUG=1 shows where)"
     return message, code
+
+
+def _is_output_stuck() -> bool:
+    """Whether it is standard output that cannot be written; if so, what is left for it is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -16,6 +16,7 @@ IO_ERROR: Final = 74
 ALREADY_SERVED: Final = 75
 WAITED_TOO_LONG: Final = 124
 INTERRUPTED: Final = 130
+READER_LEFT: Final = 141
 
 MEANING: Final = {
     OK: "done, or drained",
@@ -24,10 +25,11 @@ MEANING: Final = {
     NO_SERVER: "no server answers",
     INTERNAL: "a fault in ringq, or no worker can start",
     CANNOT_CREATE: "a database, socket or shared memory cannot be created",
-    IO_ERROR: "reading or writing failed",
+    IO_ERROR: "reading or writing failed, or there is no database to read",
     ALREADY_SERVED: "another server owns the database",
     WAITED_TOO_LONG: "waited too long",
     INTERRUPTED: "forced to stop (143 by TERM)",
+    READER_LEFT: "who read the output has left, as in `| head`",
 }
 
 # The first class in the error's own order of ancestors decides.

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from ringq.cli import options, printing
-from ringq.model import Status
 
 
 @click.command()
 @options.database
 @click.option("--kind", help="Only this kind.")
-@click.option("--status", type=click.Choice([str(one) for one in Status if one.is_terminal]), help="Only this status.")
+@options.one_status(options.ENDED)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
 @options.as_json("NDJSON, one line per task")
 def history(database: Path, kind: str | None, status: str | None, limit: int, as_json: bool) -> None:

@@ -10,10 +10,17 @@ from typing import Any, TypeVar
 
 import click
 
+from ringq.model import Status
+
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
 
 PAGE_RECORDS = 1000
+SPAN_IDS_MAX = 10_000_000
+
+ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER)
+"""What a task can have come to in this version."""
+REACHED = (Status.PENDING, Status.RUNNING, *ENDED)
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -34,6 +41,23 @@ def database(command: F) -> F:
 def as_json(shape: str) -> Callable[[F], F]:
     """--json; `shape` says whether that is one document or one per line."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {shape}.")
+
+
+def one_status(known: Iterable[Status]) -> Callable[[F], F]:
+    """--status; one of those a task can have here."""
+    return click.option("--status", type=click.Choice([str(one) for one in known]), help="Only this status.")
+
+
+def task_ids(text: str) -> range:
+    """One id, or those from one to another: 209, 209..300."""
+    first, dots, last = text.partition("..")
+    ends = (first, last) if dots else (first, first)
+    if not all(end.isascii() and end.isdecimal() and 0 < len(end) < 20 for end in ends):
+        raise click.BadParameter(f"{text!r} is no id; write e.g. 209 or 209..300")
+    found = range(int(ends[0]), int(ends[1]) + 1)
+    if not 0 < len(found) <= SPAN_IDS_MAX or found[0] < 1:
+        raise click.BadParameter(f"{text!r} is not 1 to {SPAN_IDS_MAX:,} ids from 1 on, the lowest first")
+    return found
 
 
 def span(text: str) -> float:
@@ -71,12 +95,19 @@ def workers(text: str) -> int:
 
 
 def queues(text: str) -> tuple[tuple[str, int | None], ...]:
-    """Queues to serve, each with an optional cap: default,bulk:2."""
+    """Queues to serve, each with an optional number of tasks that may run at a time: default,bulk:2."""
     found: dict[str, int | None] = {}
     for part in text.split(",") if text else ():
         name, colon, cap = part.strip().partition(":")
-        if not name or name in found or (colon and not cap.isdecimal()):
-            raise click.BadParameter(f"{part!r} is not a new queue, with or without a cap; write default,bulk:2")
+        wrong = None
+        if not name:
+            wrong = f"{part!r} has no name"
+        elif name in found:
+            wrong = f"{name!r} is named twice"
+        elif colon and not (cap.isascii() and cap.isdecimal()):
+            wrong = f"{cap!r} in {part!r} is no number of tasks"
+        if wrong:
+            raise click.BadParameter(f"{wrong}; write NAME or NAME:MAX_RUNNING, e.g. default,bulk:2")
         found[name] = int(cap) if colon else None
     return tuple(found.items())
 

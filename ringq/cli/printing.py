@@ -55,9 +55,11 @@ def lines(values: Iterable[Any]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Rows under headings on a terminal; otherwise one tab-separated line a row, without headings."""
+    """Rows under headings: in columns on a terminal, else a tab-separated line each. No headings if all are empty."""
     cells = ([visible("" if cell is None else str(cell)) for cell in row] for row in rows)
     if not sys.stdout.isatty():
+        if any(columns):
+            click.echo("\t".join(columns))
         for row in cells:
             click.echo("\t".join(row))
         return
@@ -65,7 +67,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in cells:

@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from datetime import datetime
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from ringq.cli import exit_codes, options, printing
-from ringq.errors import InvalidSubmission, RingqError
+from ringq.cli import exit_codes, ndjson_input, options, printing
+from ringq.errors import InvalidSubmission, RingqError, ServerStopping, ServerUnavailable, UnknownKind, WaitTimeout
 
 if TYPE_CHECKING:
     import ringq
 
 BATCH_TASKS = 100_000  # one transaction each; a file within this is all or nothing as a whole
 
-_FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "kind": ("a string", (str,)),
-    "payload": ("an object", (dict,)),
-    "queue": ("a string", (str,)),
-    "priority": ("an integer", (int,)),
-    "group": ("a string", (str,)),
-    "run_timeout": ("a number", (int, float)),
-    "run_at": ("a string", (str, datetime)),  # a datetime only as a default, from --run-at
-}
-
 
 @click.command()
 @click.argument("kind", required=False)
 @options.database
 @click.option("--payload", metavar="JSON", help="The arguments as a JSON object.")
-@click.option("--payload-file", type=click.File(), help="The same from a file, or - for stdin.")
-@click.option("--from", "ndjson", type=click.File(), help="Many tasks: NDJSON from a file, or - for stdin.")
+@click.option("--payload-file", type=click.File("rb"), help="The same from a file, or - for stdin.")
+@click.option("--from", "ndjson", type=click.File("rb"), help="Many tasks: NDJSON from a file, or - for stdin.")
 @click.option("--queue", help="The queue; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
-@click.option("--group", help="A label for tasks that are limited together.")
+@click.option("--group", help="A label that is kept with the task.")
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
 @click.option("--run-at", type=options.moment, metavar="WHEN", help="Not before; ISO 8601 or +15m.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
+@click.option(
+    "--timeout", type=options.span, metavar="SPAN", help="With --wait: give up after e.g. 30s, exit code 124."
+)
 @options.as_json("one JSON document; with --wait NDJSON, one line per task")
 def submit(
     kind: str | None,
     database: Path,
     payload: str | None,
-    payload_file: TextIO | None,
-    ndjson: TextIO | None,
+    payload_file: BinaryIO | None,
+    ndjson: BinaryIO | None,
     wait: bool,
+    timeout: float | None,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -56,51 +48,106 @@ def submit(
 
     With --from, every line is a task: {"kind": "media::thumbnail", "payload": {"path": "a.jpg"}}, with the
     optional fields queue, priority, group, run_timeout (seconds) and run_at; KIND and the options are the
-    defaults of lines that do not say. All lines are checked before the first is submitted. A file of up to
-    100,000 lines is all or nothing; a longer one goes in batches of that many, each all or nothing.
+    defaults of lines that do not say. Every line is checked for its form before the first is submitted; the
+    server checks the kinds, the worker the arguments. A file of up to 100,000 lines is all or nothing; a longer
+    one goes in batches of that many, each all or nothing.
+
+    A task that is stored runs whether or not somebody waits: Ctrl-C and --timeout end the waiting only.
     """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait; --run-timeout limits the task itself")
     defaults = {name: value for name, value in given.items() if value is not None}
     if ndjson is None:
         if kind is None:
             raise click.UsageError("name a KIND, or give --from FILE")
         if payload is not None and payload_file is not None:
             raise click.UsageError("give --payload or --payload-file, not both")
-        arguments = _object(payload_file.read() if payload_file else payload or "{}", "the payload")
+        if payload_file is None:
+            arguments = ndjson_input.object_of(payload or "{}", "the payload")
+        else:
+            arguments = ndjson_input.payload(payload_file)
         tasks = [{"kind": kind, "payload": arguments, **defaults}]
     else:
         if payload is not None or payload_file is not None:
             raise click.UsageError("with --from, payloads come from its lines")
-        tasks = list(_lines(ndjson, {**defaults, **({"kind": kind} if kind else {})}))
-    return _submit(database, tasks, single=ndjson is None, wait=wait, as_json=as_json)
+        tasks = list(ndjson_input.tasks(ndjson, {**defaults, **({"kind": kind} if kind else {})}))
+    return _submit(database, tasks, single=ndjson is None, wait=wait, timeout=timeout, as_json=as_json)
 
 
-def _submit(database: Path, tasks: list[dict[str, Any]], *, single: bool, wait: bool, as_json: bool) -> int:
+def _submit(
+    database: Path, tasks: list[dict[str, Any]], *, single: bool, wait: bool, timeout: float | None, as_json: bool
+) -> int:
     import ringq
-    from ringq.cli import wait as waiting
 
-    submissions = [_submission(task) for task in tasks]
+    places = [task.pop("where", None) for task in tasks]
+    submissions = [_submission(task, where) for task, where in zip(tasks, places, strict=True)]
     handles: list[ringq.Submitted[Any]] = []
     with ringq.connect(database) as client:
-        for at in range(0, len(submissions), BATCH_TASKS):
-            try:
-                handles += client.submit_many(submissions[at : at + BATCH_TASKS])
-            except ringq.RingqError as error:
-                if handles:
-                    click.echo(f"submitted before the error: {_span(handles)}", err=True)
-                raise error
+        try:
+            for at in range(0, len(submissions), BATCH_TASKS):
+                end = at + BATCH_TASKS
+                handles += _stored(client, submissions[at:end], places[at:end])
+        except KeyboardInterrupt:
+            doubt = "whether the tasks under way were stored is not known: see `ringq task list`"
+            click.echo(f"ringq: interrupted; {f'{_whereabouts(handles)}; ' if handles else ''}{doubt}", err=True)
+            return exit_codes.INTERRUPTED
+        except RingqError:
+            if handles:
+                click.echo(f"submitted before the error: {_span(handles)}", err=True)
+            raise
         if not wait:
             ids = [handle.id for handle in handles]
             printing.document({"ids": ids}) if as_json else click.echo(ids[0] if single else _span(handles))
             return exit_codes.OK
-        if as_json:
-            return waiting.report(client, handles, None, as_json=True)
-        if single:
-            click.echo(printing.visible(printing.compact(handles[0].result())))
-            return exit_codes.OK
-        click.echo(f"submitted {_span(handles)}", err=True)
-        ends = client.wait_many(handles)
-        click.echo(printing.visible(waiting.summary(ends)))
-        return waiting.verdict(ends)
+        try:
+            return _wait(client, handles, timeout, single=single, as_json=as_json)
+        except KeyboardInterrupt:
+            click.echo(f"ringq: interrupted{'; ' if handles else ''}{_whereabouts(handles)}", err=True)
+            return exit_codes.INTERRUPTED
+        except WaitTimeout as error:
+            raise WaitTimeout(f"{error}: {_to_wait(handles)}") from None
+        except (ServerUnavailable, ServerStopping) as error:
+            raise type(error)(f"the server went away; {_whereabouts(handles, ' when one serves again')}") from None
+
+
+def _wait(
+    client: ringq.Client, handles: list[ringq.Submitted[Any]], timeout: float | None, *, single: bool, as_json: bool
+) -> int:
+    from ringq.cli import wait as waiting
+
+    if as_json:
+        return waiting.report(client, handles, timeout, as_json=True)
+    if single:
+        click.echo(printing.visible(printing.compact(handles[0].result(timeout))))
+        return exit_codes.OK
+    click.echo(f"submitted {_span(handles)}", err=True)
+    try:
+        client.wait_many(handles, timeout)
+    finally:  # what has ended is told even if others take too long
+        ends = [handle.known_end for handle in handles if handle.known_end is not None]
+        if ends:
+            click.echo(printing.visible(waiting.summary(ends)))
+    return waiting.verdict(ends)
+
+
+def _stored(
+    client: ringq.Client, batch: list[ringq.Submission[Any]], places: list[str | None]
+) -> list[ringq.Submitted[Any]]:
+    """Submit one batch; a refusal names the line it is about, or the lines of the batch."""
+    try:
+        return client.submit_many(batch)
+    except InvalidSubmission as error:
+        if places[0] is None:
+            raise
+        where = next((place for one, place in zip(batch, places, strict=True) if _is_about(error, one)), None)
+        if where is None:
+            last = str(places[-1]).rpartition(":")[2]
+            where = places[0] if len(batch) == 1 else f"{places[0]}-{last}"
+        raise type(error)(f"{where}: {error}") from None
+
+
+def _is_about(error: InvalidSubmission, one: ringq.Submission[Any]) -> bool:
+    return isinstance(error, UnknownKind) and f"of kind {one.kind!r} is" in str(error)
 
 
 def _span(handles: list[Any]) -> str:
@@ -109,52 +156,41 @@ def _span(handles: list[Any]) -> str:
     return f"{len(handles):,} tasks in {batches} {'batch' if batches == 1 else 'batches'}{ids}"
 
 
-def _submission(task: dict[str, Any]) -> ringq.Submission[Any]:
+def _whereabouts(handles: list[Any], when: str = "") -> str:
+    """That these tasks are stored, and the command that waits for them."""
+    if not handles:
+        return ""
+    stored = f"task {handles[0].id} is stored and goes on"
+    if len(handles) > 1:
+        stored = f"tasks {', '.join(_ranges(handles))} are stored and go on"
+    return f"{stored}{when}: {_to_wait(handles)}"
+
+
+def _to_wait(handles: list[Any]) -> str:
+    context = click.get_current_context()
+    database = []
+    if context.get_parameter_source("database") is not click.core.ParameterSource.ENVIRONMENT:
+        database = ["--db", str(context.params["database"])]
+    return shlex.join(["ringq", "wait", *_ranges(handles), *database])
+
+
+def _ranges(handles: list[Any]) -> list[str]:
+    """Ids as `ringq wait` takes them: each batch has consecutive ones."""
+    found: list[list[int]] = []
+    for handle in handles:
+        if found and handle.id == found[-1][1] + 1:
+            found[-1][1] = handle.id
+        else:
+            found.append([handle.id, handle.id])
+    return [str(first) if first == last else f"{first}..{last}" for first, last in found]
+
+
+def _submission(task: dict[str, Any], where: str | None) -> ringq.Submission[Any]:
     from ringq.kinds import Submission
 
-    where = task.pop("where", None)
     try:
         return Submission(**task)
     except RingqError as error:
         if where is None:
             raise
         raise type(error)(f"{where}: {error}") from None
-
-
-def _lines(source: TextIO, defaults: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(source, 1):
-        if line.strip():
-            where = f"{source.name}:{number}"
-            task = {"payload": {}, **defaults, **_object(line, where)}
-            _check(task, where)
-            yield {**task, "where": where}
-
-
-def _check(task: dict[str, Any], where: str) -> None:
-    for name, value in task.items():
-        if name not in _FIELDS:
-            raise InvalidSubmission(f"{where}: unknown field {name!r}{options.nearest(name, _FIELDS)}")
-        word, types = _FIELDS[name]
-        if not isinstance(value, types) or isinstance(value, bool):
-            raise InvalidSubmission(f"{where}: {name} must be {word}, not {json.dumps(value)[:60]}")
-    if "kind" not in task:
-        raise InvalidSubmission(f"{where}: no kind; add the field or name a KIND for all lines")
-    if isinstance(task.get("run_at"), str):
-        try:
-            task["run_at"] = options.moment(task["run_at"])
-        except click.BadParameter as error:
-            raise InvalidSubmission(f"{where}: run_at: {error.message}") from None
-
-
-def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidSubmission(f"{where} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidSubmission(f'{where} must be a JSON object, e.g. {{"path": "a.jpg"}}, not {text.strip()[:40]}')
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ringq.cli import options, printing
-from ringq.model import Status
 
 if TYPE_CHECKING:
     from ringq.model import AttemptRecord, TaskRecord
@@ -22,7 +21,7 @@ def task() -> None:
 
 @task.command("list")
 @options.database
-@click.option("--status", type=click.Choice([str(one) for one in Status]), help="Only this status.")
+@options.one_status(options.REACHED)
 @click.option("--kind", help="Only this kind.")
 @click.option("--queue", help="Only this queue.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")

@@ -26,4 +26,4 @@ def version(as_json: bool) -> None:
     if as_json:
         printing.document(versions)
     else:
-        printing.table(["name", "version"], versions.items())
+        printing.table(["", ""], versions.items())

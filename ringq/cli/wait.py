@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,17 @@ RESULT_CHARS = 100
 
 
 @click.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=click.IntRange(min=1))
+@click.argument("ids", metavar="ID|FIRST..LAST...", nargs=-1, required=True, type=options.task_ids)
 @options.database
 @click.option("--timeout", type=options.span, metavar="SPAN", help="Give up after e.g. 30s, with exit code 124.")
 @options.as_json("NDJSON, one line per task")
-def wait(ids: tuple[int, ...], database: Path, timeout: float | None, as_json: bool) -> int:
+def wait(ids: tuple[range, ...], database: Path, timeout: float | None, as_json: bool) -> int:
     """Wait until these tasks have ended, and print how: exit code 0 if all completed, 1 if not."""
     import ringq
 
     with ringq.connect(database) as client:
-        return report(client, [client.handle(task_id) for task_id in dict.fromkeys(ids)], timeout, as_json=as_json)
+        wanted = dict.fromkeys(chain.from_iterable(ids))
+        return report(client, [client.handle(task_id) for task_id in wanted], timeout, as_json=as_json)
 
 
 def report(client: Client, handles: list[Submitted[Any]], timeout: float | None, *, as_json: bool) -> int:

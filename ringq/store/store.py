@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from ringq.errors import AlreadyServed, StoreError
+from ringq.errors import AlreadyServed, StorageFull, StoreBusy, StoreError
 from ringq.store.engine import CHECKPOINT_PAGES, DURABILITY, open_writer
 from ringq.store.failures import translated
 from ringq.store.history import HistoryTables
@@ -32,7 +32,7 @@ UPDATE_CLEAN: Final = "UPDATE meta SET clean = 1, highest_task_id = MAX(highest_
 
 # Moves what the log holds into the database file.
 CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
-CHECKPOINT_COMMITS: Final = 200  # a small transaction writes about five pages
+PAGES_PER_COMMIT: Final = 5  # of a small transaction
 ROWS_PER_PAGE: Final = 20  # of tasks and receipts with short payloads, and their share of the indexes
 PAGE_BYTES: Final = 4096
 
@@ -57,7 +57,7 @@ class Store(HistoryTables):
     previous: Previous
     epoch: int
     _durability: str
-    _changes_then = _commits_then = _log_bytes_then = 0  # at the last checkpoint
+    _changes_then = _commits_then = _body_bytes = 0  # at, and since, the last checkpoint
     _undo: ExitStack  # what `close` does
 
     @classmethod
@@ -115,23 +115,24 @@ class Store(HistoryTables):
         with self.transaction():
             self._write(UPDATE_CLEAN, [(self.next_task_id - 1,)])
 
-    def checkpoint_if_due(self) -> None:
+    def checkpoint_if_due(self, body_bytes: int) -> None:
         """Move the log into the database file, once about CHECKPOINT_PAGES pages have gathered there.
 
-        SQLite tells nobody how long its log is, so it is estimated by rows and transactions since the last time, and by
-        the growth of its file. Raises StorageFailed, which SQLite's own automatic checkpoint would have swallowed.
+        SQLite tells nobody how long its log is, so it is estimated by the rows and transactions since the last time,
+        and by `body_bytes`, the payloads and results that were just written. A full disk or a stranger's lock lets it
+        be tried again after the next transaction; raises StorageFailed, which SQLite's own automatic checkpoint would
+        have swallowed.
         """
+        self._body_bytes += body_bytes
         rows = self._driver.total_changes - self._changes_then
-        if rows < CHECKPOINT_PAGES * ROWS_PER_PAGE and self._commits - self._commits_then < CHECKPOINT_COMMITS:
-            try:
-                grown = self._log.stat().st_size - self._log_bytes_then
-            except FileNotFoundError:
-                return
-            if grown < 2 * CHECKPOINT_PAGES * PAGE_BYTES:
-                return
-        self.checkpoint()
-        self._changes_then, self._commits_then = self._driver.total_changes, self._commits
-        self._log_bytes_then = self._log.stat().st_size
+        pages = rows // ROWS_PER_PAGE + (self._commits - self._commits_then) * PAGES_PER_COMMIT
+        if pages + self._body_bytes // PAGE_BYTES < CHECKPOINT_PAGES:
+            return
+        try:
+            self.checkpoint()
+        except (StorageFull, StoreBusy):
+            return
+        self._changes_then, self._commits_then, self._body_bytes = self._driver.total_changes, self._commits, 0
 
     def checkpoint(self) -> int:
         """Move what the log holds into the database file; how many pages readers still hold back.
@@ -154,7 +155,6 @@ class Store(HistoryTables):
 
     def _begin(self, durability: str) -> None:
         self._durability = durability
-        self._log = self.path.with_name(self.path.name + "-wal")
         meta = self._read_one(SELECT_META)
         if meta is None:
             raise StoreError(f"{self.path} has no row in its table meta: restore a backup")

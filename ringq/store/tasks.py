@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ringq.model import Reason
 from ringq.store.session import Rows
@@ -47,6 +48,13 @@ SELECT_TASK: Final = "SELECT id, spec, payload FROM task WHERE id = ?"
 # The same for single tasks that came due or came back, as a JSON array of ids: one statement for any number.
 SELECT_ACTIVE_TASKS_BY_ID: Final = """
 SELECT task.id, task.spec, task.payload
+FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
+WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
+"""
+
+# Where tasks that came due or came back belong; without their payloads, which may be large.
+SELECT_ACTIVE_SPECS_BY_ID: Final = """
+SELECT task.id, task.spec
 FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
 """
@@ -138,13 +146,35 @@ class TaskTables(SubmissionTables):
 
     # -- dispatching --------------------------------------------------------------------------
 
-    def load_tasks(self, first_id: int, last_id: int, limit: int) -> list[tuple[int, int, str]]:
-        """(id, spec, payload) of the first `limit` tasks of a range that are active and not delayed."""
-        return self._read(SELECT_ACTIVE_TASKS, (first_id, last_id, limit))
+    def load_tasks(
+        self, first_id: int, last_id: int, limit: int, bytes_max: int = sys.maxsize
+    ) -> list[tuple[int, int, str]]:
+        """(id, spec, payload) of the first `limit` tasks of a range that are active and not delayed.
 
-    def load_tasks_by_id(self, task_ids: Sequence[int]) -> list[tuple[int, int, str]]:
-        """(id, spec, payload) of those of these tasks that are active, delayed or not, in the order given."""
-        return self._read(SELECT_ACTIVE_TASKS_BY_ID, (json.dumps(list(task_ids)),))
+        None comes behind the one with which the payloads reach `bytes_max`.
+        """
+        return self._load(SELECT_ACTIVE_TASKS, (first_id, last_id, limit), bytes_max)
+
+    def load_tasks_by_id(self, task_ids: Sequence[int], bytes_max: int = sys.maxsize) -> list[tuple[int, int, str]]:
+        """(id, spec, payload) of those of these tasks that are active, delayed or not, in the order given.
+
+        None comes behind the one with which the payloads reach `bytes_max`.
+        """
+        return self._load(SELECT_ACTIVE_TASKS_BY_ID, (json.dumps(list(task_ids)),), bytes_max)
+
+    def _load(self, sql: str, parameters: tuple[Any, ...], bytes_max: int) -> list[tuple[int, int, str]]:
+        rows: list[tuple[int, int, str]] = []
+        size = 0
+        for row in self._each(sql, parameters):
+            rows.append(row)
+            size += len(row[2])
+            if size >= bytes_max:
+                break
+        return rows
+
+    def specs_of(self, task_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """(id, spec) of those of these tasks that are active, in the order given."""
+        return self._read(SELECT_ACTIVE_SPECS_BY_ID, (json.dumps(list(task_ids)),))
 
     def load_task(self, task_id: int) -> tuple[int, int, str] | None:
         """(id, spec, payload) of one task, active or not."""
@@ -248,7 +278,7 @@ class TaskTables(SubmissionTables):
     def _add_stragglers(self, task_ids: Sequence[int]) -> None:
         if self._write(INSERT_STRAGGLER, [(task_id,) for task_id in task_ids]):
             self._reload.add(self._load_stragglers)
-            self._load_stragglers()
+            self._stragglers.update(task_ids)  # one that has ended already does no harm: no receipt will name it
 
     def _delete_stragglers(self, task_ids: set[int]) -> None:
         self._write(DELETE_STRAGGLER, [(task_id,) for task_id in task_ids])

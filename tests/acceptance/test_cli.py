@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -74,7 +75,9 @@ def test_a_failed_task_is_exit_code_1_and_its_error_cannot_steer_the_terminal(cl
     assert re.fullmatch(r"ringq: task 1 \(t::fail\) failed: ValueError: no[^\n]+line\n", answer.stderr)
     waited = cli("wait", "1")
     assert waited.returncode == 1
-    assert re.fullmatch(r"1\tfailed\thandler_error\tValueError: no[^\n]+line\n", waited.stdout)
+    assert re.fullmatch(
+        r"id\tstatus\treason\tresult or error\n1\tfailed\thandler_error\tValueError: no[^\n]+line\n", waited.stdout
+    )
     assert not {"\x1b", "\u202e"} & set(answer.stderr + waited.stdout)
     shown = ok(cli("task", "show", "1"))
     assert "Traceback" in shown
@@ -89,8 +92,93 @@ def test_waiting_has_an_end(cli: Cli) -> None:
     cli("submit", "t::add", "--payload", '{"a": 1}', "--wait")
     answer = cli("wait", "1", "2", "--timeout", "200ms")
     assert answer.returncode == 124
-    assert answer.stdout == "2\tcompleted\t\t2\n"
+    assert answer.stdout == "id\tstatus\treason\tresult or error\n2\tcompleted\t\t2\n"
     assert answer.stderr.count("\n") == 1
+
+
+def _waiting(folder: Path, *args: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """A verb that goes on waiting, once the server has what it submits."""
+    settings = {"RINGQ_DB": str(folder / "tasks.db")} if env is None else env
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringq", *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **settings},
+    )
+    assert process.stdin
+    process.stdin.write(stdin)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def _until_stored(cli: Cli, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while len(ok(cli("task", "list")).splitlines()) != count + 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)  # the answer reaches the one who waits
+
+
+def test_ctrl_c_ends_the_waiting_and_says_where_the_task_is(served: Any, cli: Cli) -> None:
+    one = _waiting(served.folder, "submit", "t::sleep", "--payload", '{"seconds": 30}', "--wait")
+    _until_stored(cli, 1)
+    one.send_signal(signal.SIGINT)
+    assert one.communicate(timeout=20)[1] == "ringq: interrupted; task 1 is stored and goes on: ringq wait 1\n"
+    assert one.returncode == 130
+    lines = '{"kind": "t::sleep", "payload": {"seconds": 30}}\n' * 3
+    database = str(served.database)
+    many = _waiting(served.folder, "submit", "--from", "-", "--wait", "--db", database, stdin=lines, env={})
+    _until_stored(cli, 4)
+    many.send_signal(signal.SIGINT)
+    told = many.communicate(timeout=20)[1].splitlines()[-1]
+    assert told == f"ringq: interrupted; tasks 2..4 are stored and go on: ringq wait 2..4 --db {database}"
+    assert many.returncode == 130
+
+
+def test_a_server_that_goes_away_leaves_the_ids(served: Any, cli: Cli) -> None:
+    one = _waiting(served.folder, "submit", "t::sleep", "--payload", '{"seconds": 30}', "--wait")
+    _until_stored(cli, 1)
+    served.kill()
+    told = one.communicate(timeout=40)[1]
+    assert one.returncode == 69
+    says = "ringq: the server went away; task 1 is stored and goes on when one serves again: ringq wait 1\n"
+    assert told == says
+
+
+@pytest.mark.usefixtures("served")
+def test_submit_and_wait_has_an_end(cli: Cli) -> None:
+    answer = cli("submit", "t::sleep", "--payload", '{"seconds": 30}', "--wait", "--timeout", "200ms")
+    assert answer.returncode == 124
+    assert answer.stderr == (
+        "ringq: task 1 did not end within 0.2 s; it is still on its way: ringq wait 1\n"  # and how to go on
+    )
+    lines = '{"kind": "t::add", "payload": {"a": 1}}\n{"kind": "t::sleep", "payload": {"seconds": 30}}'
+    answer = cli("submit", "--from", "-", "--wait", "--timeout", "1s", stdin=lines)
+    assert answer.returncode == 124
+    assert answer.stdout == "1 completed\n"
+    assert answer.stderr.endswith("they go on: ringq wait 2..3\n")
+    assert cli("wait", "2..3", "1", "--timeout", "100ms").returncode == 124
+
+
+@pytest.mark.usefixtures("served")
+def test_a_byte_order_mark_is_no_fault(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tasks.ndjson").write_text('{"kind": "t::add", "payload": {"a": 1}}\r\n', encoding="utf-8-sig")
+    assert ok(cli("submit", "--from", "tasks.ndjson", "--wait")) == "1 completed\n"
+    (tmp_path / "payload.json").write_text('{\n"a": 1}', encoding="utf-8-sig")
+    assert ok(cli("submit", "t::add", "--payload-file", "payload.json", "--wait")) == "2\n"
+
+
+@pytest.mark.usefixtures("served")
+def test_a_second_server_is_told_what_to_do(cli: Cli) -> None:
+    answer = cli("serve", "handlers:app")
+    assert answer.returncode == 75
+    assert answer.stderr.splitlines()[-1].endswith(
+        "use that server, or stop it (kill -TERM its pid) before starting another"
+    )
 
 
 @pytest.mark.usefixtures("served")
@@ -122,7 +210,8 @@ def test_a_refused_line_refuses_the_batch(cli: Cli, line: str, says: str) -> Non
     assert answer.returncode == 2
     assert says in answer.stderr
     assert answer.stderr.count("\n") == 1
-    assert ok(cli("task", "list")) == ""
+    assert re.search(r"<stdin>:2|<stdin>:1-2", answer.stderr)
+    assert len(ok(cli("task", "list")).splitlines()) == 1
 
 
 def test_questions_need_no_server(served: Any, cli: Cli) -> None:
@@ -131,14 +220,16 @@ def test_questions_need_no_server(served: Any, cli: Cli) -> None:
     cli("submit", "t::add", "--payload", '{"a": 3}', "--run-at", "+1h")
     assert served.stop() == 0
     assert documents(cli("task", "list", "--status", "pending", "--json"))[0]["id"] == 3
-    assert [line.split("\t")[0] for line in ok(cli("task", "list")).splitlines()] == ["3", "2", "1"]
+    assert [line.split("\t")[0] for line in ok(cli("task", "list")).splitlines()] == ["id", "3", "2", "1"]
     assert [one["task_id"] for one in documents(cli("history", "--json"))] == [2, 1]
     assert [one["task_id"] for one in documents(cli("history", "--status", "failed", "--json"))] == [2]
     record = documents(cli("task", "show", "1", "--json"))[0]
     assert (record["payload"], record["result"], record["group"], record["run_timeout_s"]) == ({"a": 2}, 3, "g", 5.0)
     counts = {(one["kind"], one["status"]): one["count"] for one in documents(cli("stats", "--json"))}
     assert counts == {("t::add", "completed"): 1, ("t::fail", "failed"): 1}
-    assert ok(cli("stats", "--kind", "t::add")).startswith("t::add\tcompleted\t1\t")
+    assert ok(cli("stats", "--kind", "t::add")).startswith(
+        "kind\tstatus\tcount\tmean\tlongest\tin all\nt::add\tcompleted\t1\t"
+    )
 
 
 def test_health(served: Any, cli: Cli) -> None:

@@ -28,8 +28,19 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
         (["serv"], 2, "did you mean serve"),
         (["serve"], 2, "MODULE:APP"),
         (["serve", "photos"], 2, "write e.g. photos:app"),
+        (["serve", "photos.py:app"], 2, "write e.g. photos:app"),
+        (["serve", "photos.py"], 2, "write e.g. photos:app"),
+        (["serve", "./photos:app"], 2, "write e.g. photos:app"),
+        (["serve", "a/b:app"], 2, "write e.g. a.b:app"),
+        (["serve", "/srv/photos.py:main"], 2, "write e.g. photos:main, in the folder /srv"),
         (["serve", "photos:app", "--workers", "none"], 2, "auto"),
-        (["serve", "photos:app", "--queues", "a:b"], 2, "default,bulk:2"),
+        (["serve", "photos:app", "--queues", "a:b"], 2, "'b' in 'a:b' is no number of tasks"),
+        (["serve", "photos:app", "--queues", "a,,b"], 2, "default,bulk:2"),
+        (["serve", "photos:app", "--queues", "a,a:2"], 2, "'a' is named twice"),
+        (["task", "list", "--status", "paused"], 2, "dead_letter"),
+        (["submit", "a::b", "--timeout", "1s"], 2, "--wait"),
+        (["wait", "3..1"], 2, "lowest first"),
+        (["wait", "one"], 2, "209..300"),
         (["serve", "photos:app", "--durability", "some"], 2, "full"),
         (["serve", "photos:app", "--drain-timeout", "soon"], 2, "500ms"),
         (["submit"], 2, "KIND"),
@@ -41,6 +52,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
         (["submit", "a::b", "--run-at", "tomorrow"], 2, "+15m"),
         (["submit", "a::b", "--payload-file", "missing.json"], 2, "missing.json"),
         (["wait"], 2, "ID"),
+        (["wait", "0"], 2, "from 1 on"),
         (["task", "show", "x"], 2, "integer"),
         (["demo", "--files", "0"], 2, "--files"),
     ],
@@ -74,6 +86,35 @@ def test_a_bad_line_is_named_and_nothing_is_written(cli: Cli, tmp_path: Path, li
     assert not (tmp_path / "tasks.db").exists()
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe{\x00}\x00", b'{"kind": "a::b", "payload": {"a": "\xe4"}}'])
+def test_what_is_not_utf_8_is_one_line(cli: Cli, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tasks.ndjson").write_bytes(b'{"kind": "a::b"}\n' + content)
+    answers = {
+        "tasks.ndjson:2": cli("submit", "--from", "tasks.ndjson"),
+        "payload.json:3": None,
+        "<stdin>:2": subprocess.run(
+            [sys.executable, "-m", "ringq", "submit", "--from", "-", "--db", str(tmp_path / "tasks.db")],
+            input=b"\n" + content,
+            capture_output=True,
+            check=False,
+        ),
+    }
+    (tmp_path / "payload.json").write_bytes(b"{\n\n" + content)
+    answers["payload.json:3"] = cli("submit", "a::b", "--payload-file", "payload.json")
+    for place, answer in answers.items():
+        assert answer is not None
+        told = answer.stderr if isinstance(answer.stderr, str) else answer.stderr.decode()
+        assert answer.returncode == 2
+        assert re.fullmatch(rf"ringq: {re.escape(place)} is not UTF-8 [^\n]+\n", told)
+
+
+def test_faults_of_json_are_named_by_line_and_column(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "payload.json").write_text('{"a":\n  1,,}')
+    assert "payload.json:2 is not JSON: " in cli("submit", "a::b", "--payload-file", "payload.json").stderr
+    told = cli("submit", "--from", "-", stdin='{"kind": }').stderr
+    assert told == "ringq: <stdin>:1 is not JSON: Expecting value at column 10\n"
+
+
 def test_the_traceback_is_there_when_asked_for(cli: Cli) -> None:
     answer = cli("submit", "a::b", "--payload", "{", RINGQ_DEBUG="1")
     assert "Traceback" in answer.stderr
@@ -94,13 +135,38 @@ def test_help_lists_verbs_and_exit_codes(cli: Cli) -> None:
 
 
 def test_version(cli: Cli) -> None:
-    assert re.search(r"^ringq\t\d+\.\d+", cli("version").stdout, re.M)
+    first = cli("version").stdout.splitlines(keepends=True)[0]
+    assert re.fullmatch(r"ringq\t\d+\.\d+\.\d+\n", first)
+    assert cli("--version").stdout == first
+
+
+def test_no_database_named(cli: Cli) -> None:
+    for verb in (["stats"], ["history"], ["health"], ["task", "list"], ["submit", "a::b"], ["serve", "a:b"]):
+        answer = cli(*verb, RINGQ_DB="")
+        assert answer.returncode == 2
+        assert answer.stderr == "ringq: name the database: --db PATH, or set RINGQ_DB=PATH\n"
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m ringq --help | true; exit ${{PIPESTATUS[0]}}"
-    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert ran.stderr == ""
+    for verb in ("--help", "version"):
+        command = f"( sleep 0.2; {sys.executable} -m ringq {verb} ) | true; exit ${{PIPESTATUS[0]}}"
+        ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (ran.returncode, ran.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("verb", ["--help", "version"])
+def test_a_full_disk_behind_the_output_is_named(verb: str) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "ringq", verb], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ran.returncode, ran.stderr) == (74, "ringq: standard output: No space left on device\n")
+
+
+def test_no_output_at_all_is_no_fault() -> None:
+    command = f"{sys.executable} -m ringq version >&-"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_every_error_class_has_an_exit_code() -> None:
@@ -128,10 +194,10 @@ def test_nothing_steers_the_terminal(text: str, shown: str) -> None:
     assert printing.visible(text) == shown
 
 
-def test_a_table_is_for_terminals_and_tabs_for_pipes(tmp_path: Path) -> None:
+def test_a_table_is_for_terminals_and_tabs_for_pipes() -> None:
     code = "from ringq.cli.printing import table; table(['kind'], [['[bold]\\x1b[31m']])"
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert piped.stdout == "[bold]\\x1b[31m\n"
+    assert piped.stdout == "kind\n[bold]\\x1b[31m\n"
     seen = _on_terminal([sys.executable, "-c", code])
     assert b"kind" in seen
     assert b"[bold]\\x1b[31m" in seen

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import segments
 
 import ringq
 from ringq.query import Query
@@ -223,3 +224,33 @@ def test_a_runtime_directory_that_is_not_ours_is_refused(tmp_path: Path) -> None
     code, _ = run_serve(tmp_path, "app:app", "t.db")
     assert code == 73
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_start_that_fails_leaves_nothing_that_looks_like_a_crash(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no')\n")
+    code, stderr = run_serve(tmp_path, "broken:app", "tasks.db")
+    assert code == 2
+    assert stderr.rstrip().endswith("broken:app: RuntimeError: no")
+    assert 'broken.py", line 1' in stderr
+    assert "importlib" not in stderr
+    assert segments(tmp_path / "tasks.db") == []
+    assert traces(tmp_path) == []
+    served = serve(HANDLERS)
+    assert "cleanly" not in served.stderr
+    assert served.stop() == 0
+
+
+def test_tasks_of_a_kind_that_this_app_does_not_have_wait_for_one_that_has(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        waiting = client.submit_many([ringq.Submission("nap::nap", '{"seconds":0.01}', run_after=2) for _ in range(50)])
+    assert served.stop() == 0
+    other = serve("import ringq\napp = ringq.App('other')\n@app.task\ndef quick() -> int:\n    return 1\n")
+    assert "no handler here for nap::nap" in other.stderr
+    with other.client() as client:
+        wait_for(lambda: client.health()["without_handler"] == 50)
+        assert client.submit("other::quick").result(timeout=10) == 1
+    assert other.stop() == 0
+    again = serve(HANDLERS)
+    with again.client() as client:
+        assert {end.status for end in client.wait_many(waiting, timeout=20)} == {ringq.Status.COMPLETED}

@@ -112,3 +112,20 @@ def test_sparse_ids_are_loaded_one_by_one_and_dense_ones_in_a_range(store: Store
     feed.load_all()
     assert [row[0] for row in feed.backlog.lane(10, "default").take(99, None)] == [20 * n for n in range(1, 31)]
     assert len(feed.backlog.lane(200, "default").take(10**4, None)) == 19 * 30
+
+
+def test_large_payloads_after_small_ones_are_loaded_a_few_at_a_time(store: Store) -> None:
+    with store.transaction():
+        spec = store.intern_spec("a::b", "default", 128, None, None)
+        rows = [(i, spec, NOW, None, "x" * (1_000_000 if i > 2000 else 10)) for i in range(1, 2101)]
+        store.insert_tasks(rows)
+        store.next_task_id = 2101
+    feed = make(store, 4)
+    feed.load_all()
+    lane = feed.backlog.lane(128, "default")
+    order, most = [], 0
+    while taken_now := lane.take(1, None):
+        order.append(taken_now[0][0])
+        most = max(most, lane.held_bytes)
+    assert order == list(range(1, 2101))
+    assert most < 6_000_000

@@ -12,8 +12,10 @@ def row(task_id: int) -> Row:
     return (task_id, 1, 1, 0, "{}")
 
 
-def load(runs: list[tuple[int, int]]) -> list[Row]:
-    return [row(task_id) for first, last in runs for task_id in range(first, last + 1)]
+def load(runs: list[tuple[int, int]]) -> tuple[list[Row], int]:
+    """At most seven rows at a time, as if their payloads were large."""
+    ids = [task_id for first, last in runs for task_id in range(first, last + 1)]
+    return [row(task_id) for task_id in ids[:7]], ids[:7][-1] if len(ids) > 7 else runs[-1][1]
 
 
 ascending = st.lists(st.integers(1, 400), unique=True, max_size=120).map(sorted)
@@ -91,10 +93,10 @@ def test_the_window_bounds_the_rows_held_and_nothing_is_forgotten(
 def test_large_payloads_are_refilled_a_few_at_a_time() -> None:
     loaded: list[int] = []
 
-    def load_large(runs: list[tuple[int, int]]) -> list[Row]:
+    def load_large(runs: list[tuple[int, int]]) -> tuple[list[Row], int]:
         rows = [(i, 1, 1, 0, "x" * 400_000) for first, last in runs for i in range(first, last + 1)]
         loaded.append(len(rows))
-        return rows
+        return rows, runs[-1][1]
 
     lane = Lane(128, "default", load_large)
     lane.append_ids(range(1, 101))

@@ -35,7 +35,7 @@ class RecordingRing:
 
 
 def make(ring: RecordingRing, queues: Sequence[tuple[str, int | None]] = ()) -> Dispatcher:
-    backlog = Backlog(lambda runs: [row(i) for a, b in runs for i in range(a, b + 1)], 1000, 1 << 20)
+    backlog = Backlog(lambda runs: ([row(i) for a, b in runs for i in range(a, b + 1)], runs[-1][1]), 1000, 1 << 20)
     return Dispatcher(ring, backlog, Gate(queues), epoch=7, lookahead_ms=8.0)
 
 
@@ -155,7 +155,7 @@ def test_an_urgent_long_task_that_waits_for_a_worker_is_not_overtaken_by_short_o
 
 def test_tasks_that_ended_elsewhere_leave_an_empty_lane_that_holds_up_nobody() -> None:
     ring = RecordingRing()
-    backlog = Backlog(lambda runs: [], 1000, 1 << 20)  # nothing of it is active any more
+    backlog = Backlog(lambda runs: ([], runs[-1][1]), 1000, 1 << 20)  # nothing of it is active any more
     dispatcher = Dispatcher(ring, backlog, Gate(()), epoch=7, lookahead_ms=8.0)
     backlog.lane(0, "a").append_ids([1, 2])
     backlog.append(128, "a", [row(3)])
