@@ -69,7 +69,7 @@ def test_every_example_works(page: Path, tmp_path: Path) -> None:
                 (tmp_path / block.argument).write_text(block.text)
             elif block.how == "background":
                 servers.append(subprocess.Popen(["bash", "-c", f"exec {block.text}"], cwd=tmp_path, env=env))
-                _wait_for_socket(tmp_path)
+                _wait_for_sockets(tmp_path, len(servers))
             elif block.how == "run":
                 ran = subprocess.run(
                     command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=BLOCK_S, check=False
@@ -83,9 +83,9 @@ def test_every_example_works(page: Path, tmp_path: Path) -> None:
     assert codes == [0] * len(servers)
 
 
-def _wait_for_socket(folder: Path) -> None:
+def _wait_for_sockets(folder: Path, count: int) -> None:
     deadline = time.monotonic() + SERVER_READY_S
-    while not list(folder.glob("*-ringq/ringq.sock")):
+    while len(list(folder.glob("*-ringq/ringq.sock"))) < count:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.05)
 
@@ -117,3 +117,10 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_source_package_has_what_the_readme_speaks_of() -> None:
+    packed = set(re.findall(r"^graft (\w+)$", (ROOT / "MANIFEST.in").read_text(), re.M))
+    named = set(re.findall(r"\b(docs|perf|scripts|tests)/", (ROOT / "README.md").read_text())) | {"perf"}
+    assert packed == named
+    assert all((ROOT / folder).is_dir() for folder in packed)

@@ -99,6 +99,7 @@ def run(args: Sequence[str]) -> int:
     """Run one verb; whatever it raises becomes one line on stderr and an exit code."""
     if sys.stdout is None:  # `>&-`: nobody wants to read it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    output = sys.stdout
     try:
         answer = ringq.main(args=list(args), prog_name="ringq", standalone_mode=False)
         sys.stdout.flush()
@@ -108,19 +109,29 @@ def run(args: Sequence[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as unsaid:
         unsaid.show()
         return exit_codes.USAGE
+    except SystemExit:  # click's answer to `ringq history | head`: the reader has seen enough
+        if sys.stdout is output:
+            raise
+        _drop_output()
+        return exit_codes.READER_LEFT
     except (click.Abort, KeyboardInterrupt):
         print("ringq: interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, RingqError) and _is_output_stuck():
-            if isinstance(error, BrokenPipeError):  # `ringq history | head`: the reader has seen enough
-                return exit_codes.READER_LEFT
-            error = OSError(error.errno, f"standard output: {error.strerror}")
-        if os.environ.get("RINGQ_DEBUG"):
-            traceback.print_exc()
-        line, code = explain(error)
-        print(f"ringq: {line}", file=sys.stderr)
-        return code
+        return _tell(error)
+
+
+def _tell(error: Exception) -> int:
+    if os.environ.get("RINGQ_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and _is_of_output(error):
+        _drop_output()
+        if isinstance(error, BrokenPipeError):
+            return exit_codes.READER_LEFT
+        error = OSError(error.errno, f"standard output: {error.strerror}")
+    line, code = explain(error)
+    print(f"ringq: {line}", file=sys.stderr)
+    return code
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -143,11 +154,13 @@ def explain(error: Exception) -> tuple[str, int]:
     return message, code
 
 
-def _is_output_stuck() -> bool:
-    """Whether it is standard output that cannot be written; if so, what is left for it is dropped."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def _is_of_output(error: OSError) -> bool:
+    """Whether it was standard output that could not be written: the error itself does not say."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    printing = frame.f_code is run.__code__ or frame.f_globals.get("__name__", "").startswith(("click.", "rich."))
+    return printing and not isinstance(error, RingqError)
+
+
+def _drop_output() -> None:
+    """What is left for standard output goes nowhere; else the interpreter would try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import click
@@ -58,9 +59,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     """Rows under headings: in columns on a terminal, else a tab-separated line each. No headings if all are empty."""
     cells = ([visible("" if cell is None else str(cell)) for cell in row] for row in rows)
     if not sys.stdout.isatty():
+        first = next(cells, None)  # what cannot be answered has no heading either
         if any(columns):
             click.echo("\t".join(columns))
-        for row in cells:
+        for row in chain([] if first is None else [first], cells):
             click.echo("\t".join(row))
         return
     from rich.console import Console

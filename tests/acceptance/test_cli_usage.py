@@ -16,7 +16,7 @@ import click
 import pytest
 
 from ringq import errors
-from ringq.cli import exit_codes, options, printing
+from ringq.cli import command, exit_codes, options, printing
 from ringq.cli.command import VERBS
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -115,6 +115,20 @@ def test_faults_of_json_are_named_by_line_and_column(cli: Cli, tmp_path: Path) -
     assert told == "ringq: <stdin>:1 is not JSON: Expecting value at column 10\n"
 
 
+def test_a_refusal_of_no_line_in_particular_names_all_lines_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise errors.BatchTooLarge("too much")
+
+    monkeypatch.setattr("ringq.client.Client.submit_many", refuse)
+    for count, lines in ((3, "2-4"), (1, "2")):
+        (tmp_path / "tasks.ndjson").write_text("\n" + '{"kind": "a::b"}\n' * count)
+        path = str(tmp_path / "tasks.ndjson")
+        assert command.run(["submit", "--from", path, "--db", str(tmp_path / "tasks.db")]) == 2
+        assert capsys.readouterr().err == f"ringq: {path}:{lines}: too much\n"
+
+
 def test_the_traceback_is_there_when_asked_for(cli: Cli) -> None:
     answer = cli("submit", "a::b", "--payload", "{", RINGQ_DEBUG="1")
     assert "Traceback" in answer.stderr
@@ -148,24 +162,27 @@ def test_no_database_named(cli: Cli) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
-    for verb in ("--help", "version"):
-        command = f"( sleep 0.2; {sys.executable} -m ringq {verb} ) | true; exit ${{PIPESTATUS[0]}}"
-        ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    for verb, unbuffered in (("--help", ""), ("--help", "1"), ("version", ""), ("version", "1")):
+        call = f"PYTHONUNBUFFERED={unbuffered} {sys.executable} -m ringq {verb}"
+        line = f"( sleep 0.2; {call} ) | true; exit ${{PIPESTATUS[0]}}"
+        ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, check=False)
         assert (ran.returncode, ran.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("verb", ["--help", "version"])
-def test_a_full_disk_behind_the_output_is_named(verb: str) -> None:
+def test_a_full_disk_behind_the_output_is_named(verb: str, unbuffered: str) -> None:
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         ran = subprocess.run(
-            [sys.executable, "-m", "ringq", verb], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-m", "ringq", verb], stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False
         )
     assert (ran.returncode, ran.stderr) == (74, "ringq: standard output: No space left on device\n")
 
 
 def test_no_output_at_all_is_no_fault() -> None:
-    command = f"{sys.executable} -m ringq version >&-"
-    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    line = f"{sys.executable} -m ringq version >&-"
+    ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
@@ -237,6 +254,17 @@ def test_what_is_no_span(text: str) -> None:
 def test_moments() -> None:
     assert options.moment("2030-01-31T12:00:00+01:00") == datetime(2030, 1, 31, 11, tzinfo=UTC)
     assert timedelta(minutes=14) < options.moment("+15m") - datetime.now(UTC) < timedelta(minutes=16)
+
+
+def test_ids() -> None:
+    assert options.task_ids("209") == range(209, 210)
+    assert options.task_ids("2..4") == range(2, 5)
+
+
+@pytest.mark.parametrize("text", ["", "..", "1..", "..2", "-1", "3..2", "0..1", "1..99999999", "٣", "9" * 30])
+def test_what_is_no_id(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        options.task_ids(text)
 
 
 def test_queues() -> None:
