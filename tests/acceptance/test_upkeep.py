@@ -158,7 +158,7 @@ def test_large_payloads_do_not_pile_up_in_the_parent(serve: Serve) -> None:
     assert served.stop() == 0
     again = serve(None, "--queues", "later,default")
     with again.client() as client:
-        wait_for(lambda: client.health()["pending"] == 0, seconds=60)
+        wait_for(lambda: client.health()["pending"] + client.health()["in_flight"] == 0, seconds=60)
         assert psutil.Process(again.pid).memory_info().rss < 200 << 20
     assert Query(again.database).counts()[ringq.Status.COMPLETED] == 2000
 
