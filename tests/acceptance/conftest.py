@@ -120,6 +120,17 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         remove_segments(database)
 
 
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """Poll until `condition` holds; its value is returned."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"still not so after {seconds} s")
+
+
 def remove_segments(database: Path) -> None:
     """A killed server leaves its segment to its successor; in a test that has none, it would stay until reboot."""
     for segment in segments(database):

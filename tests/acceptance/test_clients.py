@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
+from conftest import wait_for
 
 import ringq
 from ringq import config, protocol
@@ -68,16 +69,6 @@ def until(path: str) -> None:
     while not os.path.exists(path):
         time.sleep(0.005)
 """
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"still not so after {seconds} s")
 
 
 class Raw:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from conftest import wait_for
 
 import ringq
 from ringq import failpoint
@@ -42,16 +43,6 @@ def nap(ctx: ringq.Context, path: str, seconds: float) -> int:
     time.sleep(seconds)
     return ctx.attempt
 """
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"still not so after {seconds} s")
 
 
 def lines(path: Path) -> list[str]:

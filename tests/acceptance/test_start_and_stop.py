@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import segments
+from conftest import segments, wait_for
 
 import ringq
 from ringq.query import Query
@@ -30,16 +30,6 @@ def nap(seconds: float) -> str:
     time.sleep(seconds)
     return "rested"
 """
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"still not so after {seconds} s")
 
 
 def traces(folder: Path) -> list[Path]:

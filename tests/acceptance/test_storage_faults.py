@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Served, remove_segments, segments
+from conftest import Served, remove_segments, segments, wait_for
 
 import ringq
 from ringq import config
@@ -45,16 +45,6 @@ def until(path: str) -> str:
         time.sleep(0.005)
     return "seen"
 """
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"still not so after {seconds} s")
 
 
 def all_ready(client: Any) -> bool:

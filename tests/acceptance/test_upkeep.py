@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from conftest import wait_for
 
 import ringq
 from ringq.config import Config
@@ -61,16 +62,6 @@ def umask() -> int:
     os.umask(old)
     return old
 """
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"still not so after {seconds} s")
 
 
 def run_supervisor(folder: Path, app: str, timeout: float, **settings: float) -> tuple[int, str]:

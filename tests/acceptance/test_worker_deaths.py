@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from conftest import wait_for
 
 import ringq
 from ringq.query import Query
@@ -216,17 +216,6 @@ def test_an_idle_worker_that_dies_is_replaced(serve: Serve) -> None:
             min(first) not in (pids := {w["pid"] for w in served.health()["workers"] if w["ready"]}) and len(pids) == 2
         )
     )
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Poll until `condition` holds; its value is returned."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"still not so after {seconds} s")
 
 
 def test_queries_work_while_nothing_runs(serve: Serve) -> None:
