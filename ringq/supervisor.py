@@ -49,7 +49,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 def serve(config: Config) -> int:
     """Run a server until it is told to stop. Returns its exit code.
 
-    Raises a RingqError (AlreadyServed, NotADatabase, CannotCreate, CannotStart …) when it cannot start.
+    Raises a RingqError (AlreadyServed, NotADatabase, CannotCreate, CannotStart, AppImportError …) when it cannot start.
     """
     failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
     umask = os.umask(0o077)  # for everything of ringq's own; handlers get theirs back

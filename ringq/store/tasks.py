@@ -42,9 +42,6 @@ WHERE task.id BETWEEN ?1 AND ?2
 ORDER BY task.id LIMIT ?3
 """
 
-# One task, whatever became of it.
-SELECT_TASK: Final = "SELECT id, spec, payload FROM task WHERE id = ?"
-
 # The same for single tasks that came due or came back, as a JSON array of ids: one statement for any number.
 SELECT_ACTIVE_TASKS_BY_ID: Final = """
 SELECT task.id, task.spec, task.payload
@@ -134,9 +131,6 @@ COUNT_TASKS: Final = "SELECT COUNT(*) FROM task WHERE id BETWEEN ? AND ?"
 # The ids of a range, to find the one that is missing.
 SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
 
-# Whether there is such a task.
-SELECT_EXISTS: Final = "SELECT 1 FROM task WHERE id = ?"
-
 
 class TaskTables(SubmissionTables):
     """Statements about tasks that have not ended. Those that write belong into `transaction()`."""
@@ -175,11 +169,6 @@ class TaskTables(SubmissionTables):
     def specs_of(self, task_ids: Sequence[int]) -> list[tuple[int, int]]:
         """(id, spec) of those of these tasks that are active, in the order given."""
         return self._read(SELECT_ACTIVE_SPECS_BY_ID, (json.dumps(list(task_ids)),))
-
-    def load_task(self, task_id: int) -> tuple[int, int, str] | None:
-        """(id, spec, payload) of one task, active or not."""
-        row: tuple[int, int, str] | None = self._read_one(SELECT_TASK, (task_id,))
-        return row
 
     def active_ids(self, chunk: int = 10_000) -> Iterator[list[tuple[int, int]]]:
         """(id, spec) of all active tasks in the order of their ids, in lists of at most `chunk`.
@@ -257,10 +246,6 @@ class TaskTables(SubmissionTables):
         return self.low_water
 
     # -- small questions ----------------------------------------------------------------------
-
-    def task_exists(self, task_id: int) -> bool:
-        """Whether there is a task with that id."""
-        return self._read_one(SELECT_EXISTS, (task_id,)) is not None
 
     def missing_tasks(self, ranges: Sequence[tuple[int, int]]) -> int | None:
         """The first id in these ranges that no task has, or None."""

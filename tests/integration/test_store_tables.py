@@ -237,7 +237,6 @@ def test_a_missing_task_is_named(store: Store) -> None:
     assert store.missing_tasks([(1, 4), (6, 10)]) is None
     assert store.missing_tasks([(6, 10), (3, 7)]) == 5
     assert store.missing_tasks([(9, 12)]) == 11
-    assert (store.task_exists(4), store.task_exists(5)) == (True, False)
 
 
 # -- dispatching ----------------------------------------------------------------------------------
@@ -251,8 +250,6 @@ def test_only_active_tasks_are_loaded_in_the_order_asked_for(store: Store) -> No
     assert store.load_tasks(1, 100, 3) == [(1, 1, '{"n":1}'), (3, 1, '{"n":3}'), (4, 1, '{"n":4}')]
     assert [row[0] for row in store.load_tasks(4, 100, 100)] == [4, 5, 6]
     assert store.load_tasks_by_id([8, 5, 2, 99, 1]) == [(8, 1, '{"n":8}'), (5, 2, '{"n":5}'), (1, 1, '{"n":1}')]
-    assert store.load_task(2) == (2, 1, '{"n":2}')
-    assert store.load_task(99) is None
 
 
 def test_a_lease_is_replaced_by_a_later_one_and_goes_with_its_attempt(store: Store) -> None:
