@@ -6,18 +6,20 @@ from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
 from ringq.feed import Feed
 from ringq.harvest import Harvest
+from ringq.listener import Listener
 from ringq.log import say
 from ringq.ring import Parent
-from ringq.server import Server
 from ringq.writer import Writer
 
 
 class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
-    def __init__(self, writer: Writer, server: Server, feed: Feed, dispatcher: Dispatcher, harvest: Harvest) -> None:
+    def __init__(
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest
+    ) -> None:
         self._writer = writer
-        self._server = server
+        self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
@@ -27,7 +29,7 @@ class Settlement:
         trouble = self._writer.trouble
         committed = self._writer.commit(lambda: self._lowest_active(ring))
         self._say(trouble, self._writer.trouble)
-        self._server.tell(committed.receipts)
+        self._listener.tell(committed.receipts)
         for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
             self._dispatcher.pace.learn(kind, count, duration_us)
         if committed.receipts:

@@ -25,11 +25,11 @@ from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
 from ringq.health import describe
 from ringq.launch import Launcher, identity_path, prepare_runtime_dir
+from ringq.listener import Listener, check_socket_path
 from ringq.log import say
 from ringq.model import Reason
 from ringq.pool import Pool
 from ringq.recover import adopt, empty_spill, spill_dir
-from ringq.server import Server, check_socket_path
 from ringq.settle import Settlement
 from ringq.signals import SignalInbox
 from ringq.store import OwnerLock, Store
@@ -111,7 +111,7 @@ class Supervisor:
 
     def _open_faces(self) -> None:
         self._admission = Admission()
-        self._server = Server(
+        self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission,
             submit=self._writer.submit, health=self._health, say=say,
         )  # fmt: skip
@@ -122,9 +122,9 @@ class Supervisor:
         self._harvest = Harvest(
             self.config, self._clock, self._ring, self._pool, self._writer, self._feed, self._dispatcher
         )
-        self._settlement = Settlement(self._writer, self._server, self._feed, self._dispatcher, self._harvest)
+        self._settlement = Settlement(self._writer, self._listener, self._feed, self._dispatcher, self._harvest)
         self._selector.register(self._launcher.eventfd, selectors.EVENT_READ, lambda _: self._launcher.clear_event())
-        self._listening = False
+        self._is_listening = False
 
     def _on_registry(self, reports: list[dict[str, Any]]) -> dict[str, int]:
         """A worker reported the app's kinds: number the new ones and let clients in."""
@@ -135,9 +135,9 @@ class Supervisor:
             numbers = {name: self._store.intern_kind(name) for name in names}
         strangers = {number: name for number, name in self._store.kinds().items() if name not in numbers}
         self._feed.give_back(self._dispatcher.learn(frozenset(strangers)))
-        if not self._listening:
-            self._listening = True
-            self._server.listen(socket_path(self.config.database))
+        if not self._is_listening:
+            self._is_listening = True
+            self._listener.listen(socket_path(self.config.database))
             say(
                 f"ringq {VERSION} serves {self.config.database} with {self.config.worker_count} workers: "
                 f"{len(reports)} kinds, {len(self._feed.backlog)} tasks pending (pid {os.getpid()})"
@@ -176,7 +176,7 @@ class Supervisor:
         if not self._is_stopping and not self._replacing:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted)
         self._harvest.look_around()
-        self._server.expire()
+        self._listener.expire()
 
     def _sleep(self) -> None:
         """Wait for the next event, but not past the next thing that has its time."""
@@ -198,7 +198,7 @@ class Supervisor:
             self._tend_ns,
             self._limit_ns,
             self._retry_ns,
-            self._server.next_expiry_ns,
+            self._listener.next_expiry_ns,
             None if self._stop_deadline_ns is None else max(0, self._stop_deadline_ns - now_ns),
         ]
         if self._ring.in_flight():
@@ -258,7 +258,7 @@ class Supervisor:
         return describe(
             self.config, self._clock, self._ring, self._pool, self._feed.backlog, self._dispatcher, self._writer,
             uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, epoch=self._launcher.epoch,
-            stopping=self._is_stopping, clients=self._server.clients, kinds=self._admission.kinds,
+            stopping=self._is_stopping, clients=self._listener.clients, kinds=self._admission.kinds,
             longest_gap_ms=self._longest_gap_ns / 1e6, delayed=self._store.count_delayed(),
         )  # fmt: skip
 
@@ -276,7 +276,7 @@ class Supervisor:
             say(f"{name}: draining for at most {limit_s:g} s, again to stop now")
             self._stop_signal, self._stop_signal_ns = number, self._clock.monotonic_ns()
             self._stop_deadline_ns = self._stop_signal_ns + round(self.config.drain_timeout_s * 1e9)
-            self._server.stop()
+            self._listener.stop()
             self._pool.stop()
             self._dispatcher.ended(row[0] for row in self._ring.revoke_all())
         elif self._clock.monotonic_ns() - self._stop_signal_ns >= REPEAT_NS:
@@ -344,7 +344,7 @@ class Supervisor:
     def close(self) -> None:
         """Release everything, in whatever state the server is; what is durable stays for the next start."""
         self._pool.end_all(CLOSE_NS)
-        self._server.close()
+        self._listener.close()
         self._launcher.close()
         self._signals.remove()
         self._selector.close()

@@ -20,12 +20,12 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["errors", "model", "lifecycle", "config", "clock", "failpoint", "receipts", "version"], VALUES),
-    **dict.fromkeys(["codec", "context", "kinds", "log", "native", "process"], EDGES),
+    **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "process"], EDGES),
     **dict.fromkeys(["protocol", "ring", "signals", "store"], EDGES),
     **dict.fromkeys(["admission", "backlog", "berth", "dispatch", "feed", "gate", "launch"], FLOWS),
-    **dict.fromkeys(["pool", "query", "recover", "worker", "writer"], FLOWS),
+    **dict.fromkeys(["pool", "query", "recover", "runner", "worker", "writer"], FLOWS),
     **dict.fromkeys(
-        ["", "client", "harvest", "health", "server", "settle", "supervisor"], FACES
+        ["", "client", "harvest", "health", "listener", "settle", "supervisor"], FACES
     ),  # "" is ringq/__init__.py
     **dict.fromkeys(["__main__", "cli", "demo"], CLI),
 }
@@ -45,13 +45,15 @@ NEIGHBOURS = {
     ("pool", "berth"): "fills them",
     ("pool", "writer"): "reports deaths as its interruptions",
     ("recover", "writer"): "reports the predecessor's attempts as its interruptions",
+    ("loading", "kinds"): "what it looks for is an App",
+    ("worker", "runner"): "the part of its life between ready and leaving",
     ("launch", "recover"): "the names of the files a successor will look for",
     ("supervisor", "harvest"): "the half of it that takes from the ring",
     ("supervisor", "health"): "shows what meets there",
     ("supervisor", "settle"): "commits by it",
     ("settle", "harvest"): "tells it what is durable",
-    ("settle", "server"): "tells clients what is durable",
-    ("supervisor", "server"): "flows and faces meet there",
+    ("settle", "listener"): "tells clients what is durable",
+    ("supervisor", "listener"): "flows and faces meet there",
     ("", "client"): "the public names",
     ("cli", "demo"): "the verb `demo`",
     ("__main__", "cli"): "python -m ringq",

@@ -11,7 +11,7 @@ import msgspec
 
 TRACEBACK_BYTES_MAX: Final = 16 * 1024
 MESSAGE_CHARS_MAX: Final = 4_000
-_CALLERS: Final = ("ringq.worker", "ringq.kinds.task")
+_CALLERS: Final = ("ringq.runner", "ringq.kinds.task")
 _FRAMES_MAX: Final = 64
 _LINE_CHARS_MAX: Final = 2_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

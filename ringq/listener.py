@@ -38,7 +38,7 @@ RESERVED_FDS_OF_WORKER = 6
 
 
 class Receipts(Protocol):
-    """What the server needs of the store, to answer those who wait for tasks that have ended already."""
+    """What the listener needs of the store, to answer those who wait for tasks that have ended already."""
 
     next_task_id: int
 
@@ -64,7 +64,7 @@ class Connection:
         return len(self.out) >= self._out_bytes_max
 
 
-class Server:
+class Listener:
     """Accepts connections of the owning user and speaks the protocol. Runs inside the parent's loop."""
 
     def __init__(
