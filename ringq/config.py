@@ -18,6 +18,7 @@ FRAME_BYTES_MAX = 256 * MIB
 NAME_CHARS_MAX = 200
 EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
+_RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
 
 
@@ -32,6 +33,13 @@ class Config:
     queues: tuple[tuple[str, int | None], ...] = ()  # (name, at most so many running); empty: every queue
     drain_timeout_s: float = 30.0
     shm_dir: Path = Path("/dev/shm")
+    recycle_tasks: int = 0  # a worker is replaced after so many attempts; 0: never
+    recycle_rss_mib: int = 0  # … when it holds so much memory between two attempts; 0: never
+    recycle_age_s: float = 0.0  # … when it is that old; 0: never
+    reload: bool = False  # replace the workers when a Python file below the working directory changes
+    log_format: str = "text"  # text, or json: one object a line
+    quiet: bool = False  # say only what is out of the ordinary, and what handlers print
+    host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves
 
     slots: int = 4096
     result_ring_bytes: int = 256 * KIB
@@ -62,6 +70,9 @@ class Config:
         power_of_two = self.slots & (self.slots - 1) == 0
         _check("slots", 8 <= self.slots <= 65536 and power_of_two, "a power of two, 8 to 65536", self.slots)
         _check("drain_timeout_s", 0 <= self.drain_timeout_s <= 86400, "0 to 86400", self.drain_timeout_s)
+        _check("log_format", self.log_format in ("text", "json"), "text or json", self.log_format)
+        for field, limit in _RECYCLE_MAX.items():
+            _check(field, 0 <= getattr(self, field) <= limit, f"0 (never) to {limit}", getattr(self, field))
         for name, cap in self.queues:
             _check("queues", bool(name) and not set(name) & set(",:"), "names without comma or colon", name)
             _check("queues", cap is None or cap >= 0, "a cap of 0 or more", cap)

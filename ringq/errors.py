@@ -48,6 +48,14 @@ class BatchTooLarge(InvalidSubmission):
     """The batch has more tasks or bytes than one submission may have."""
 
 
+class MapInUse(InvalidSubmission):
+    """Another program is mapping with this key."""
+
+
+class MapMismatch(InvalidSubmission):
+    """The key of a map was used for other inputs."""
+
+
 class UnknownTask(RingqError, LookupError):
     """There is no task with that id."""
 

@@ -20,6 +20,7 @@ TRANSITIONS: dict[tuple[Status | None, Status], tuple[Reason, ...]] = {
     ),
     (Status.RUNNING, Status.PENDING): (Reason.CRASH, Reason.LOST, Reason.DAMAGED_RECEIPT, Reason.STOPPED),
     (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT),
+    (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
 }
 
 

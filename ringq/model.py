@@ -76,6 +76,7 @@ class Reason(enum.StrEnum):
     DAMAGED_RECEIPT = "damaged_receipt", 10
     STOPPED = "stopped", 11
     CANCELLED = "cancelled", 12
+    SPLIT = "split", 13
 
     @classmethod
     def of(cls, code: int) -> Reason:

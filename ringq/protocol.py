@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, get_args
 
 import msgspec
 
@@ -25,6 +25,9 @@ from ringq.errors import BatchTooLarge, InvalidSubmission, ProtocolError, RingqE
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<IBBHI")
 SUBMISSION_ID_BYTES: Final = 16
+DIGEST_BYTES: Final = 16
+CHUNKS_MAX: Final = 10_000
+"""How many chunks of a map one frame tells of."""
 WAIT_IDS_MAX: Final = 10_000
 """How many ids one Wait may ask for; more are asked for with more frames."""
 ENDS_MAX: Final = 1000
@@ -47,6 +50,15 @@ class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     run_timeout_ms: int | None = None
 
 
+class Chunks(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Which calls of a map with a key the tasks of one submission carry; a column entry per task."""
+
+    key: str
+    firsts: Annotated[list[int], _COLUMN]  # index of the first call in the map
+    counts: Annotated[list[int], _COLUMN]  # calls in the chunk
+    digests: Annotated[list[bytes], _COLUMN]  # of the payloads, DIGEST_BYTES each
+
+
 class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Store these tasks, all or none. A `submission` id seen before answers with the ids given then."""
 
@@ -55,6 +67,7 @@ class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     spec_of: Annotated[list[int], _COLUMN] | None  # one index into specs per task; None: specs[0] for all
     payloads: Annotated[list[str], _COLUMN]
     run_at_us: Annotated[list[int | None], _COLUMN] | None  # one instant per task; None: all at once
+    chunks: Chunks | None = None  # these tasks carry calls of a map that may be continued
 
 
 class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -81,6 +94,40 @@ class Ended(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     errors: list[str | None]  # JSON text
 
 
+class OpenMap(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Continue the map of this kind and key: it belongs to this connection until that closes.
+
+    Asks for the chunks whose first call is `first` or later.
+    """
+
+    kind: str
+    key: str
+    first: int = 0
+
+
+class MapChunks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What a map has stored, in order, from where it was asked. Columns; at most CHUNKS_MAX, `more` may follow."""
+
+    firsts: list[int]
+    counts: list[int]
+    task_ids: list[int]
+    digests: list[bytes]
+    more: bool
+
+
+class ForgetMap(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Let a map start over the next time. Its tasks stay in history."""
+
+    kind: str
+    key: str
+
+
+class MapForgotten(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The map is forgotten; `count` of chunks it had, 0 if there was none."""
+
+    count: int
+
+
 class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask how the server is."""
 
@@ -98,11 +145,13 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     message: str
 
 
-Message = Submit | Submitted | Wait | Ended | Health | HealthReply | Failure
+Request = Submit | Wait | Health | OpenMap | ForgetMap
+Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Failure
+Message = Request | Reply
 
 _TYPE_OF: dict[type, int] = {
-    **{Submit: 1, Wait: 2, Health: 3},
-    **{Submitted: 65, Ended: 66, HealthReply: 67, Failure: 127},
+    **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5},
+    **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Failure: 127},
 }
 _CLASS_OF: dict[int, type] = {code: message for message, code in _TYPE_OF.items()}
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Message]] = {
@@ -110,8 +159,8 @@ _DECODERS: dict[int, msgspec.msgpack.Decoder[Message]] = {
 }
 _ENCODER = msgspec.msgpack.Encoder()
 
-REQUESTS: Final[frozenset[type]] = frozenset({Submit, Wait, Health})
-REPLIES: Final[frozenset[type]] = frozenset({Submitted, Ended, HealthReply, Failure})
+REQUESTS: Final[frozenset[type]] = frozenset(get_args(Request))
+REPLIES: Final[frozenset[type]] = frozenset(get_args(Reply))
 
 
 class Frame(NamedTuple):

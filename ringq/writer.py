@@ -24,6 +24,7 @@ from ringq.model import Reason, Status
 from ringq.receipts import ReceiptRow, result_bytes, sums
 
 LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
+OUTPUTS_HELD_MAX = 64  # accounts of what attempts printed that wait for a database that cannot be written
 RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
 
 
@@ -66,6 +67,8 @@ class Interruption:
     error: str
     cpu_us: int | None = None
     rss_kib: int | None = None
+    call: int = 0  # of a chunk: the one that ran when it ended, as far as shared memory tells
+    published: str = ""  # of a chunk: the results it had put aside, as the worker wrote them
 
 
 @dataclass(slots=True)
@@ -101,6 +104,7 @@ class Writer:
         self._leases: list[tuple[int, int, int, int, int, int]] = []
         self._leased = {row[0] for row in store.leases()}  # tasks that have a lease row
         self._due: list[int] = []
+        self._outputs: list[tuple[int, int, bytes, bytes, int]] = []
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
         self.trouble: RingqError | None = None  # why the last transaction was held back
@@ -131,6 +135,12 @@ class Writer:
         if task_id not in self._leased:
             self._leased.add(task_id)
             self._leases.append((task_id, lease, kind, attempt, worker, started_us))
+            self._stamp()
+
+    def keep_output(self, task_id: int, lease: int, head: bytes, tail: bytes, dropped_bytes: int) -> None:
+        """Store what an attempt printed. While the database cannot be written only so many are held in memory."""
+        if self.trouble is None or len(self._outputs) < OUTPUTS_HELD_MAX:
+            self._outputs.append((task_id, lease, head, tail, dropped_bytes))
             self._stamp()
 
     def come_due(self, task_ids: Sequence[int]) -> None:
@@ -184,6 +194,8 @@ class Writer:
                 self._insert_interruptions(committed)
                 self._insert_receipts(committed)
                 self._insert_leases()
+                if self._outputs:
+                    self._store.insert_outputs(self._outputs)
                 self._store.delete_delayed(self._due)
                 self._move_low_water(lowest_active)
                 failpoint.hit("writer.before_commit")
@@ -193,7 +205,7 @@ class Writer:
         self.trouble = None
         failpoint.hit("writer.after_commit")
         committed.due = self._due
-        self._receipts, self._interrupted, self._leases, self._due = [], [], [], []
+        self._receipts, self._interrupted, self._leases, self._due, self._outputs = [], [], [], [], []
         self._oldest_ns = None
         if self.ring is not None:
             self.ring.free()
@@ -308,7 +320,7 @@ class Writer:
         for batch in batches:
             batch.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
-        if not (self._receipts or self._interrupted or self._leases or self._due):
+        if not (self._receipts or self._interrupted or self._leases or self._due or self._outputs):
             self._oldest_ns = None
 
     def _count(self, committed: Committed) -> None:

@@ -44,6 +44,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (task_id, lease) DO NOTHING
 """
 
+# What an attempt printed; a second account of the same attempt changes nothing.
+INSERT_OUTPUT: Final = """
+INSERT INTO output (task_id, lease, head, tail, dropped_bytes) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (task_id, lease) DO NOTHING
+"""
+
 # Sums per kind and status, so that reading them costs nothing.
 ADD_STATISTIC: Final = """
 INSERT INTO statistic (kind, status, count, duration_us, duration_max_us) VALUES (?, ?, ?, ?, ?)
@@ -110,6 +116,10 @@ class HistoryTables(TaskTables):
         Columns: task_id, lease, kind, attempt, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error.
         """
         return self._write(INSERT_ATTEMPT, rows)
+
+    def insert_outputs(self, rows: Rows) -> None:
+        """Keep what attempts printed: (task_id, lease, first bytes, last bytes, bytes dropped between them)."""
+        self._write(INSERT_OUTPUT, rows)
 
     def add_statistics(self, sums: Mapping[tuple[int, int], tuple[int, int, int]]) -> None:
         """Add {(kind, status): (count, total, longest duration in us)} of receipts that were inserted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001",)  # oldest first
+REVISIONS: Final = ("0001", "0002")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -168,6 +168,50 @@ CREATE TABLE statistic (
 ) STRICT, WITHOUT ROWID
 """
 
+# The kinds that the last server's workers reported, with their defaults: what a submission is checked by while no
+# server runs.
+REGISTRY = """
+CREATE TABLE registry (
+    kind INTEGER PRIMARY KEY REFERENCES kind (id),
+    report TEXT NOT NULL
+) STRICT
+"""
+
+# What attempts printed. Only those that did have a row; a middle that was too long is counted, not kept.
+OUTPUT = """
+CREATE TABLE output (
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    lease INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    tail BLOB NOT NULL,
+    dropped_bytes INTEGER NOT NULL CHECK (dropped_bytes >= 0),
+    PRIMARY KEY (task_id, lease)
+) STRICT
+"""
+
+# A map that may be continued by another run of its program.
+MAP = """
+CREATE TABLE map (
+    id INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    key TEXT NOT NULL CHECK (key <> ''),
+    created_us INTEGER NOT NULL,
+    UNIQUE (kind, key)
+) STRICT
+"""
+
+# Which task carries which of its calls. The digest is of the payload: a continued map must have the same inputs.
+MAP_CHUNK = """
+CREATE TABLE map_chunk (
+    map INTEGER NOT NULL REFERENCES map (id),
+    first INTEGER NOT NULL CHECK (first >= 0),
+    count INTEGER NOT NULL CHECK (count > 0),
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    digest BLOB NOT NULL CHECK (length(digest) = 16),
+    PRIMARY KEY (map, first)
+) STRICT, WITHOUT ROWID
+"""
+
 # For people with a sqlite3 shell; ringq itself never reads a view.
 TASK_VIEW = """
 CREATE VIEW task_v AS
@@ -189,7 +233,7 @@ SELECT
         WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -224,7 +268,7 @@ SELECT
         WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
@@ -256,6 +300,10 @@ TABLES: Final = (
     STRAGGLER,
     SUBMISSION,
     STATISTIC,
+    REGISTRY,
+    OUTPUT,
+    MAP,
+    MAP_CHUNK,
     TASK_VIEW,
     HISTORY_VIEW,
 )

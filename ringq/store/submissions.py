@@ -40,6 +40,15 @@ SELECT spec.id, kind.name, spec.queue, spec.priority, spec.group_name, spec.run_
 FROM spec JOIN kind ON kind.id = spec.kind
 """
 
+# What the workers of the last server could run.
+SELECT_REGISTRY: Final = "SELECT report FROM registry ORDER BY kind"
+
+# Replaced as a whole.
+DELETE_REGISTRY: Final = "DELETE FROM registry"
+
+# One kind with its defaults.
+INSERT_REGISTRY: Final = "INSERT INTO registry (kind, report) VALUES (?, ?)"
+
 # The number SQLite gave to the row just inserted.
 SELECT_LAST_ID: Final = "SELECT last_insert_rowid()"
 
@@ -115,6 +124,16 @@ class SubmissionTables(Session):
     def kinds(self) -> Mapping[int, str]:
         """Every kind that was ever submitted, by its number."""
         return self._names
+
+    def registry(self) -> list[str]:
+        """The kinds that the last server's workers reported, as JSON text each."""
+        return [report for (report,) in self._read(SELECT_REGISTRY)]
+
+    def set_registry(self, reports: Mapping[str, str]) -> None:
+        """Remember what can be run now: a report as JSON text per kind."""
+        self._write(DELETE_REGISTRY, [()])
+        if reports:
+            self._write(INSERT_REGISTRY, [(self.intern_kind(name), text) for name, text in reports.items()])
 
     def specs(self) -> Mapping[int, SpecRow]:
         """Every set of attributes that was ever submitted, by its number."""

@@ -25,6 +25,7 @@ from ringq.store import OwnerLock, Store
 from ringq.store.migrate import main, migrate
 from ringq.store.schema import REVISION, REVISIONS
 
+FOLLOWING = f"{int(REVISION) + 1:04}"
 DATABASES = Path(__file__).parent.parent / "fixtures" / "databases"
 
 NEXT_REVISION = """
@@ -119,16 +120,11 @@ def release(tmp_path: Path, more: str) -> Path:
     directory = tmp_path / "a release" / "50%"
     package = Path(ringq.__file__).parent
     shutil.copytree(package, directory / "ringq", ignore=shutil.ignore_patterns("__pycache__", "native", "demo"))
-    following = f"{int(REVISION) + 1:04}"
     store = directory / "ringq" / "store"
-    text = NEXT_REVISION.format(next=following, last=REVISION, more=more)
-    (store / "migrations" / "versions" / f"{following}_tags.py").write_text(text)
+    text = NEXT_REVISION.format(next=FOLLOWING, last=REVISION, more=more)
+    (store / "migrations" / "versions" / f"{FOLLOWING}_tags.py").write_text(text)
     schema = (store / "schema.py").read_text()
-    (store / "schema.py").write_text(
-        re.sub(r"(REVISIONS: Final = \(.*),\)", rf'\1, "{following}")', schema).replace(
-            f'"{REVISION}")', f'"{REVISION}",)'
-        )
-    )
+    (store / "schema.py").write_text(re.sub(r"(REVISIONS: Final = \([^)]*)\)", rf'\1, "{FOLLOWING}")', schema))
     return directory
 
 
@@ -153,8 +149,8 @@ def test_an_older_database_is_copied_said_so_and_upgraded(tmp_path: Path, later:
     before = schema_of(path)
     lines = open_with(later, path).stdout.splitlines()
     backup = tmp_path / f"my photos?.db.bak-{REVISION}"
-    assert lines[0] == f"{path} has schema {REVISION}; copied to {backup.name} before the upgrade to 0002"
-    assert lines[1] == f"{path} now has schema 0002"
+    assert lines[0] == f"{path} has schema {REVISION}; copied to {backup.name} before the upgrade to {FOLLOWING}"
+    assert lines[1] == f"{path} now has schema {FOLLOWING}"
     assert lines[-1] == "next id 4"
     assert schema_of(path) > before
     shell = sqlite3.connect(path)
@@ -166,7 +162,7 @@ def test_an_older_database_is_copied_said_so_and_upgraded(tmp_path: Path, later:
     with Store.open(backup) as store:  # the way back
         assert (store.next_task_id, active(store)) == (4, [2, 3])
     contents = hashlib.sha256(path.read_bytes()).digest()
-    with pytest.raises(NewerSchema, match="0002"):
+    with pytest.raises(NewerSchema, match=FOLLOWING):
         Store.open(path)
     assert hashlib.sha256(path.read_bytes()).digest() == contents
     assert open_with(later, path).stdout.splitlines()[0].endswith("durability full")  # nothing to do the next time
