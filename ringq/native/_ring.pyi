@@ -9,6 +9,8 @@ from typing_extensions import Buffer
 Row = tuple[int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None]
 # (task_id, lease, kind, attempt, worker)
 Damaged = tuple[int, int, int, int, int]
+# (task_id, lease, kind, attempt, worker, call)
+Lost = tuple[int, int, int, int, int, int]
 
 INLINE_BYTES_MAX: int
 """Payloads up to this size lie in their slot, larger ones in a block."""
@@ -72,10 +74,19 @@ class Parent:
 
         Returns their number. Also repairs what a scribble did to head and tail. Call it a few times a second.
         """
-    def running(self) -> list[tuple[int, int, int, int, int, int, int]]:
-        """What runs now: (worker, task_id, lease, kind, attempt, run_limit_ms, started_ns)."""
-    def request_cancel(self, worker: int, lease: int, reason: int) -> bool:
-        """Ask for the end of this attempt (reason 1 to 255); False if it does not run there any more."""
+    def running(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
+        """What runs now: (worker, task_id, lease, kind, attempt, run_limit_ms, started_ns, call).
+
+        `call` is the index of the call that runs, 0 for a plain task and before the first call. `started_ns` is when
+        that call was begun, or the attempt; it may be the next call's, it is never an earlier one's. Both come from
+        the worker's memory: check `call` before using it as an index.
+        """
+    def request_cancel(self, worker: int, lease: int, reason: int, call: int = 0) -> bool:
+        """Ask for the end of this call of this attempt (reason 1 to 255); False if it does not run there any more.
+
+        `call`: 0 to 2**56 - 1, as running() has it. True is no promise: the call may end by itself before it looks. But
+        no other call and no other attempt ever sees the request.
+        """
     def stop_worker(self, worker: int) -> None:
         """Let a worker leave: its claim() returns None and `stopping` is True, until it is swept."""
     def stop_all(self) -> None:
@@ -115,14 +126,22 @@ class Worker:
         """
     def start(self) -> None:
         """The handler is about to be called: from here on this worker's death is this task's attempt."""
+    def call(self, index: int) -> None:
+        """The next call of the running attempt is about to be made, also after leave(): its time limit begins now.
+
+        `index`: 0 to 2**56 - 1, each one once in an attempt; counted from 1 it differs from 0, "no call yet". The times
+        in the receipt stay those of the whole attempt. Raises RuntimeError when nothing is running.
+        """
     def leave(self) -> None:
-        """The handler has ended: its time is taken, and no cancel is seen any more. May be called again."""
+        """The handler has ended: its time is taken, and no cancel is seen until call(). May be called again."""
     def finish(self, status: int, reason: int, body: bytes | None, spilled: bool = False) -> bool:
         """Publish the receipt. False: the body does not fit; write it to a file and call again with spilled=True."""
     def cancel_requested(self) -> int:
-        """The reason code requested for the present attempt while its handler runs, else 0."""
+        """The reason code requested for the present call of this attempt while its handler runs, else 0."""
     def set_progress(self, fraction: float, message: str) -> None:
         """Show how far the attempt is: clamped to 0..1, the message cut to 63 bytes. May come from any thread."""
+    def unread(self, fd: int) -> int:
+        """Bytes written to the pipe `fd` that its reader has not taken yet; -1 if it is no pipe or not open."""
     @property
     def stopping(self) -> bool:
         """True once the parent wants this worker to leave."""
@@ -137,8 +156,11 @@ class Recovery:
         """(index, pid, start ticks) of each worker that was attached."""
     def receipts(self) -> tuple[list[Row], list[int], list[Damaged]]:
         """Every published receipt that was not freed, as drain() gives them."""
-    def running(self) -> list[Damaged]:
-        """(task_id, lease, kind, attempt, worker) of what was running without a receipt."""
+    def running(self) -> list[Lost]:
+        """(task_id, lease, kind, attempt, worker, call) of what was running without a receipt.
+
+        `call` as in Parent.running(); also 0 when the worker had died and been swept before the parent died.
+        """
 
 def segment_size(slots: int, workers: int, blocks: Sequence[tuple[int, int]], result_ring_bytes: int) -> int:
     """Bytes of a segment of this shape. Raises ValueError naming what is out of range."""

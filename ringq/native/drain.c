@@ -298,7 +298,7 @@ uint32_t rq_sweep(struct rq_parent *p, uint32_t worker, struct rq_held *held)
             continue;
         }
         uint32_t state = rq_observe(p, slot, &owner);
-        if (state == RQ_GARBAGE && (entry->worker == worker || current == rq_cell(slot, entry->generation, 1))) {
+        if (state == RQ_GARBAGE && (entry->worker == worker || current == rq_cell(slot, entry->generation))) {
             owner = worker; /* the word says nothing, but we saw it run there or the dead one's record says so */
             p->damaged = true;
         }
@@ -350,9 +350,11 @@ void rq_reset_record(struct rq_parent *p, uint32_t worker)
     atomic_store_explicit(&record->current, 0, memory_order_relaxed);
     atomic_store_explicit(&record->in_handler, 0, memory_order_relaxed);
     atomic_store_explicit(&record->started_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->call, 0, memory_order_relaxed);
     atomic_store_explicit(&record->heartbeat_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&record->hint_tail, 0, memory_order_relaxed);
     atomic_store_explicit(&record->cancel, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->cancel_call, 0, memory_order_relaxed);
     atomic_store_explicit(&record->stop, 0, memory_order_relaxed);
     atomic_store_explicit(&record->progress_seq, 0, memory_order_relaxed);
     for (uint32_t i = 0; i < RQ_PROGRESS_WORDS; i++) {
@@ -398,6 +400,13 @@ static uint32_t running_slot(struct rq_parent *p, uint32_t worker)
     return slot != RQ_NONE && is_running(p, slot, worker) ? slot : RQ_NONE;
 }
 
+/* Masked, so that a scribbled one is still an argument for rq_request_cancel (I9). */
+static uint64_t present_call(const struct rq_record *record)
+{
+    /* E13: acquire, pairs with the worker's store: the start time of this call */
+    return atomic_load_explicit(&record->call, memory_order_acquire) & RQ_CALL_MAX;
+}
+
 uint32_t rq_running(struct rq_parent *p, struct rq_held *held)
 {
     uint32_t count = 0;
@@ -407,30 +416,38 @@ uint32_t rq_running(struct rq_parent *p, struct rq_held *held)
             continue;
         }
         const struct entry *entry = &p->entries[slot];
-        /* E3: the start time was stored before RUNNING, which is_running has seen */
-        uint64_t started = atomic_load_explicit(&rq_record_of(p->segment, &p->g, worker)->started_ns,
-                                                memory_order_acquire);
+        const struct rq_record *record = rq_record_of(p->segment, &p->g, worker);
+        uint64_t before = present_call(record);
+        /* E13: of this call, or of the next one that is just beginning; acquire keeps the look below behind it */
+        uint64_t started = atomic_load_explicit(&record->started_ns, memory_order_acquire);
+        uint64_t call = present_call(record);
         if (!is_running(p, slot, worker)) {
             continue; /* it ended meanwhile: the start time may be the next attempt's */
         }
-        if (started < entry->published_ns || started > entry->seen_running_ns) {
+        uint64_t now = rq_monotonic_ns();
+        if (started < entry->published_ns || started > now) {
             started = entry->seen_running_ns;
         }
         held[count] = held_of(entry, worker, true);
-        held[count++].started_ns = started;
+        held[count].call = call;
+        held[count++].started_ns = call == before ? started : now; /* begun between the two looks */
     }
     return count;
 }
 
-bool rq_request_cancel(struct rq_parent *p, uint32_t worker, uint64_t lease, uint32_t reason)
+bool rq_request_cancel(struct rq_parent *p, uint32_t worker, uint64_t lease, uint32_t reason, uint64_t call)
 {
+    struct rq_record *record = rq_record_of(p->segment, &p->g, worker);
     uint32_t slot = running_slot(p, worker);
-    if (slot == RQ_NONE || p->entries[slot].lease != lease) {
+    if (slot == RQ_NONE || p->entries[slot].lease != lease || present_call(record) != call) {
         return false;
     }
+    /* relaxed: published by cancel (E11). It names the call: if the worker has gone on, nobody answers to it. */
+    atomic_store_explicit(&record->cancel_call, rq_cancel_call(call, reason), memory_order_relaxed);
+    RQ_POINT("cancel.call");
     /* E11: release, pairs with the worker's load. The word names slot and generation: it cannot hit the next task. */
-    atomic_store_explicit(&rq_record_of(p->segment, &p->g, worker)->cancel,
-                          rq_cell(slot, p->entries[slot].generation, reason), memory_order_release);
+    atomic_store_explicit(&record->cancel, rq_cell(slot, p->entries[slot].generation), memory_order_release);
+    RQ_POINT("cancel.word");
     return true;
 }
 

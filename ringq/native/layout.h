@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define RQ_MAGIC UINT64_C(0x31676e71676e6972) /* "ringqng1" in memory order */
-#define RQ_LAYOUT_VERSION 1u
+#define RQ_LAYOUT_VERSION 2u
 
 #define RQ_LINE_BYTES 64u
 #define RQ_SLOT_BYTES 512u
@@ -34,6 +34,7 @@
 #define RQ_PAYLOAD_INLINE_BYTES_MAX 448u
 #define RQ_RESULT_INLINE_BYTES_MAX 352u
 #define RQ_MESSAGE_BYTES_MAX 63u
+#define RQ_CALL_MAX ((UINT64_C(1) << 56) - 1)
 
 /* -- the slot word: [63:56] state, [55:40] owner, [39:0] generation -------------------------------------------------
  * Any two states differ in four bits: no flip of one, two or three bits turns one state into another. FREE is 0, so
@@ -80,11 +81,11 @@ static inline uint64_t rq_word_generation(uint64_t word)
     return word & RQ_GENERATION_MAX;
 }
 
-/* -- cell and "current" words: [63:24] generation, [23:8] slot, [7:0] reason (cancel word) or 1 (cell is set) -------
+/* -- cell, "current" and cancel words: [63:24] generation, [23:8] slot, [7:0] 1 (it is set) -------------------------
  * The slot is part of the cancel word: generations count per slot, so two slots share them. */
-static inline uint64_t rq_cell(uint32_t slot, uint64_t generation, uint32_t low)
+static inline uint64_t rq_cell(uint32_t slot, uint64_t generation)
 {
-    return generation << 24 | (uint64_t)slot << 8 | (low & 0xff);
+    return generation << 24 | (uint64_t)slot << 8 | 1;
 }
 
 static inline uint32_t rq_cell_slot(uint64_t cell)
@@ -95,6 +96,12 @@ static inline uint32_t rq_cell_slot(uint64_t cell)
 static inline uint64_t rq_cell_generation(uint64_t cell)
 {
     return cell >> 24;
+}
+
+/* -- what a cancel is for: [63:8] call, [7:0] reason. In one word, so that no call sees another one's reason ------ */
+static inline uint64_t rq_cancel_call(uint64_t call, uint32_t reason)
+{
+    return call << 8 | (reason & 0xff);
 }
 
 /* -- header: written by the parent before any worker exists, then read only -------------------------------------- */
@@ -133,18 +140,20 @@ struct rq_control {
 #define RQ_PROGRESS_WORDS 9u /* fraction, then 64 bytes: the message and, in the last one, its length */
 
 struct rq_record {
-    /* line 0: worker, about once a task */
+    /* line 0: worker, about once a task, or once a call of a chunk */
     alignas(RQ_LINE_BYTES) uint64_t canary_before;
     _Atomic uint64_t identity;     /* worker by CAS from 0: start ticks << 24 | pid; the parent clears it in a sweep */
     _Atomic uint64_t heartbeat_ns; /* CLOCK_MONOTONIC */
     _Atomic uint64_t current;      /* cell word of the slot it holds, 0: none */
-    _Atomic uint64_t started_ns;   /* CLOCK_MONOTONIC, valid while the slot is RUNNING */
+    _Atomic uint64_t started_ns;   /* CLOCK_MONOTONIC, of the present call, valid while the slot is RUNNING */
     _Atomic uint64_t in_handler;   /* cell word while the handler's code runs, else 0 */
+    _Atomic uint64_t call;         /* index of the call that runs, 0 before the first and for a plain task */
     /* line 1: worker, polled by the parent */
     alignas(RQ_LINE_BYTES) _Atomic uint32_t waiting; /* 1 around a futex wait; the parent clears it in a sweep */
     _Atomic uint64_t hint_tail;                      /* hints ever written */
     /* line 2: parent */
-    alignas(RQ_LINE_BYTES) _Atomic uint64_t cancel; /* cell word with the reason in its low byte, 0: none */
+    alignas(RQ_LINE_BYTES) _Atomic uint64_t cancel; /* cell word of the attempt that cancel_call is about, 0: none */
+    _Atomic uint64_t cancel_call;                   /* which of its calls, and the reason */
     _Atomic uint64_t ring_start;                    /* where the next life of this record begins in its result ring */
     _Atomic uint64_t ring_freed;                    /* bytes of the result ring given back so far */
     _Atomic uint32_t stop;

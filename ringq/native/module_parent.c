@@ -217,8 +217,8 @@ static PyObject *held_tuple(const struct rq_held *held, enum shape shape)
     case SHAPE_REVOKED:
         return Py_BuildValue("LIII", id, held->kind, held->attempt, held->run_limit_ms);
     case SHAPE_RUNNING:
-        return Py_BuildValue("ILKIIIK", held->worker, id, lease, held->kind, held->attempt, held->run_limit_ms,
-                             (unsigned long long)held->started_ns);
+        return Py_BuildValue("ILKIIIKK", held->worker, id, lease, held->kind, held->attempt, held->run_limit_ms,
+                             (unsigned long long)held->started_ns, (unsigned long long)held->call);
     }
     Py_UNREACHABLE();
 }
@@ -291,17 +291,25 @@ static PyObject *scan(PyObject *self, PyObject *Py_UNUSED(none))
 
 /* -- workers ----------------------------------------------------------------------------------------------------- */
 
-static PyObject *request_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+static PyObject *request_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     struct rq_parent *ring = ring_of(self);
     uint32_t worker;
-    uint64_t lease, reason;
-    if (ring == NULL || check_count("request_cancel", nargs, 3, 3) < 0 || parse_worker(ring, args[0], &worker) < 0 ||
-        parse_unsigned(args[1], "lease", INT64_MAX, &lease) < 0 ||
-        parse_unsigned(args[2], "reason", UINT8_MAX, &reason) < 0) {
+    uint64_t lease, reason, call = 0;
+    Py_ssize_t named = names != NULL ? PyTuple_GET_SIZE(names) : 0;
+    if (ring == NULL || check_count("request_cancel", nargs + named, 3, 4) < 0 ||
+        check_count("request_cancel", nargs, 3, 4) < 0) {
         return NULL;
     }
-    return PyBool_FromLong(rq_request_cancel(ring, worker, lease, (uint32_t)reason));
+    if (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "call") != 0) {
+        return PyErr_Format(PyExc_TypeError, "request_cancel: unexpected keyword %R", PyTuple_GET_ITEM(names, 0));
+    }
+    if (parse_worker(ring, args[0], &worker) < 0 || parse_unsigned(args[1], "lease", INT64_MAX, &lease) < 0 ||
+        parse_unsigned(args[2], "reason", UINT8_MAX, &reason) < 0 ||
+        (nargs + named == 4 && parse_unsigned(args[3], "call", RQ_CALL_MAX, &call) < 0)) {
+        return NULL;
+    }
+    return PyBool_FromLong(rq_request_cancel(ring, worker, lease, (uint32_t)reason, call));
 }
 
 static PyObject *stop_worker(PyObject *self, PyObject *value)
@@ -417,7 +425,8 @@ static PyMethodDef methods[] = {
     {"revoke_all", revoke_all, METH_NOARGS, "Take back every task that no worker has claimed."},
     {"scan", scan, METH_NOARGS, "Look at every published slot for receipts whose hint was lost; returns their number."},
     {"running", running, METH_NOARGS, "What the workers run now."},
-    {"request_cancel", FAST(request_cancel), "Ask a worker to end the attempt of this lease; False if it has ended."},
+    {"request_cancel", FAST(request_cancel) | METH_KEYWORDS,
+     "Ask a worker to end this call of the attempt of this lease; False if it has ended."},
     {"stop_worker", stop_worker, METH_O, "Let a worker leave when its present attempt has ended."},
     {"stop_all", stop_all, METH_NOARGS, "Let every worker leave when its present attempt has ended."},
     {"progress", progress, METH_O, "A worker's last (fraction, message)."},

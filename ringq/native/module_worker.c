@@ -165,6 +165,20 @@ static PyObject *start(PyObject *self, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+static PyObject *call(PyObject *self, PyObject *value)
+{
+    struct rq_worker *ring = idle_ring_of(self);
+    uint64_t index;
+    if (ring == NULL || parse_unsigned(value, "index", RQ_CALL_MAX, &index) < 0) {
+        return NULL;
+    }
+    enum rq_outcome outcome = rq_call(ring, index);
+    if (outcome != RQ_OK) {
+        return refuse(self, outcome, "nothing is running");
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *leave(PyObject *self, PyObject *Py_UNUSED(none))
 {
     struct rq_worker *ring = idle_ring_of(self);
@@ -245,6 +259,15 @@ static PyObject *set_progress(PyObject *self, PyObject *const *args, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
+static PyObject *unread(PyObject *self, PyObject *value)
+{
+    int64_t fd;
+    if (ring_of(self) == NULL || parse_signed(value, "fd", &fd) < 0) {
+        return NULL;
+    }
+    return PyLong_FromLong(fd >= 0 && fd <= INT32_MAX ? rq_unread((int)fd) : -1);
+}
+
 static PyObject *get_stopping(PyObject *self, void *Py_UNUSED(closure))
 {
     struct rq_worker *ring = ring_of(self);
@@ -256,10 +279,12 @@ static PyObject *get_stopping(PyObject *self, void *Py_UNUSED(closure))
 static PyMethodDef worker_methods[] = {
     {"claim", claim, METH_O, "The next task, or None after timeout_ms or when stopping."},
     {"start", start, METH_NOARGS, "The handler is about to be called."},
+    {"call", call, METH_O, "The handler is about to be called again in this attempt, for this index."},
     {"leave", leave, METH_NOARGS, "The handler has ended; may be called again."},
     {"finish", FUNCTION(finish), METH_FASTCALL | METH_KEYWORDS, "Publish the receipt; False: the body does not fit."},
     {"cancel_requested", cancel_requested, METH_NOARGS, "Reason code if the attempt should end, else 0."},
     {"set_progress", FUNCTION(set_progress), METH_FASTCALL, "Show how far the attempt is."},
+    {"unread", unread, METH_O, "Bytes in a pipe that its reader has not taken yet, -1: no pipe."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -390,8 +415,9 @@ static PyObject *recovery_running(PyObject *self, PyObject *Py_UNUSED(none))
     uint32_t count = rq_recovery_running(ring, held);
     PyObject *list = PyList_New((Py_ssize_t)count);
     for (uint32_t i = 0; list != NULL && i < count; i++) {
-        PyObject *tuple = Py_BuildValue("LKIII", (long long)held[i].task_id, (unsigned long long)held[i].lease,
-                                        held[i].kind, held[i].attempt, held[i].worker);
+        PyObject *tuple = Py_BuildValue("LKIIIK", (long long)held[i].task_id, (unsigned long long)held[i].lease,
+                                        held[i].kind, held[i].attempt, held[i].worker,
+                                        (unsigned long long)held[i].call);
         if (tuple == NULL) {
             Py_CLEAR(list);
         } else {
@@ -405,7 +431,7 @@ static PyObject *recovery_running(PyObject *self, PyObject *Py_UNUSED(none))
 static PyMethodDef recovery_methods[] = {
     {"workers", recovery_workers, METH_NOARGS, "(index, pid, start ticks) of each worker that was attached."},
     {"receipts", recovery_receipts, METH_NOARGS, "Every published receipt: (rows, spilled, damaged)."},
-    {"running", recovery_running, METH_NOARGS, "(task_id, lease, kind, attempt, worker) of what was running."},
+    {"running", recovery_running, METH_NOARGS, "(task_id, lease, kind, attempt, worker, call) of what was running."},
     {NULL, NULL, 0, NULL},
 };
 

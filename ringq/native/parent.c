@@ -211,7 +211,7 @@ void rq_push_cell(struct rq_parent *p, uint32_t slot)
     entry->cell_at = p->tail;
     /* relaxed: the store of tail publishes it (E2) */
     atomic_store_explicit(&rq_cells_of(p->segment, &p->g)[p->tail & (p->g.cells - 1)],
-                          rq_cell(slot, entry->generation, 1), memory_order_relaxed);
+                          rq_cell(slot, entry->generation), memory_order_relaxed);
     p->tail++;
 }
 

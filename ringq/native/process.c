@@ -1,4 +1,4 @@
-/* Fork counting, the death signal, and the thread that watches the parent. */
+/* Fork counting, the death signal, the thread that watches the parent, and what it has not read. */
 #include "process.h"
 
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -131,4 +132,11 @@ int rq_watch_parent(int pidfd)
     pthread_attr_destroy(&attributes);
     watching = error == 0;
     return error;
+}
+
+int rq_unread(int fd)
+{
+    int bytes;
+    /* files, terminals and sockets answer FIONREAD too, with something else; only a pipe has a pipe's size */
+    return ioctl(fd, FIONREAD, &bytes) == 0 && fcntl(fd, F_GETPIPE_SZ) >= 0 ? bytes : -1;
 }

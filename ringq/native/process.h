@@ -11,5 +11,7 @@ int rq_set_death_signal(void);
 /* A thread without Python kills this process (its group, if it leads one) when the pidfd says that the parent is dead.
  * 0 or an errno. */
 int rq_watch_parent(int pidfd);
+/* Bytes that were written to this pipe and not read; -1: no pipe, or closed. */
+int rq_unread(int fd);
 
 #endif

@@ -111,6 +111,15 @@ enum rq_taken rq_recovery_next(struct rq_recovery *r, struct rq_row *row)
     return RQ_TAKEN_NOTHING;
 }
 
+/* The call this slot's attempt was in: its worker's record says so, unless the record has begun another life. */
+static uint64_t call_of(const struct rq_recovery *r, uint32_t slot, const struct rq_expected *expected)
+{
+    const struct rq_record *record = rq_record_of(view(r), &r->g, expected->worker);
+    uint64_t current = atomic_load_explicit(&record->current, memory_order_relaxed);
+    bool same_life = current == rq_cell(slot, expected->generation);
+    return same_life ? atomic_load_explicit(&record->call, memory_order_relaxed) & RQ_CALL_MAX : 0;
+}
+
 uint32_t rq_recovery_running(const struct rq_recovery *r, struct rq_held *held)
 {
     uint32_t count = 0;
@@ -123,6 +132,7 @@ uint32_t rq_recovery_running(const struct rq_recovery *r, struct rq_held *held)
                 .kind = expected.kind,
                 .attempt = expected.attempt,
                 .worker = expected.worker,
+                .call = call_of(r, slot, &expected),
                 .started = true,
             };
         }

@@ -85,7 +85,8 @@ struct rq_row { /* one receipt, validated; `body` points into private memory unt
 struct rq_held { /* a slot that is not FREE, from the parent's private table */
     int64_t task_id;
     uint64_t lease;
-    uint64_t started_ns;
+    uint64_t started_ns; /* of `call` */
+    uint64_t call;       /* index of the call it runs, 0: a plain task, or before the first call */
     uint32_t kind;
     uint32_t attempt;
     uint32_t run_limit_ms;
@@ -120,7 +121,8 @@ uint32_t rq_revoke_all(struct rq_parent *p, struct rq_held *held);
 uint32_t rq_scan(struct rq_parent *p);
 /* At most `g.workers` entries. */
 uint32_t rq_running(struct rq_parent *p, struct rq_held *held);
-bool rq_request_cancel(struct rq_parent *p, uint32_t worker, uint64_t lease, uint32_t reason);
+/* False: the attempt has ended, or runs another call than `call` (at most RQ_CALL_MAX) by now. */
+bool rq_request_cancel(struct rq_parent *p, uint32_t worker, uint64_t lease, uint32_t reason, uint64_t call);
 void rq_stop_worker(struct rq_parent *p, uint32_t worker);
 void rq_stop_all(struct rq_parent *p);
 double rq_progress(struct rq_parent *p, uint32_t worker, char message[RQ_MESSAGE_BYTES_MAX + 1], uint32_t *bytes);
@@ -162,6 +164,8 @@ enum rq_outcome rq_claim_payload(struct rq_worker *w, void *payload);
 /* Sleep until something may be there, at most `timeout_ns`. False: a signal interrupted it. */
 bool rq_claim_wait(struct rq_worker *w, uint64_t timeout_ns);
 enum rq_outcome rq_start(struct rq_worker *w);
+/* The next call of the running attempt, each `index` (up to RQ_CALL_MAX) once: a cancel tells calls apart by it. */
+enum rq_outcome rq_call(struct rq_worker *w, uint64_t index);
 void rq_leave(struct rq_worker *w);
 /* `body` may be NULL. RQ_NOTHING: it does not fit; spill it and come again with spilled. */
 enum rq_outcome rq_finish(struct rq_worker *w, uint32_t status, uint32_t reason, const void *body, size_t bytes,

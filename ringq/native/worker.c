@@ -2,6 +2,7 @@
  * The worker: claims one slot at a time, runs it, leaves the receipt.
  *
  *   idle --rq_claim: READY to CLAIMED--> claimed --rq_start: to RUNNING--> running --rq_finish: to DONE--> idle
+ *                                                                        running --rq_call: next call--> running
  *
  * A worker may be killed between any two stores; INVARIANTS.md says for each what the parent makes of it.
  */
@@ -32,9 +33,10 @@ struct rq_worker {
     uint32_t slot;
     uint64_t generation;
     struct rq_task_header task; /* private copy, checked by its CRC */
-    uint64_t started_ns;
+    uint64_t started_ns;        /* of the attempt; the record has that of the present call */
     uint64_t started_cpu_us;
     uint64_t ended_ns; /* 0: the handler has not ended */
+    uint64_t call;     /* the one that runs, 0: none was begun */
     int64_t ended_us;
     int64_t cpu_us, rss_kib;
 
@@ -94,7 +96,7 @@ static bool take(struct rq_worker *w, uint64_t cell)
     uint32_t slot = rq_cell_slot(cell);
     uint64_t generation = rq_cell_generation(cell);
     uint64_t expected = rq_word(RQ_READY, 0, generation);
-    if (slot >= w->g.slots || (cell & 0xff) != 1) {
+    if (slot >= w->g.slots || cell != rq_cell(slot, generation)) {
         return false;
     }
     _Atomic uint64_t *word = &rq_slot_of(w->segment, &w->g, slot)->word;
@@ -113,7 +115,7 @@ static bool take(struct rq_worker *w, uint64_t cell)
     w->generation = generation;
     w->step = STEP_CLAIMED;
     /* relaxed: a hint for the parent, which checks it against the word */
-    atomic_store_explicit(&w->record->current, rq_cell(slot, generation, 1), memory_order_relaxed);
+    atomic_store_explicit(&w->record->current, rq_cell(slot, generation), memory_order_relaxed);
     RQ_POINT("claim.current");
     return true;
 }
@@ -239,10 +241,14 @@ enum rq_outcome rq_start(struct rq_worker *w)
     w->started_cpu_us = cpu_us();
     w->started_ns = rq_monotonic_ns();
     w->ended_ns = 0;
+    w->call = 0;
     beat(w, w->started_ns);
     atomic_store_explicit(&w->record->started_ns, w->started_ns, memory_order_relaxed); /* published by RUNNING (E3) */
     RQ_POINT("start.time");
-    /* E3: release, pairs with the parent's load of the word: the start time */
+    /* E13: release, as for every call; a parent that sees this 0 sees that the attempt before has ended, too */
+    atomic_store_explicit(&w->record->call, 0, memory_order_release);
+    RQ_POINT("start.call");
+    /* E3: release, pairs with the parent's load of the word: the start time, and that no call has begun */
     if (!atomic_compare_exchange_strong_explicit(&rq_slot_of(w->segment, &w->g, w->slot)->word, &expected,
                                                  rq_word(RQ_RUNNING, rq_owner(w->index), w->generation),
                                                  memory_order_release, memory_order_relaxed)) {
@@ -251,9 +257,39 @@ enum rq_outcome rq_start(struct rq_worker *w)
     RQ_POINT("start.word");
     w->step = STEP_RUNNING;
     /* relaxed: read by this process only, in the signal handler that follows a cancel (E11) */
-    atomic_store_explicit(&w->record->in_handler, rq_cell(w->slot, w->generation, 1), memory_order_relaxed);
+    atomic_store_explicit(&w->record->in_handler, rq_cell(w->slot, w->generation), memory_order_relaxed);
     RQ_POINT("start.in_handler");
     return RQ_OK;
+}
+
+enum rq_outcome rq_call(struct rq_worker *w, uint64_t index)
+{
+    if (w->step != STEP_RUNNING) {
+        return RQ_MISUSED;
+    }
+    assert(index <= RQ_CALL_MAX);
+    uint64_t now_ns = rq_monotonic_ns();
+    beat(w, now_ns);
+    atomic_store_explicit(&w->record->started_ns, now_ns, memory_order_relaxed); /* published by the call (E13) */
+    RQ_POINT("call.time");
+    /* E13: release, after its start time; pairs with the parent's load: it never sees this call as old as the last */
+    atomic_store_explicit(&w->record->call, index, memory_order_release);
+    RQ_POINT("call.word");
+    w->call = index;
+    w->ended_ns = 0;
+    atomic_store_explicit(&w->record->in_handler, rq_cell(w->slot, w->generation), memory_order_relaxed);
+    RQ_POINT("call.in_handler");
+    return RQ_OK;
+}
+
+/* Two system calls, for attempts long enough to be worth them. */
+static void measure(struct rq_worker *w)
+{
+    struct rusage usage;
+    if (w->ended_ns - w->started_ns >= MEASURED_FROM_NS) {
+        w->cpu_us = (int64_t)(cpu_us() - w->started_cpu_us);
+        w->rss_kib = getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss : -1;
+    }
 }
 
 void rq_leave(struct rq_worker *w)
@@ -266,20 +302,22 @@ void rq_leave(struct rq_worker *w)
     w->ended_ns = rq_monotonic_ns();
     w->ended_us = rq_realtime_us();
     w->cpu_us = w->rss_kib = -1;
-    if (w->ended_ns - w->started_ns >= MEASURED_FROM_NS) {
-        struct rusage usage;
-        w->cpu_us = (int64_t)(cpu_us() - w->started_cpu_us);
-        w->rss_kib = getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss : -1;
+    if (w->call == 0) { /* else by rq_finish: after each of a million short calls it would cost more than they do */
+        measure(w);
     }
 }
 
 uint32_t rq_cancel_requested(const struct rq_worker *w)
 {
-    /* E11: acquire, pairs with the parent's store */
-    uint64_t cancel = atomic_load_explicit(&w->record->cancel, memory_order_acquire);
+    uint64_t mine = rq_cell(w->slot, w->generation);
     uint64_t in_handler = atomic_load_explicit(&w->record->in_handler, memory_order_relaxed);
-    bool mine = w->step == STEP_RUNNING && in_handler == rq_cell(w->slot, w->generation, 1);
-    return mine && cancel >> 8 == in_handler >> 8 ? (uint32_t)(cancel & 0xff) : 0;
+    /* E11: acquire, before the look at cancel_call; pairs with the parent's store after it */
+    uint64_t cancel = atomic_load_explicit(&w->record->cancel, memory_order_acquire);
+    uint64_t cancel_call = atomic_load_explicit(&w->record->cancel_call, memory_order_relaxed);
+    if (w->step != STEP_RUNNING || in_handler != mine || cancel != mine) {
+        return 0;
+    }
+    return cancel_call >> 8 == w->call ? (uint32_t)(cancel_call & 0xff) : 0;
 }
 
 void rq_set_progress(struct rq_worker *w, double fraction, const char *message, uint32_t bytes)
@@ -393,6 +431,9 @@ enum rq_outcome rq_finish(struct rq_worker *w, uint32_t status, uint32_t reason,
         return RQ_MISUSED;
     }
     rq_leave(w);
+    if (w->call != 0) {
+        measure(w);
+    }
     struct rq_slot *slot = rq_slot_of(w->segment, &w->g, w->slot);
     struct rq_receipt receipt = {
         .task_id = w->task.task_id,

@@ -97,6 +97,7 @@ static void work(struct world *w, uint32_t i)
         uint32_t size = (uint32_t)(chance(&w->state) % 1500);
         token_fill(bytes, size, w->claimed[i].task_id, 'r');
         rq_set_progress(w->workers[i], 0.25, bytes, size < 63 ? size : 63);
+        CHECK(rq_call(w->workers[i], 1 + chance(&w->state) % 3) == RQ_OK);
         rq_cancel_requested(w->workers[i]);
         outcome = rq_finish(w->workers[i], 10, 0, bytes, size, false);
         if (outcome == RQ_NOTHING) {
@@ -143,8 +144,8 @@ static void ask(struct world *w)
     CHECK(running <= WORKERS);
     for (uint32_t i = 0; i < running; i++) {
         CHECK(held[i].lease <= w->leases && w->fate[held[i].lease] == FATE_OUT);
-        CHECK(held[i].started_ns <= rq_monotonic_ns());
-        rq_request_cancel(w->parent, held[i].worker, held[i].lease, 2);
+        CHECK(held[i].started_ns <= rq_monotonic_ns() && held[i].call <= RQ_CALL_MAX);
+        rq_request_cancel(w->parent, held[i].worker, held[i].lease, 2, held[i].call);
     }
     double fraction = rq_progress(w->parent, (uint32_t)(chance(&w->state) % WORKERS), message, &bytes);
     CHECK(fraction >= 0 && fraction <= 1 && bytes <= RQ_MESSAGE_BYTES_MAX);

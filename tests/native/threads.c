@@ -167,7 +167,7 @@ static void disturb(struct crew *crew, struct backlog *backlog, struct rq_held *
     } else if (dice == 2) {
         uint32_t running = rq_running(crew->parent, held);
         for (uint32_t i = 0; i < running; i++) {
-            rq_request_cancel(crew->parent, held[i].worker, held[i].lease, 2);
+            rq_request_cancel(crew->parent, held[i].worker, held[i].lease, 2, held[i].call);
         }
     } else if (dice == 3) {
         CHECK(rq_ready(crew->parent) <= crew->g.cells);
@@ -393,7 +393,7 @@ static void test_cancel_hits_its_attempt(void)
         next += next <= total ? rq_publish(crew.parent, &task, 1, next) : 0;
         uint32_t running = rq_running(crew.parent, held);
         for (uint32_t i = 0; i < running; i++) {
-            asked += rq_request_cancel(crew.parent, held[i].worker, held[i].lease, held[i].lease % 255 + 1);
+            asked += rq_request_cancel(crew.parent, held[i].worker, held[i].lease, held[i].lease % 255 + 1, 0);
         }
         rq_drain_begin(crew.parent);
         while (rq_drain_next(crew.parent, &row) == RQ_TAKEN_ROW) {
@@ -405,6 +405,87 @@ static void test_cancel_hits_its_attempt(void)
     CHECK(atomic_load(&crew.wrong) == 0 && atomic_load(&crew.timeouts) == 0);
     printf("cancel: %u asked, %u seen, forbidden outcomes: 0\n", asked, seen);
     crew_close(&crew, seats, 2);
+}
+
+/* -- E11 with calls, E13. Forbidden: a call sees a cancel that was meant for another one; a start time older than its
+ *    call's ------------------------------------------------------------------------------------------------------- */
+
+#define CALLS 8u
+
+static _Atomic uint64_t *begun; /* by lease and call: a time before it was begun */
+
+static uint32_t reason_for(uint64_t lease, uint64_t call)
+{
+    return (uint32_t)((lease * (CALLS + 1) + call) % 255 + 1); /* another one for each of 255 calls in a row */
+}
+
+static void *run_calls(void *argument)
+{
+    struct seat *seat = argument;
+    struct rq_claimed claimed;
+    while (next_task(seat, &claimed)) {
+        uint32_t cancelled = 0;
+        CHECK(rq_start(seat->worker) == RQ_OK);
+        for (uint32_t call = 0; call <= CALLS; call++) {
+            uint32_t reason = 0;
+            if (call > 0) {
+                atomic_store_explicit(&begun[claimed.lease * (CALLS + 1) + call], rq_monotonic_ns(),
+                                      memory_order_relaxed);
+                CHECK(rq_call(seat->worker, call) == RQ_OK);
+            }
+            for (int i = 0; i < 20 && reason == 0; i++) {
+                reason = rq_cancel_requested(seat->worker);
+            }
+            cancelled += reason != 0;
+            if (reason != 0 && reason != reason_for(claimed.lease, call)) {
+                atomic_fetch_add(&seat->crew->wrong, 1);
+            }
+            if (call % 2 == 0) {
+                rq_leave(seat->worker);
+                CHECK(rq_cancel_requested(seat->worker) == 0);
+            }
+        }
+        CHECK(rq_finish(seat->worker, 11, (uint8_t)cancelled, NULL, 0, false) == RQ_OK);
+    }
+    return NULL;
+}
+
+static void test_cancel_hits_its_call(const char *point)
+{
+    struct crew crew;
+    struct seat seats[2];
+    struct rq_row row;
+    struct rq_held held[2];
+    const uint32_t total = 1200 * scale;
+    uint32_t recorded = 0, next = 1, asked = 0, seen = 0;
+    begun = calloc(((size_t)total + 1) * (CALLS + 1), sizeof *begun);
+    linger_at = point;
+    crew_open(&crew, 8, 2, 4096);
+    crew_start(&crew, seats, 2, run_calls);
+    while (recorded < total) {
+        struct rq_task task = {.task_id = next, .payload = "", .payload_bytes = 0};
+        next += next <= total ? rq_publish(crew.parent, &task, 1, next) : 0;
+        uint32_t running = rq_running(crew.parent, held);
+        for (uint32_t i = 0; i < running; i++) {
+            uint64_t lease = held[i].lease, call = held[i].call;
+            CHECK(call <= CALLS);
+            CHECK(held[i].started_ns >= atomic_load_explicit(&begun[lease * (CALLS + 1) + call], memory_order_relaxed));
+            asked += rq_request_cancel(crew.parent, held[i].worker, lease, reason_for(lease, call), call);
+        }
+        rq_drain_begin(crew.parent);
+        while (rq_drain_next(crew.parent, &row) == RQ_TAKEN_ROW) {
+            recorded++;
+            seen += row.reason;
+        }
+        rq_free(crew.parent);
+    }
+    CHECK(atomic_load(&crew.wrong) == 0 && atomic_load(&crew.timeouts) == 0);
+    printf("cancel of a call, lingering at %s: %u asked, %u seen, forbidden outcomes: 0\n",
+           point ? point : "no point", asked, seen);
+    CHECK(seen > 0);
+    crew_close(&crew, seats, 2);
+    free(begun);
+    linger_at = NULL;
 }
 
 /* -- E12. Forbidden: a message of which parts come from two writes ----------------------------------------------- */
@@ -462,6 +543,11 @@ int main(int count, char **arguments)
     test_found_before_the_hint();
     test_revoke_against_claim();
     test_cancel_hits_its_attempt();
+    test_cancel_hits_its_call(NULL);
+    test_cancel_hits_its_call("cancel.call");
+    test_cancel_hits_its_call("cancel.word");
+    test_cancel_hits_its_call("call.time");
+    test_cancel_hits_its_call("call.word");
     test_progress_is_whole();
     return 0;
 }

@@ -33,6 +33,9 @@ class RingMachine(RuleBasedStateMachine):
         self.next_id = 1
         self.ready: list[int] = []  # in order of publication
         self.held: list[tuple[int, bool] | None] = [None, None]  # (task id, started)
+        self.calls = [0, 0]
+        self.cancels: list[tuple[int, int] | None] = [None, None]  # (call, reason) of the present attempt
+        self.in_handler = [False, False]
         self.done: dict[int, str | None] = {}  # published receipts: body, None if spilled
         self.handed = 0
 
@@ -72,12 +75,36 @@ class RingMachine(RuleBasedStateMachine):
         if not held[1]:
             worker.start()
             self.held[index] = (held[0], True)
+            self.calls[index], self.cancels[index], self.in_handler[index] = 0, None, True
             return
         body = f"{held[0]}." + "r" * size
         fits = worker.finish(10, 0, body.encode())
         assert fits or (size > 340 and worker.finish(10, 0, None, spilled=True))
         self.done[held[0]] = body if fits else None
         self.held[index] = None
+
+    @rule(index=st.integers(0, 1), call=st.integers(1, 3))
+    def call(self, index: int, call: int) -> None:
+        held = self.held[index]
+        if not held or not held[1]:
+            return
+        call += self.calls[index]
+        self.workers[index].call(call)
+        self.calls[index], self.in_handler[index] = call, True
+
+    @rule(index=st.integers(0, 1))
+    def leave(self, index: int) -> None:
+        self.workers[index].leave()
+        self.in_handler[index] = False
+
+    @rule(index=st.integers(0, 1), call=st.integers(0, 5), reason=st.integers(1, 255))
+    def cancel(self, index: int, call: int, reason: int) -> None:
+        held = self.held[index]
+        lease = self.leases[held[0]] if held else 1
+        runs = bool(held and held[1] and self.calls[index] == call)
+        assert self.parent.request_cancel(index, lease, reason, call) == runs
+        if runs:
+            self.cancels[index] = (call, reason)
 
     @rule(index=st.integers(0, 1))
     def die(self, index: int) -> None:
@@ -115,8 +142,13 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "parent"))
     @invariant()
     def agrees(self) -> None:
-        running = {row[0]: row[1] for row in self.parent.running()}
-        assert running == {i: held[0] for i, held in enumerate(self.held) if held and held[1]}
+        running = {row[0]: (row[1], row[7]) for row in self.parent.running()}
+        runs = {i: held[0] for i, held in enumerate(self.held) if held and held[1]}
+        assert running == {i: (task_id, self.calls[i]) for i, task_id in runs.items()}
+        for i, worker in enumerate(self.workers):
+            call, reason = self.cancels[i] or (0, 0)
+            seen = i in runs and self.in_handler[i] and call == self.calls[i]
+            assert worker.cancel_requested() == (reason if seen else 0)
         assert self.parent.ready() == len(self.ready)
         active = len(self.ready) + len(self.done) + self.handed + sum(map(bool, self.held))
         assert self.parent.in_flight() == active
@@ -124,6 +156,7 @@ class RingMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "segment"):
+            del self.parent, self.workers  # hypothesis keeps the last machine, other tests look for mappings left over
             self.segment.close()
             os.close(self.eventfd)
             self.folder.cleanup()

@@ -9,9 +9,11 @@ import gc
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +93,8 @@ def test_a_task_goes_through_the_ring(made: Ring) -> None:
     assert worker.claim(0) == (41, LEASE + 5, 3, 1, 500, '["é"]'.encode())
     assert (made.parent.ready(), made.parent.running()) == (0, [])
     worker.start()
-    ((index, task_id, lease, kind, attempt, limit, started),) = made.parent.running()
-    assert (index, task_id, lease, kind, attempt, limit) == (1, 41, LEASE + 5, 3, 1, 500)
+    ((index, task_id, lease, kind, attempt, limit, started, call),) = made.parent.running()
+    assert (index, task_id, lease, kind, attempt, limit, call) == (1, 41, LEASE + 5, 3, 1, 500, 0)
     assert started > 0
     assert worker.finish(10, 0, '{"a":"ü"}'.encode())
     (row,), spilled, damaged = made.parent.drain(10)
@@ -299,6 +301,178 @@ def test_cancel_reaches_the_running_handler_only(made: Ring) -> None:
     worker.start()
     assert worker.cancel_requested() == 0
     assert not made.parent.request_cancel(0, LEASE, 2)
+
+
+def begin(made: Ring, worker: Worker, task_id: int, lease: int) -> None:
+    assert made.parent.publish([task(task_id)], lease) == 1
+    assert worker.claim(0) is not None
+    worker.start()
+
+
+def wait_until_later() -> None:
+    before = time.monotonic_ns()
+    while time.monotonic_ns() - before < 1000:
+        pass
+
+
+def test_each_call_of_an_attempt_has_its_own_start_time(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    attempt_began = made.parent.running()[0][6]
+    last = attempt_began
+    for index in (1, 2, 3000, (1 << 56) - 1):
+        wait_until_later()
+        before = time.monotonic_ns()
+        worker.call(index)
+        ((*_, started, call),) = made.parent.running()
+        assert call == index
+        assert last < before <= started <= time.monotonic_ns()
+        assert made.parent.heartbeat_ns(0) == started
+        last = started
+    before_end = time.monotonic_ns()
+    worker.finish(10, 0, b"1")
+    ((*_, duration_us, _worker, _cpu, _rss, _result, _error),) = made.parent.drain(1)[0]
+    assert duration_us >= (before_end - attempt_began) // 1000  # of the attempt, not of its last call
+
+
+def test_the_next_attempt_begins_without_a_call(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    worker.call(9)
+    worker.finish(10, 0, b"1")
+    made.parent.publish([task(2)], LEASE + 1)
+    worker.claim(0)
+    assert made.parent.running() == []
+    worker.start()
+    assert made.parent.running()[0][7] == 0
+
+
+def test_a_swept_record_begins_without_a_call(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    worker.call(9)
+    assert made.parent.request_cancel(0, LEASE, 2, 9)
+    del worker
+    assert made.parent.running()[0][7] == 9  # the last one of a dead worker is still known
+    made.parent.sweep(0)
+    worker = made.worker()
+    begin(made, worker, 2, LEASE + 1)
+    assert made.parent.running()[0][7] == 0
+    worker.call(9)
+    assert worker.cancel_requested() == 0
+
+
+def test_calls_are_made_within_an_attempt_only(made: Ring) -> None:
+    worker = made.worker()
+    made.parent.publish([task(1)], LEASE)
+    with pytest.raises(RuntimeError, match="nothing is running"):
+        worker.call(1)
+    worker.claim(0)
+    with pytest.raises(RuntimeError, match="nothing is running"):
+        worker.call(1)
+    worker.start()
+    for index in (-1, 1 << 56):
+        with pytest.raises(ValueError, match="index: expected 0 to 72057594037927935"):
+            worker.call(index)
+    worker.call(1)
+    worker.leave()
+    worker.call(2)
+    worker.finish(10, 0, b"1")
+    with pytest.raises(RuntimeError, match="nothing is running"):
+        worker.call(3)
+
+
+def test_a_long_chunk_is_measured_as_a_whole(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    end = os.times().elapsed + 0.05
+    while os.times().elapsed < end:
+        pass
+    worker.call(1)
+    worker.leave()
+    worker.finish(10, 0, b"1")
+    ((*_, duration_us, _worker, cpu_us, rss_kib, _result, _error),) = made.parent.drain(1)[0]
+    assert duration_us >= 40_000
+    assert cpu_us is not None
+    assert cpu_us > 0
+    assert rss_kib is not None
+    assert rss_kib > 1_000
+
+
+def test_a_cancel_is_for_one_call(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    assert not made.parent.request_cancel(0, LEASE, 2, 1)  # not begun
+    worker.call(1)
+    assert not made.parent.request_cancel(0, LEASE, 2)
+    assert not made.parent.request_cancel(0, LEASE, 2, call=2)
+    assert worker.cancel_requested() == 0
+    assert made.parent.request_cancel(0, LEASE, 2, call=1)
+    assert worker.cancel_requested() == 2
+    worker.leave()
+    assert worker.cancel_requested() == 0
+    worker.call(2)
+    assert worker.cancel_requested() == 0  # that one was for call 1
+    assert not made.parent.request_cancel(0, LEASE, 2, 1)
+    assert worker.cancel_requested() == 0
+    assert made.parent.request_cancel(0, LEASE, 5, 2)
+    assert worker.cancel_requested() == 5
+    worker.call(3)  # without leave()
+    assert worker.cancel_requested() == 0
+    assert made.parent.request_cancel(0, LEASE, 7, 3)
+    assert worker.cancel_requested() == 7
+
+
+def test_a_stale_cancel_is_not_seen_by_the_same_call_of_the_next_attempt(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    assert made.parent.request_cancel(0, LEASE, 2)
+    worker.call(3)
+    assert made.parent.request_cancel(0, LEASE, 4, 3)
+    worker.finish(11, 4, b"{}")
+    begin(made, worker, 2, LEASE + 1)
+    assert worker.cancel_requested() == 0
+    assert not made.parent.request_cancel(0, LEASE, 4, 3)
+    assert made.parent.request_cancel(0, LEASE + 1, 6)  # before its first call ...
+    assert worker.cancel_requested() == 6
+    worker.call(3)
+    assert worker.cancel_requested() == 0  # ... is neither for call 3 nor makes the old request valid again
+    worker.finish(11, 4, b"{}")
+    assert not made.parent.request_cancel(0, LEASE + 1, 6, 3)
+
+
+def test_a_scribbled_start_time_is_that_of_the_attempt(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    seen = made.parent.running()[0][6]
+    worker.call(4)
+    at = made.find(made.parent.running()[0][6].to_bytes(8, "little") + b"\x01")  # started_ns, in front of in_handler
+    for value in (1, 1 << 63):
+        made.scribble(at, value.to_bytes(8, "little"))
+        ((*_, started, call),) = made.parent.running()
+        assert call == 4
+        assert seen <= started <= time.monotonic_ns()
+
+
+def test_unread_bytes_of_a_pipe(made: Ring, tmp_path: Path) -> None:
+    worker = made.worker()
+    read, write = os.pipe()
+    assert worker.unread(write) == 0
+    os.write(write, b"x" * 5000)
+    assert (worker.unread(write), worker.unread(read)) == (5000, 5000)
+    os.read(read, 4000)
+    assert worker.unread(write) == 1000
+    os.close(read)
+    assert worker.unread(write) == 1000  # nobody will ever read them
+    os.close(write)
+    assert worker.unread(write) == -1
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    master, terminal = os.openpty()
+    with (tmp_path / "file").open("rb") as file, socket.socket() as unconnected, open(os.devnull) as null:
+        for other in (file, unconnected, null, terminal, master, made.eventfd, -1, 1 << 31):
+            assert worker.unread(other if isinstance(other, int) else other.fileno()) == -1
+    os.close(master)
+    os.close(terminal)
 
 
 def test_progress(made: Ring) -> None:
@@ -508,9 +682,34 @@ def test_recovery_finds_what_a_dead_parent_left(made: Ring) -> None:
     assert {row[0]: row[11] for row in rows} == {2: "drained", 3: "b" * 1000, 4: None}
     assert [rows[i][0] for i in spilled] == [4]
     assert damaged == []
-    assert recovery.running() == [(5, LEASE + 4, 3, 1, 1)]
+    assert recovery.running() == [(5, LEASE + 4, 3, 1, 1, 0)]
     assert recovery.workers() == [(1, os.getpid(), ring.process_start_ticks(os.getpid()))]
     assert recovery.receipts() == (rows, spilled, damaged)
+
+
+def test_recovery_tells_which_call_was_running(made: Ring) -> None:
+    first, second = made.worker(0), made.worker(1)
+    begin(made, first, 1, LEASE)
+    first.call(17)
+    begin(made, second, 2, LEASE + 1)
+    assert made.recovery().running() == [(1, LEASE, 3, 1, 0, 17), (2, LEASE + 1, 3, 1, 1, 0)]
+    second.call(1)
+    second.leave()
+    assert made.recovery().running()[1][5] == 1
+    second.finish(10, 0, b"1")
+    assert made.recovery().running() == [(1, LEASE, 3, 1, 0, 17)]
+
+
+def test_recovery_does_not_take_the_call_of_the_next_worker(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    worker.call(17)
+    del worker
+    made.parent.sweep(0)  # and not freed: the parent dies before COMMIT
+    worker = made.worker()
+    begin(made, worker, 2, LEASE + 1)
+    worker.call(5)
+    assert made.recovery().running() == [(1, LEASE, 3, 1, 0, 0), (2, LEASE + 1, 3, 1, 0, 5)]
 
 
 def test_recovery_tells_what_is_damaged(made: Ring) -> None:
@@ -536,7 +735,7 @@ def test_a_foreign_segment_is_refused(made: Ring, changed: dict[str, Any], messa
 
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
-    [(0, b"x", "not a ringq segment"), (8, b"\x63", "layout version: expected 1, got 99"), (60, b"\7", "damaged")],
+    [(0, b"x", "not a ringq segment"), (8, b"\x63", "layout version: expected 2, got 99"), (60, b"\7", "damaged")],
 )
 def test_a_header_that_does_not_fit_is_refused(made: Ring, offset: int, value: bytes, message: str) -> None:
     made.scribble(offset, value)
@@ -609,7 +808,8 @@ def test_a_forked_child_is_refused_and_harmless(made: Ring) -> None:
         code = 0
         calls: list[Callable[[], object]] = [
             made.parent.running, made.parent.free, made.parent.healthy, made.recovery, lambda: worker.stopping,
-            lambda: worker.finish(10, 0, b""), worker.leave, lambda: worker.claim(0), lambda: made.parent.drain(1),
+            lambda: worker.finish(10, 0, b""), worker.leave, lambda: worker.call(1), lambda: worker.unread(0),
+            lambda: worker.claim(0), lambda: made.parent.drain(1),
         ]  # fmt: skip
         for call in calls:
             try:
@@ -619,7 +819,7 @@ def test_a_forked_child_is_refused_and_harmless(made: Ring) -> None:
         del made, worker
         gc.collect()
         os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 8  # a recovery of its own is the child's right
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10  # a recovery of its own is the child's right
     assert worker.finish(10, 0, b"")
 
 
@@ -639,6 +839,8 @@ def test_no_argument_crashes_it(made: Ring, value: Any) -> None:
         lambda: parent.publish([(1, 1, 1, value, "")], LEASE), lambda: parent.publish([(1, 1, 1, 1, value)], LEASE),
         lambda: parent.drain(value), lambda: parent.sweep(value), lambda: parent.request_cancel(value, LEASE, 1),
         lambda: parent.request_cancel(0, value, 1), lambda: parent.request_cancel(0, LEASE, value),
+        lambda: parent.request_cancel(0, LEASE, 1, value), lambda: parent.request_cancel(0, LEASE, 1, call=value),
+        lambda: worker.call(value), lambda: worker.unread(value),
         lambda: parent.stop_worker(value), lambda: parent.progress(value), lambda: parent.heartbeat_ns(value),
         lambda: worker.claim(value), lambda: worker.finish(value, 0, b""), lambda: worker.finish(10, value, b""),
         lambda: worker.finish(10, 0, value), lambda: worker.set_progress(value, ""),
@@ -663,6 +865,10 @@ def test_wrong_counts_of_arguments(made: Ring) -> None:
             call()
     with pytest.raises(TypeError, match="unexpected keyword"):
         made.worker(1).finish(10, 0, b"", spiled=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        made.parent.request_cancel(0, LEASE, 2, cal=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        made.parent.request_cancel(0, LEASE, 2, 1, call=1)  # type: ignore[misc]
     with pytest.raises(TypeError):
         type("Sub", (Parent,), {})
 
@@ -876,11 +1082,11 @@ def test_no_room_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("workers", "most_mib"), [(1, 16), (2, 16), (4, 16), (16, 32), (64, 32), (256, 32)])
+@pytest.mark.parametrize(("workers", "most_mib"), [(1, 16), (2, 16), (4, 16), (16, 32), (64, 32), (255, 32)])
 def test_the_default_segment_stays_small(workers: int, most_mib: int) -> None:
     shape = Shape.of(Config(database=Path("x.db"), workers=workers))
     assert shape.size <= most_mib << 20
-    assert shape.workers == workers
+    assert shape.workers == workers + 1
     assert shape.result_ring_bytes >= 16 << 10
     assert max(size for size, _ in shape.blocks) >= 1 << 20  # the largest payload a submission may have
 
