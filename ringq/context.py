@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from ringq.errors import AttemptCancelled, RunTimeout
+from ringq.errors import AttemptCancelled, InvalidOption, RunTimeout, UnknownState
 from ringq.model import Reason
+
+T = TypeVar("T")
 
 
 class AttemptPort(Protocol):
@@ -21,6 +24,13 @@ class AttemptPort(Protocol):
         """The code of the `Reason` for which this attempt shall end, 0 while it may go on."""
 
 
+class StateSource(Protocol):
+    """Where a Context's states come from: the App's."""
+
+    def get(self, type_: type[T]) -> T:
+        """The state of that type in this process. Raises UnknownState."""
+
+
 class _Nowhere:
     """The port of an inert Context."""
 
@@ -31,6 +41,17 @@ class _Nowhere:
         return 0
 
 
+class _Given:
+    """The states that were given by hand."""
+
+    def __init__(self, states: Mapping[type[Any], Any]) -> None:
+        self._states = dict(states)
+
+    def get(self, type_: type[T]) -> T:
+        found: T = self._states[pick(type_, self._states)]
+        return found
+
+
 _NOWHERE = _Nowhere()
 
 
@@ -39,13 +60,14 @@ class Context:
 
     A handler whose first parameter is annotated `ringq.Context`, or is called `ctx` and not annotated, is
     given one. When the handler is called as a plain function the context is inert: ids and lease are 0, there
-    is no deadline, progress goes nowhere and nothing cancels it.
+    is no deadline, progress goes nowhere and nothing cancels it. A test may make one with states of its own and pass
+    it first: `classify(ringq.Context(state={Model: fake}), "a.jpg")`.
 
     Attributes: `task_id`, the same for every attempt of a task (the idempotency key for what the handler does
     outside); `lease`, unique to this attempt; `attempt`, 1 for the first; `kind`, as in `media::thumbnail`.
     """
 
-    __slots__ = ("_deadline_ns", "_port", "attempt", "kind", "lease", "task_id")
+    __slots__ = ("_deadline_ns", "_port", "_states", "attempt", "kind", "lease", "task_id")
 
     def __init__(
         self,
@@ -56,14 +78,19 @@ class Context:
         *,
         run_timeout_ms: int = 0,
         port: AttemptPort = _NOWHERE,
+        state: Mapping[type[Any], Any] | None = None,
     ) -> None:
-        """Made by the worker as the attempt starts: the deadline is `run_timeout_ms` from now, 0 is none."""
+        """Made by the worker as the attempt starts: the deadline is `run_timeout_ms` from now, 0 is none.
+
+        `state`: what `state(...)` gives, by type, and nothing else; None for the states of the App.
+        """
         self.task_id = task_id
         self.lease = lease
         self.attempt = attempt
         self.kind = kind
         self._deadline_ns = time.monotonic_ns() + run_timeout_ms * 1_000_000 if run_timeout_ms else None
         self._port = port
+        self._states: StateSource | None = None if state is None else _Given(state)
 
     def __repr__(self) -> str:
         return f"Context({self.kind or 'inert'}, task_id={self.task_id}, attempt={self.attempt})"
@@ -82,6 +109,27 @@ class Context:
         if self._deadline_ns is None:
             return None
         return max(0.0, (self._deadline_ns - time.monotonic_ns()) / 1e9)
+
+    def state(self, type_: type[T]) -> T:
+        """What the initialiser that `@app.state` declares for this type has made, once per process.
+
+        `type_`: the type that the initialiser says it returns or yields, or a parent of it if there is one such state
+        only. In a worker the states are there before the first attempt. In any other process, where a handler is
+        called as a plain function, one is initialised when it is first asked for, and what its initialiser raises is
+        raised here. It is shared: by the attempts of this process, and by the threads of one attempt.
+
+        Raises UnknownState with the types there are, InvalidOption if `type_` is no type.
+        """
+        if not isinstance(type_, type):
+            raise InvalidOption(f"state: expected a type, as in ctx.state(Model), got {type_!r}")
+        if self._states is None:
+            return _Given({}).get(type_)
+        return self._states.get(type_)
+
+    def offer(self, states: StateSource) -> None:
+        """Give states from there, unless some were given by hand. For ringq's own use."""
+        if self._states is None:
+            self._states = states
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Say how far the attempt is. Costs no system call, so it may be called often.
@@ -105,3 +153,21 @@ class Context:
         if requested == Reason.RUN_TIMEOUT.code:
             raise RunTimeout("the run time limit is over")
         raise AttemptCancelled("the task was cancelled")
+
+
+def pick(type_: type[Any], known: Iterable[type[Any]]) -> type[Any]:
+    """Which of the known types is meant: the type itself, else its only heir. Raises UnknownState."""
+    known = list(known)
+    if type_ in known:
+        return type_
+    heirs = [one for one in known if issubclass(one, type_)]
+    if len(heirs) == 1:
+        return heirs[0]
+    if heirs:
+        raise UnknownState(f"several states are a {type_.__qualname__}: ask for one of {_listed(heirs)}")
+    there_are = f"there is {_listed(known)}" if known else "there is none"
+    raise UnknownState(f"no state of type {type_.__qualname__}; declare it with @app.state ({there_are})")
+
+
+def _listed(types: Iterable[type[Any]]) -> str:
+    return ", ".join(one.__qualname__ for one in types)

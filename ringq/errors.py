@@ -68,6 +68,14 @@ class AppImportError(RingqError):
     """The application could not be imported."""
 
 
+class StateFailed(RingqError):
+    """The initialiser of a state raised; its exception is the cause of this one."""
+
+
+class UnknownState(RingqError, LookupError):
+    """No state of the type that was asked for is declared, or several are."""
+
+
 # -- the server or its database -------------------------------------------------------------------
 
 
@@ -134,14 +142,23 @@ class TaskFailed(RingqError):
     """The task ended without a result.
 
     Attributes: `task_id`; `status` and `reason` as in the task's record; `error`, the recorded details
-    (exception type, message and traceback text, or signal, exit code, last stack and output).
+    (exception type, message and traceback text, or signal, exit code, last stack and output); `index`, the place
+    among the inputs of the map that the call belongs to, None for a task of its own.
     """
 
     def __init__(
-        self, message: str, *, task_id: int, status: str, reason: str, error: dict[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        task_id: int,
+        status: str,
+        reason: str,
+        error: dict[str, Any] | None = None,
+        index: int | None = None,
     ) -> None:
         super().__init__(message)
         self.task_id = task_id
+        self.index = index
         self.status = status
         self.reason = reason
         self.error = error or {}

@@ -117,6 +117,22 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputRecord:
+    """What one attempt printed: `head`, then `dropped_bytes` that were not kept, then `tail`; any bytes.
+
+    Of a longer output the first and the last 64 KiB are kept. `tail` is empty if all fits into `head`.
+    """
+
+    task_id: int
+    kind: str
+    lease: int
+    attempt: int
+    head: bytes
+    tail: bytes
+    dropped_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRecord:
     """Everything the database knows about one task."""
 

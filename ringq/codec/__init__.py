@@ -2,26 +2,54 @@
 
 A payload is a JSON object of the arguments that were given; defaults are the handler's own and are not
 encoded. It is checked at submit by decoding it exactly as the worker will. What has no hint arrives as plain
-JSON: tuples and sets as lists, dates, bytes and decimals as text.
+JSON: tuples and sets as lists, dates and decimals as text, bytes as base64 text. Single numbers of numpy are numbers;
+arrays, frames, generators and objects are refused with what to give instead, because what they would arrive as is not
+what was sent, and a large array does not belong into a queue.
 """
 
 from __future__ import annotations
 
 from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, encode_mapping
+from ringq.codec.chunk import (
+    ASIDE_SUFFIX,
+    Account,
+    Call,
+    ChunkCodec,
+    Failure,
+    Split,
+    encode_calls,
+    is_chunk,
+    join_accounts,
+    read_account,
+    read_results,
+    split,
+)
 from ringq.codec.mishap import TRACEBACK_BYTES_MAX, encode_error, error_details
 from ringq.codec.plain import DEPTH_MAX, decode_json, encode_json
 from ringq.codec.result import ResultCodec
 
 __all__ = [
+    "ASIDE_SUFFIX",
     "DEPTH_MAX",
     "REQUIRED",
     "TRACEBACK_BYTES_MAX",
+    "Account",
     "ArgumentsCodec",
+    "Call",
+    "ChunkCodec",
+    "Failure",
     "Parameter",
     "ResultCodec",
+    "Split",
     "decode_json",
+    "encode_calls",
     "encode_error",
     "encode_json",
     "encode_mapping",
     "error_details",
+    "is_chunk",
+    "join_accounts",
+    "read_account",
+    "read_results",
+    "split",
 ]

@@ -88,6 +88,60 @@ class ArgumentsCodec:
         """The JSON Schema of the payload."""
         return plain.schema(self._struct)
 
+    def text_reader(self) -> Callable[[str], Any]:
+        """Makes text a value of the first parameter by position, as somebody who typed it means it.
+
+        A hint that takes the text itself gets the text: `null` is a name for `str | None`. Else it is read as a
+        number, a truth value or null; what is none of them stays text, which is told of when it is encoded.
+        Raises InvalidPayload if no parameter comes by position.
+        """
+        if not self._positional:
+            raise InvalidPayload(f"{self.kind}: takes no argument by position, only by name")
+        first = next(field for field in msgspec.structs.fields(self._struct) if field.name == self._positional[0])
+        if first.type in (str, Any):
+            return str
+        typed, lax = plain.decoder(first.type), plain.decoder(first.type, strict=False)
+
+        def read(text: str) -> Any:
+            try:
+                encoded = plain.encode_json(text)
+                try:
+                    typed.decode(encoded)
+                except ValueError:
+                    return lax.decode(encoded)
+            except ValueError:  # no number and the like; or no UTF-8
+                return text
+            return text
+
+        return read
+
+    # -- for chunks -------------------------------------------------------------------------------
+
+    @property
+    def has_loose(self) -> bool:
+        """Whether some values are, at some depth, plain JSON without a type of their own."""
+        return self._has_loose
+
+    def row_struct(self) -> type[msgspec.Struct] | None:
+        """The arguments by position: an array in JSON. None if one that must be given can only be named."""
+        fields: list[Any] = []
+        for field in msgspec.structs.fields(self._struct):
+            if field.name not in self._positional:
+                if field.required:
+                    return None
+                continue
+            default = () if field.required else (msgspec.field(default_factory=field.default_factory),)
+            fields.append((field.name, field.type, *default))
+        return msgspec.defstruct(self.kind, fields, array_like=True, forbid_unknown_fields=True)
+
+    def decode_row(self, payload: bytes) -> dict[str, Any]:
+        """The typed arguments of a call by position, by name. Raises InvalidPayload if they do not fit."""
+        try:
+            raws = msgspec.json.decode(payload, type=list[msgspec.Raw])
+        except (ValueError, RecursionError):
+            raise InvalidPayload(f"{self.kind}: a call is a list or an object of arguments") from None
+        return self.decode(msgspec.json.encode(self._bind(raws, {})))
+
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         if len(args) > len(self._positional):
             most = len(self._positional)
@@ -190,7 +244,7 @@ def _read_object(kind: str, text: str) -> dict[str, Any]:
 
 def _encode(kind: str, given: dict[str, Any]) -> bytes:
     try:
-        payload = plain.encode(given)
+        payload = plain.encode(given, verb="pass")
     except plain.LossError as loss:
         _name_the_culprit(kind, given, loss)
     if len(payload) > PAYLOAD_BYTES_MAX:
@@ -204,7 +258,7 @@ def _encode(kind: str, given: dict[str, Any]) -> bytes:
 def _name_the_culprit(kind: str, given: dict[str, Any], whole: plain.LossError) -> NoReturn:
     for name, value in given.items():
         try:
-            plain.encode(value)
+            plain.encode(value, name, "pass")
         except plain.LossError as loss:
-            raise InvalidPayload(f"{kind}: {name}: {loss}") from None
+            raise InvalidPayload(f"{kind}: {loss}") from None
     raise InvalidPayload(f"{kind}: {whole}") from None

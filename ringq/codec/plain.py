@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
@@ -12,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from ringq.codec import hints
+from ringq.codec import advice, hints
 from ringq.errors import RingqError
 
 T = TypeVar("T")
@@ -20,7 +21,6 @@ T = TypeVar("T")
 DEPTH_MAX: Final = 200
 """Nesting allowed in payloads and results: well below where Python's recursion limit stops either end."""
 SCALARS: Final = (str, int, float, bool, type(None))
-ARRAY_LIBRARIES: Final = ("numpy", "torch", "pandas", "polars", "jax", "jaxlib", "tensorflow", "cupy")
 
 _AT = re.compile(r"(?P<what>.*) - at `\$\.?(?P<where>.*)`$", re.DOTALL)
 
@@ -29,19 +29,21 @@ class LossError(RingqError):
     """JSON cannot carry the value as it is. Never leaves the codec."""
 
 
-def encode(value: Any) -> bytes:
-    """The value as JSON. Raises LossError; `refuse_non_finite` and `refuse_changed_keys` find the rest."""
+def encode(value: Any, where: str = "", verb: str = "return") -> bytes:
+    """The value as JSON. `refuse_non_finite` and `refuse_changed_keys` find what it would still lose.
+
+    Raises LossError: the place, seen from `where`, and what to `verb` instead.
+    """
     try:
         encoded = _ENCODER.encode(value)
-    except UnicodeEncodeError:
-        raise LossError("text with a lone surrogate (a file name that is not UTF-8?) is not JSON") from None
     except RecursionError:
-        raise LossError(f"nested more than {DEPTH_MAX} deep") from None
+        raise LossError(_at(where, f"nested more than {DEPTH_MAX} deep")) from None
     except Exception as error:  # values may have properties of their own, which may raise anything
-        raise LossError(str(error)) from None
+        place, culprit = advice.locate(where, value, _fits)
+        raise LossError(_at(place, _complaint(error, culprit, verb))) from None
     # Each level takes two bytes at least: short texts need no closer look.
     if len(encoded) > 2 * DEPTH_MAX and encoded.count(b"[") + encoded.count(b"{") > DEPTH_MAX:
-        _refuse_deep(encoded)
+        _refuse_deep(encoded, where)
     return encoded
 
 
@@ -55,9 +57,9 @@ def decode_json(text: str | bytes, type_: type[T]) -> T:
     return msgspec.json.decode(text, type=type_)
 
 
-def decoder(hint: Any) -> msgspec.json.Decoder[Any]:
-    """A decoder for a hint, pathlib classes included."""
-    return msgspec.json.Decoder(hint, dec_hook=_from_plain)
+def decoder(hint: Any, *, strict: bool = True) -> msgspec.json.Decoder[Any]:
+    """A decoder for a hint, pathlib classes included. `strict=False`: it also reads numbers and the like from text."""
+    return msgspec.json.Decoder(hint, strict=strict, dec_hook=_from_plain)
 
 
 def refuse_non_finite(where: str, value: Any) -> None:
@@ -69,7 +71,7 @@ def refuse_non_finite(where: str, value: Any) -> None:
             if not math.isfinite(found):
                 raise LossError(_at(path, f"{found} is not JSON; use None or text"))
         elif isinstance(found, dict):
-            stack.extend((_member(path, key), child) for key, child in found.items())
+            stack.extend((advice.member(path, key), child) for key, child in found.items())
         elif isinstance(found, (list, tuple, set, frozenset)):
             stack.extend((f"{path}[{index}]", child) for index, child in enumerate(found))
 
@@ -83,7 +85,7 @@ def refuse_changed_keys(where: str, value: Any, decoded: Any) -> None:
             for key, child in before.items():
                 if key not in after:
                     raise LossError(_at(path, f"the key {key!r} is not text, so JSON would change it"))
-                stack.append((_member(path, key), child, after[key]))
+                stack.append((advice.member(path, key), child, after[key]))
         elif isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
             pairs = enumerate(zip(before, after, strict=False))
             stack.extend((f"{path}[{index}]", left, right) for index, (left, right) in pairs)
@@ -109,18 +111,41 @@ def schema(hint: Any) -> dict[str, Any]:
         return {"type": "object"}
 
 
+class _Stranger(TypeError):
+    """A value of a class that JSON does not know."""
+
+
 def _to_plain(value: Any) -> Any:
     if isinstance(value, PurePath):
         return str(value)
-    for plain in (str, int, float):  # their heirs, which msgspec takes for strangers
+    plain: Any
+    for plain in (str, int, float, bytes):  # their heirs, which msgspec takes for strangers
         if isinstance(value, plain):
             return plain(value)
-    kind = type(value)
-    library = kind.__module__.partition(".")[0]
-    if library in ARRAY_LIBRARIES:
-        advice = "use .tolist() or .item(), the path of a file, or base64 text"
-        raise TypeError(f"{kind.__qualname__} of {library} is not JSON: {advice}")
-    raise TypeError(f"{kind.__qualname__} is not JSON")
+    # What numpy computes is nearly a Python number: losing an hour's result for it would help nobody. Those that
+    # Python has no equal of (longdouble, complex, datetime64) give something else, and are refused.
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biuf":
+        number = value.item()
+        if type(number) in (bool, int, float):
+            return number
+    raise _Stranger
+
+
+def _fits(value: Any) -> bool:
+    try:
+        _ENCODER.encode(value)
+    except Exception:
+        return False
+    return True
+
+
+def _complaint(error: Exception, culprit: Any, verb: str) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "text with a lone surrogate (a file name that is not UTF-8?) is not JSON"
+    if isinstance(error, _Stranger) or isinstance(culprit, dict):
+        return advice.explain(culprit, verb)
+    return str(error)
 
 
 def _from_plain(hint: type, value: Any) -> Any:
@@ -147,8 +172,8 @@ def _simplify(value: Any) -> Any:
     return msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=_to_plain, str_keys=False)
 
 
-def _refuse_deep(encoded: bytes) -> None:
-    too_deep = LossError(f"nested more than {DEPTH_MAX} deep")
+def _refuse_deep(encoded: bytes, where: str) -> None:
+    too_deep = LossError(_at(where, f"nested more than {DEPTH_MAX} deep"))
     try:
         level: list[Any] = [msgspec.json.decode(encoded)]
     except RecursionError:
@@ -159,10 +184,6 @@ def _refuse_deep(encoded: bytes) -> None:
         if not level:
             return
     raise too_deep
-
-
-def _member(path: str, key: Any) -> str:
-    return f"{path}.{key}" if path else str(key)
 
 
 def _at(path: str, what: str) -> str:

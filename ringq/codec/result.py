@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from ringq.codec import hints, plain
 from ringq.config import RESULT_BYTES_MAX
 from ringq.errors import InvalidResult
@@ -17,6 +19,7 @@ class ResultCodec:
         self.kind = kind
         self._loose = hints.is_loose(kind, "return", hint)
         self._decoder = plain.decoder(hint)
+        self._array: msgspec.json.Decoder[list[Any]] = plain.decoder(list[hint])
 
     def encode(self, value: Any) -> bytes:
         """The JSON of a result.
@@ -37,6 +40,21 @@ class ResultCodec:
             return encoded
         except plain.LossError as loss:
             raise InvalidResult(f"{self.kind}: result: {loss}") from None
+
+    def fits_all(self, results: bytes) -> bool:
+        """Whether every entry of a JSON array fits the return hint."""
+        try:
+            self._array.decode(results)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def decode_all(self, results: bytes | msgspec.Raw) -> list[Any]:
+        """The entries of a JSON array by the return hint. Raises InvalidResult if one does not fit."""
+        try:
+            return self._array.decode(results)
+        except (ValueError, RecursionError) as error:
+            raise InvalidResult(f"{self.kind}: results: {plain.in_words(str(error))}") from None
 
     def decode(self, result: str | bytes) -> Any:
         """The result by the return hint. Raises InvalidResult if it does not fit (the hint has changed?)."""

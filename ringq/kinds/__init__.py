@@ -5,7 +5,7 @@ from __future__ import annotations
 from ringq.kinds.app import App, Domain, TaskDecorator
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
-from ringq.kinds.submitted import Ended, Submitted
+from ringq.kinds.submitted import Ended, MapCall, Submitted, failure_of
 from ringq.kinds.task import AsyncTask, Task, TaskOptions
 
 __all__ = [
@@ -14,9 +14,11 @@ __all__ = [
     "Domain",
     "Ended",
     "KindReport",
+    "MapCall",
     "Submission",
     "Submitted",
     "Task",
     "TaskDecorator",
     "TaskOptions",
+    "failure_of",
 ]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of
 from ringq.kinds.report import KindReport
+from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[[], Any])
 
 
 class TaskDecorator(Protocol):
@@ -89,7 +92,8 @@ class Domain:
         The function gets a Context iff its first parameter is annotated `ringq.Context`, or is called `ctx`
         and not annotated. (A type checker takes a first parameter annotated `Any` or `object` for one:
         annotate it more narrowly.) Its other parameters may have any hint that JSON can carry; what has none
-        is plain JSON.
+        is plain JSON. The same holds for what it returns: for an array, `array.tolist()` or the path of a file; single
+        numbers of numpy arrive as numbers. An `async def` function has an event loop of its own for each attempt.
 
         `name`: the second half of the kind, the function's own name if not given. `queue`: the lane, up to
         200 characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200
@@ -124,13 +128,36 @@ class App(Domain):
     """The handlers of one application. It is a domain itself: `@app.task` makes kinds of its own name.
 
     A worker imports the App, as `ringq serve module:app` names it, and with it every module that decorates.
+
+    Attributes: `settings`, those given, by their names in the configuration; `states`, those of this process.
     """
 
-    def __init__(self, name: str) -> None:
-        """`name`: a letter or _, then letters, digits, _ . or -, at most 200. Raises InvalidKind."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        run_timeout: float | timedelta | None = None,
+        workers: int | None = None,
+        durability: Literal["full", "normal"] | None = None,
+        drain_timeout: float | timedelta | None = None,
+    ) -> None:
+        """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
+
+        Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
+        `run_timeout`. Settings for a server of this App that no flag, variable or file decides: `workers`, 0 (as many
+        as the machine has cores for) to 255; `durability`, full (survives power loss) or normal (survives crashes of
+        processes); `drain_timeout`, seconds or timedelta that running attempts get when the server stops, 0 to a day.
+
+        Raises InvalidKind for the name, InvalidOption for the others.
+        """
+        self.module: str = sys._getframe(1).f_globals.get("__name__", "")  # by which workers may find it
         self._domains: dict[str, Domain] = {}
         self._tasks: dict[str, Task[..., Any]] = {}
-        super().__init__(self, name)
+        self.states = States()
+        self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
+        super().__init__(self, name, queue=queue, priority=priority, run_timeout=run_timeout)
         self._domains[name] = self
 
     def __repr__(self) -> str:
@@ -154,6 +181,23 @@ class App(Domain):
         self._domains[name] = domain
         return domain
 
+    def state(self, function: F) -> F:
+        """Declare what every handler in a process shares, as a model or a pool of connections: `@app.state`.
+
+        `function`: takes no parameters and returns the object; or yields it once, and cleans up after that. A handler
+        gets it as `ctx.state(Model)`, where `Model` is the type in the function's hint: `-> Model`, or
+        `-> Iterator[Model]` if it yields; without a hint, the object's own type.
+
+        Each worker calls it once, before it takes tasks, in the order of declaration; a server whose worker it fails
+        in does not start. What follows the `yield` is called when a worker leaves in good order (the server stops, or
+        replaces it), in reverse order; all of it, with what the app registered with atexit, may take 5 s. It is not
+        called when the process dies: by kill -9, a crash, or a run time limit that had to end the process.
+
+        Returns the function as it was. Raises InvalidKind for one that workers could not call, or if two give one type.
+        """
+        self.states.declare(function)
+        return function
+
     def kinds(self) -> dict[str, Task[..., Any]]:
         """Every task by its kind, in the order of decoration."""
         return dict(self._tasks)
@@ -169,6 +213,7 @@ class App(Domain):
             places = f"at {place_of(taken.function)} and at {place_of(task.function)}"
             raise InvalidKind(f"{task.kind} is defined twice, {places}: give one of them another name=")
         self._tasks[task.kind] = task
+        task.app = self
         return task
 
 

@@ -42,9 +42,10 @@ def unbind(client: Submitter) -> None:
 
 
 def current() -> Submitter:
-    """The innermost `with ringq.connect(...)` around the caller, else a client of the database in RINGQ_DB.
+    """The client of the innermost `with` (connect, Server) around the caller, else one of the database in RINGQ_DB.
 
-    Raises NotBound if there is neither.
+    The project's file names a database too, but does not bind: where the working directory happens to be must not
+    decide where a program's tasks go. Raises NotBound if there is neither.
     """
     stack = _bound.get()
     if stack:
@@ -52,8 +53,9 @@ def current() -> Submitter:
     database = os.environ.get("RINGQ_DB")
     if not database:
         raise NotBound(
-            'no client is bound here: use `with ringq.connect("my.db"):` around it, or set RINGQ_DB=my.db. '
-            "A thread started inside the block does not inherit it: give it the client and use its submit"
+            'no client is bound here: put `with ringq.connect("my.db"):` around it, or '
+            '`with ringq.Server(app, "my.db"):`, or set RINGQ_DB=my.db. A thread started inside the block does not '
+            "inherit it: give it the client and use its submit"
         )
     path = os.path.abspath(database)
     client = _from_environment.get(path)

@@ -6,10 +6,11 @@ import math
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
-from ringq.config import NAME_CHARS_MAX
-from ringq.errors import InvalidKind, InvalidOption
+from ringq.config import NAME_CHARS_MAX, Config
+from ringq.errors import InvalidConfig, InvalidKind, InvalidOption
 from ringq.protocol import SpecFields
 
 RUN_TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
@@ -58,6 +59,26 @@ def spec_of(
         raise InvalidOption(f"priority: expected 0 (most urgent) to 255 (least), got {priority!r}")
     limit_ms = None if run_timeout is None else _run_timeout_ms(run_timeout)
     return SpecFields(kind, queue, None if priority is None else int(priority), group, limit_ms)
+
+
+def settings_of(
+    *, workers: int | None, durability: str | None, drain_timeout: float | timedelta | None
+) -> dict[str, int | float | str]:
+    """The settings that an App gives, by their names in the configuration. Raises InvalidOption naming the range."""
+    settings: dict[str, int | float | str] = {}
+    if workers is not None:
+        if not isinstance(workers, int) or isinstance(workers, bool):
+            raise InvalidOption(f"workers: expected a whole number, 0 for as many as there are cores, got {workers!r}")
+        settings["workers"] = int(workers)
+    if durability is not None:
+        settings["durability"] = durability
+    if drain_timeout is not None:
+        settings["drain_timeout_s"] = _seconds("drain_timeout", drain_timeout, 0.0)
+    try:
+        Config(Path(), **settings)  # type: ignore[arg-type]  # the ranges are written down there
+    except InvalidConfig as error:
+        raise InvalidOption(str(error).replace("drain_timeout_s", "drain_timeout")) from None
+    return settings
 
 
 def instant_us(run_at: datetime | None, run_after: float | timedelta | None) -> int | None:

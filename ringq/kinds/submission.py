@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ringq.codec import ResultCodec, encode_mapping
 from ringq.kinds import options
+from ringq.kinds.report import KindReport
 from ringq.protocol import SpecFields
+
+if TYPE_CHECKING:
+    from ringq.kinds.task import Task
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -20,16 +24,17 @@ class Submission(Generic[R_co]):
     needs no handler: the arguments are checked as JSON here, by the hints in the worker.
     """
 
-    __slots__ = ("_payload", "_results", "_run_at_us", "_spec")
+    __slots__ = ("_payload", "_report", "_results", "_run_at_us", "_spec")
 
     _payload: str
+    _report: KindReport | None
     _results: ResultCodec | None
     _run_at_us: int | None
     _spec: SpecFields
 
     def __init__(
         self: Submission[Any],
-        kind: str,
+        kind: str | Task[..., Any],
         payload: Mapping[str, Any] | str | None = None,
         *,
         queue: str | None = None,
@@ -39,27 +44,34 @@ class Submission(Generic[R_co]):
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
     ) -> None:
-        """A call of `kind` (`domain::name`).
+        """A call of `kind`: `domain::name`, or the task itself, whose hints then check the arguments.
 
-        `payload`: the arguments by name, or the same as JSON text. `queue`: the lane, up to 200 characters
-        without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200 characters.
+        `payload`: the arguments by name, or for a kind as text the same as JSON text. `queue`: the lane, up to 200
+        characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200 characters.
         `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `run_at`: an aware
         datetime before which it does not run; or `run_after`: seconds or timedelta from now. What is not
         given is decided by the kind, its domain, the queue, the server.
 
         Raises InvalidOption, InvalidPayload, PayloadTooLarge.
         """
-        spec = options.spec_of(
-            options.check_kind(kind), queue=queue, priority=priority, group=group, run_timeout=run_timeout
-        )
+        task = None if isinstance(kind, str) else _task(kind)
+        name = options.check_kind(kind if task is None else task.kind)
+        spec = options.spec_of(name, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
         self._spec = spec
         self._run_at_us = options.instant_us(run_at, run_after)
-        self._payload = encode_mapping(kind, {} if payload is None else payload)
-        self._results = None
+        arguments = {} if payload is None else payload
+        self._payload = encode_mapping(name, arguments) if task is None else task.encode(arguments)
+        self._results = None if task is None else task.results
+        self._report = None if task is None else task.report
 
     @classmethod
     def prepared(
-        cls, spec: SpecFields, payload: str, run_at_us: int | None, results: ResultCodec | None
+        cls,
+        spec: SpecFields,
+        payload: str,
+        run_at_us: int | None,
+        results: ResultCodec | None,
+        report: KindReport | None = None,
     ) -> Submission[R_co]:
         """A submission of parts that were checked before. For ringq's own use."""
         submission = cls.__new__(cls)
@@ -67,6 +79,7 @@ class Submission(Generic[R_co]):
         submission._payload = payload
         submission._run_at_us = run_at_us
         submission._results = results
+        submission._report = report
         return submission
 
     @property
@@ -101,6 +114,17 @@ class Submission(Generic[R_co]):
         """How results are decoded; None without a handler at hand."""
         return self._results
 
+    @property
+    def report(self) -> KindReport | None:
+        """The kind's own defaults, for when no server runs that knows them; None without a handler at hand."""
+        return self._report
+
     def __repr__(self) -> str:
         payload = self._payload if len(self._payload) <= 80 else f"{self._payload[:77]}..."
         return f"Submission({self.kind}, {payload})"
+
+
+def _task(kind: object) -> Task[..., Any] | None:
+    from ringq.kinds.task import Task  # noqa: PLC0415 - which makes submissions
+
+    return kind if isinstance(kind, Task) else None

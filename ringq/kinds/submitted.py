@@ -28,6 +28,18 @@ class Ended(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None = None
 
 
+class MapCall(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
+    """How one call of a map ended.
+
+    Attributes: `index`, its place among the inputs; `result`, what the handler returned; `error`, the exception if
+    the call failed: then `result` is None.
+    """
+
+    index: int
+    result: R_co | None = None
+    error: Exception | None = None
+
+
 class Waiter(Protocol):
     """What a handle needs of its client."""
 
@@ -74,7 +86,7 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         """
         ended = self.wait(timeout)
         if ended.status is not Status.COMPLETED:
-            raise _failure(self.kind, ended)
+            raise failure_of(self.kind, ended)
         if ended.result is None:
             return cast(R_co, None)
         if self._results is None:
@@ -104,7 +116,8 @@ _HOW = {
 }
 
 
-def _failure(kind: str, ended: Ended) -> TaskFailed:
+def failure_of(kind: str, ended: Ended, index: int | None = None) -> TaskFailed:
+    """The exception that tells of an end without a result; `index`, if it is of one call of a map, its place there."""
     error = ended.error or {}
     error_class: type[TaskFailed] = TaskFailed
     if ended.status is Status.CANCELLED:
@@ -113,13 +126,15 @@ def _failure(kind: str, ended: Ended) -> TaskFailed:
         error_class = TaskTimedOut
     elif ended.status is Status.DEAD_LETTER:
         error_class = TaskDead
-    name = f"task {ended.task_id} ({kind})" if kind else f"task {ended.task_id}"
+    name = f"task {ended.task_id}" if index is None else f"call {index} in task {ended.task_id}"
+    name = f"{name} ({kind})" if kind else name
     how = _HOW.get(ended.status, "failed")
     why = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
     message = f"{name} {how}: {why or ended.reason.value or 'no details'}"
     failure = error_class(
-        message, task_id=ended.task_id, status=ended.status.value, reason=ended.reason.value, error=error
-    )
+        message, task_id=ended.task_id, status=ended.status.value, reason=ended.reason.value, error=error,
+        index=index,
+    )  # fmt: skip
     if error.get("traceback"):
         failure.add_note(f"In the worker:\n{error['traceback']}")
     return failure

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from ringq.codec import ChunkCodec
 from ringq.context import Context
+from ringq.errors import InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
 from ringq.kinds.submitted import Submitted
 from ringq.protocol import SpecFields
+
+if TYPE_CHECKING:
+    from ringq.kinds.app import App
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,11 +27,13 @@ R = TypeVar("R")
 class Task(Generic[P, R]):
     """A handler that can be called, and submitted.
 
-    Calling it calls the function, here and now, with an inert Context if it wants one.
+    Calling it calls the function, here and now, with an inert Context if it wants one and is not given one.
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
-    defaults.
+    defaults; `app`, where it is registered.
     """
+
+    app: App
 
     def __init__(self, handler: Handler, report: KindReport) -> None:
         """Made by `@app.task` and `@domain.task`."""
@@ -41,11 +48,18 @@ class Task(Generic[P, R]):
         self._results = handler.results
         self._spec = SpecFields(report.name)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the handler as the plain function it is."""
-        if self.wants_context:
-            return self.function(Context(kind=self.kind), *args, **kwargs)  # type: ignore[no-any-return]
-        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, context: Context, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        """Call the handler as the plain function it is; a Context before its other arguments is passed on."""
+        if not self.wants_context:
+            return self.function(*args, **kwargs)
+        is_given = bool(args) and isinstance(args[0], Context)
+        context = args[0] if is_given else Context(kind=self.kind)
+        context.offer(self.app.states)
+        return self.function(context, *args[is_given:], **kwargs)
 
     def __repr__(self) -> str:
         return f"<task {self.kind} at {self.place}>"
@@ -66,7 +80,7 @@ class Task(Generic[P, R]):
         Raises InvalidPayload or PayloadTooLarge if the arguments do not fit.
         """
         payload = self._arguments.encode(args, kwargs)
-        return Submission.prepared(self._spec, payload, None, self._results)
+        return Submission.prepared(self._spec, payload, None, self._results, self.report)
 
     def options(
         self,
@@ -93,8 +107,10 @@ class Task(Generic[P, R]):
 
     # -- for the client ---------------------------------------------------------------------------
 
-    def encode(self, payload: Mapping[str, Any]) -> str:
+    def encode(self, payload: Mapping[str, Any] | str) -> str:
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
+        if isinstance(payload, str):
+            raise InvalidPayload(f"{self.kind}: JSON text goes with a kind as text, got the task itself")
         return self._arguments.encode((), dict(payload))
 
     @property
@@ -102,26 +118,37 @@ class Task(Generic[P, R]):
         """The codec of its results."""
         return self._results
 
+    def text_reader(self) -> Callable[[str], Any]:
+        """Makes text a value of its first parameter, as `ArgumentsCodec.text_reader` says."""
+        return self._arguments.text_reader()
+
     # -- for the worker ---------------------------------------------------------------------------
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """The typed arguments of a payload, defaults included. Raises InvalidPayload if they do not fit."""
         return self._arguments.decode(payload)
 
-    def invoke(self, context: Context | None, arguments: dict[str, Any]) -> Any:
-        """Call the handler; an `async def` one under `asyncio.run`. Raises whatever it raises.
+    @functools.cached_property
+    def chunks(self) -> ChunkCodec:
+        """The codec of many calls in one payload."""
+        return ChunkCodec(self._arguments, self._results)
 
-        `context` is passed on if the handler wants one; None then gives it an inert one.
+    def invoke(self, context: Context | None, arguments: dict[str, Any], args: tuple[Any, ...] = ()) -> Any:
+        """Call the handler; an `async def` one in an event loop of its own. Raises whatever it raises.
+
+        `context` is passed on if the handler wants one; None then gives it an inert one. `args`: arguments by position.
         """
         if self.wants_context:
-            value = self.function(context or Context(kind=self.kind), **arguments)
+            context = context or Context(kind=self.kind)
+            context.offer(self.app.states)
+            value = self.function(context, *args, **arguments)
         else:
-            value = self.function(**arguments)
+            value = self.function(*args, **arguments)
         if not self._is_async:
             return value
-        import asyncio  # noqa: PLC0415 - a fifth of a worker's start, for those who need it
+        from ringq.kinds import loop  # noqa: PLC0415 - asyncio is a fifth of a worker's start, for those who need it
 
-        return asyncio.run(value)
+        return loop.run(value)
 
     def encode_result(self, value: Any) -> bytes:
         """A result as JSON. Raises InvalidResult if it does not fit its hint, is not JSON or too large."""
@@ -131,11 +158,13 @@ class Task(Generic[P, R]):
 class AsyncTask(Task[P, R]):
     """A Task of an `async def` handler: calling it gives a coroutine; its result is what that returns."""
 
-    def __call__(  # type: ignore[override]
-        self, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]:
+    @overload  # type: ignore[override]
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def __call__(self, context: Context, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
         """Call the handler as the plain coroutine function it is."""
-        return super().__call__(*args, **kwargs)  # type: ignore[return-value]
+        return super().__call__(*args, **kwargs)
 
 
 class TaskOptions(Generic[P, R]):
@@ -159,6 +188,11 @@ class TaskOptions(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<options of {self.task.kind}>"
 
+    @property
+    def spec(self) -> SpecFields:
+        """Kind and options as the protocol carries them."""
+        return self._spec
+
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
         """Store a call with these options; as `Task.submit`."""
         submission = self.submission(*args, **kwargs)  # wrong arguments are told of before a missing client
@@ -172,7 +206,7 @@ class TaskOptions(Generic[P, R]):
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
         encoded = self.task._arguments.encode(args, dict(payload))
         at = options.instant_us(self._run_at, self._run_after)
-        return Submission.prepared(self._spec, encoded, at, self.task._results)
+        return Submission.prepared(self._spec, encoded, at, self.task._results, self.task.report)
 
 
 def make_task(handler: Handler, report: KindReport) -> Task[..., Any]:

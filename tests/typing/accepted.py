@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
@@ -54,6 +54,43 @@ def no_arguments() -> None: ...
 def only_context(ctx: ringq.Context) -> None: ...
 
 
+class Model:
+    def score(self, path: str) -> float:
+        return float(len(path))
+
+
+class Pool: ...
+
+
+@app.state
+def model() -> Model:
+    return Model()
+
+
+@app.state
+def pool() -> Iterator[Pool]:
+    yield Pool()
+
+
+@app.state
+def table() -> Generator[dict[str, int], None, None]:
+    yield {}
+
+
+@app.task
+def stateful(ctx: ringq.Context, path: str) -> float:
+    assert_type(ctx.state(Pool), Pool)
+    assert_type(ctx.state(Model).score(path), float)
+    return ctx.state(Model).score(path)
+
+
+assert_type(model(), Model)
+assert_type(pool(), Iterator[Pool])
+assert_type(stateful(ringq.Context(state={Model: Model()}), "a.jpg"), float)
+assert_type(stateful(ringq.Context(), path="a.jpg"), float)
+assert_type(optioned(ringq.Context(), 5), int | None)
+late: Coroutine[Any, Any, float] = asynchronous(ringq.Context(), 1)
+
 assert_type(plain(Path("a")), dict[str, int])
 assert_type(with_context("a", deep=True), list[str])
 assert_type(optioned(5), int | None)
@@ -88,6 +125,14 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client.handle(5).result(), Any)
     assert_type(client.health(), dict[str, Any])
 
+    assert_type(client.query.tasks(kind=plain), list[ringq.TaskRecord])
+    assert_type(client.query.history(kind=asynchronous), list[ringq.AttemptRecord])
+    assert_type(client.query.statistics("photos::plain"), list[ringq.KindStatistics])
+    assert_type(client.query.statistics(plain), list[ringq.KindStatistics])
+
+settled = ringq.App("settled", queue="q", priority=1, run_timeout=5, workers=2, durability="normal", drain_timeout=1.5)
+assert_type(settled.settings, dict[str, int | float | str])
+of_a_task: ringq.Submission[Any] = ringq.Submission(plain, {"path": "a"})
 anything: ringq.Submitted[object] = plain.submit(Path("a"))
 assert_type(app.kinds(), dict[str, ringq.Task[..., Any]])
 assert_type(ringq.HIGH, int)

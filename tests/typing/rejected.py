@@ -22,6 +22,26 @@ async def asynchronous(number: int) -> float:
     return float(number)
 
 
+class Model: ...
+
+
+@app.state  # error
+def with_parameter(path: str) -> Model:
+    return Model()
+
+
+@app.task
+def stateful(ctx: ringq.Context) -> int:
+    ctx.state("Model")  # error
+    ctx.state(Model).nothing()  # error
+    return ctx.state(Model)  # error
+
+
+ringq.Context(state=Model())  # error
+ringq.Context(state={"Model": Model()})  # error
+ringq.App("a", worker=2)  # error
+ringq.App("a", durability="fast")  # error
+ringq.App("a", workers="auto")  # error
 plain()  # error
 plain(5)  # error
 plain("a", sise=1)  # error
@@ -31,7 +51,9 @@ plain.submit("a", "b")  # error
 plain.submit("a", sise=1)  # error
 plain.submission(path="a", size=None)  # error
 plain.submit("a", priority=5)  # error
-with_context(ringq.Context(), 5)  # error
+with_context(5, ringq.Context())  # error
+with_context(ringq.Context(), "5")  # error
+with_context(ringq.Context())  # error
 with_context.submit("5")  # error
 with_context.submit(ringq.Context(), 5)  # error
 with_context.submit(ctx=ringq.Context(), number=5)  # error
@@ -55,6 +77,8 @@ with ringq.connect("photos.db") as client:
     wrong: list[ringq.Submitted[str]] = client.submit_many([plain.submission("a")])  # error
     client.wait_many([plain])  # error
     client.wait_many(["1"])  # error
+    client.query.tasks(kind=5)  # error
+    client.query.statistics(5)  # error
     client.nothing()  # error
 nothing = ringq.nothing  # error
 ringq.connect(5)  # error

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def _nothing_cached() -> Iterator[None]:
 
 
 def test_without_a_client_it_says_how() -> None:
-    with pytest.raises(errors.NotBound, match=r"ringq\.connect.*RINGQ_DB=my\.db"):
+    with pytest.raises(errors.NotBound, match=r"ringq\.connect.*ringq\.Server.*RINGQ_DB=my\.db"):
         buy.submit("a")
     with pytest.raises(errors.NotBound):
         buy.options(priority=1).submit("a")
@@ -124,9 +125,54 @@ def test_the_environment_names_the_database(monkeypatch: pytest.MonkeyPatch, tmp
     assert binding.current() is first
     monkeypatch.setenv("RINGQ_DB", "b.db")
     assert binding.current() is not first
-    with pytest.raises(errors.ServerUnavailable, match=r"b\.db"):
-        buy.submit("a")
+    assert buy.submit("a").id == 1, "no server runs: the client stores it itself"
+    assert (tmp_path / "b.db").exists()
+    assert not (tmp_path / "a.db").exists()
     bound = Recorder()
     binding.bind(bound)
     assert binding.current() is bound
     binding.unbind(bound)
+
+
+def test_the_projects_file_names_a_database_but_binds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ringq.toml").write_text('db = "project.db"\n')
+    (tmp_path / "pyproject.toml").write_text('[tool.ringq]\ndb = "project.db"\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.NotBound):
+        buy.submit("a")
+    assert not list(tmp_path.glob("project.db*"))
+
+
+def test_a_server_that_was_not_started_binds_nothing(tmp_path: Path) -> None:
+    server = ringq.Server("handlers:app", tmp_path / "t.db")
+    with pytest.raises(errors.NotBound):
+        binding.current()
+    assert server.stop() is None
+    assert repr(server) == f"<server of {tmp_path / 't.db'} for handlers:app: not started>"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"workers": 0}, "workers: 0 is neither auto nor 1 to 256"),
+        ({"workers": "two"}, "workers: 'two' is neither auto nor 1 to 256"),
+        ({"queues": ["a", "a"]}, "queues: 'a' is named twice"),
+        ({"queues": {"bulk": -1}}, "queues: '-1' in 'bulk:-1' is no number of tasks"),
+        ({"durability": "none"}, "durability: 'none' is not full or normal"),
+        ({"drain_timeout": -1}, "drain_timeout: -1 is no span of 0 or more"),
+        ({"drain_timeout": timedelta(days=2)}, "drain_timeout: .*0 to 86400"),
+        ({"start_timeout": "soon"}, "start_timeout: 'soon' is no span"),
+        ({"quiet": "perhaps"}, "quiet: 'perhaps' is neither true nor false"),
+        ({"database": ""}, "database: expected a path, got ''"),
+        ({"database": 7}, "database: expected a path, got 7"),
+    ],
+)
+def test_options_of_a_server_are_checked_where_they_stand(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidConfig, match=says):
+        ringq.Server("handlers:app", **{"database": tmp_path / "t.db", **options})
+
+
+@pytest.mark.parametrize("thing", [3, None, app.domain, Recorder])
+def test_a_server_of_something_else_than_an_app_says_what_it_takes(thing: Any, tmp_path: Path) -> None:
+    with pytest.raises(errors.AppImportError, match=r"app: expected a ringq\.App, one of its tasks, or text"):
+        ringq.Server(thing, tmp_path / "t.db")

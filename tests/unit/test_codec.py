@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import io
 import json
 import sys
 import types
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,9 +108,9 @@ def test_typed_values_come_back_as_they_were(hint: Any, value: Any) -> None:
 
 
 letters = st.text(st.characters(exclude_categories=["Cs"]))
-numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+finite = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | numbers | letters,
+    st.none() | st.booleans() | finite | letters,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(letters, inner, max_size=4),
     max_leaves=20,
 )
@@ -147,7 +151,7 @@ ENDLESS.append(ENDLESS)
         (Any, {None: 1}, "value: "),
         (Any, "\ud800", "lone surrogate"),
         (Any, object(), "value: object is not JSON"),
-        (Any, [range(3)], "value: range is not JSON"),
+        (Any, [range(3)], r"value\[0\]: range is not JSON: pass list\(\.\.\.\)"),
         (Any, DEEP, "nested more than 200 deep"),
         (Any, ENDLESS, "nested more than 200 deep"),
     ],
@@ -263,10 +267,128 @@ def test_a_result_that_does_not_fit_is_refused(hint: Any, value: Any, complaint:
         ResultCodec("shop::buy", hint).encode(value)
 
 
-def test_an_array_is_told_what_to_be_instead() -> None:
-    array = type("ndarray", (), {"__module__": "numpy"})()
-    with pytest.raises(errors.InvalidResult, match=r"ndarray of numpy is not JSON: use \.tolist\(\)"):
-        ResultCodec("k::k").encode({"a": array})
+@dataclasses.dataclass
+class Picture:
+    name: str
+    pixels: Any
+
+
+class Tile(msgspec.Struct):
+    box: Any
+
+
+class Own:
+    pass
+
+
+class Explodes:
+    __dataclass_fields__ = property(lambda self: 1 / 0)
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("value", "place", "advice"),
+    [
+        (
+            np.zeros(3),
+            "",
+            "ndarray of numpy is not JSON: {verb} array.tolist(), or save it to a file and {verb} its path",
+        ),
+        (np.zeros(3), "", "base64 text"),
+        (np.array(5), "", "array.tolist()"),
+        ([1, 2, 3, Picture("a", np.zeros(3))], "[3].pixels", "ndarray of numpy"),
+        ({"a": {"b": ({"c": np.zeros(3)},)}}, "a.b[0].c", "ndarray of numpy"),
+        ([Tile(np.zeros(3))], "[0].box", "ndarray of numpy"),
+        ({"at": np.datetime64("2026-01-01")}, "at", "datetime64 of numpy is not JSON: {verb} str(...) of it"),
+        (np.complex128(1j), "", "complex128 of numpy"),
+        (np.longdouble(1), "", "longdouble of numpy is not JSON: {verb} str(...) of it"),
+        (numbers(), "", "generator is not JSON: {verb} list(...) of it"),
+        ([{}.keys()], "[0]", "dict_keys is not JSON: {verb} list(...)"),
+        (deque([1]), "", "deque is not JSON: {verb} list(...)"),
+        (types.MappingProxyType({}), "", "mappingproxy is not JSON: {verb} dict(...)"),
+        ({"error": ValueError("x")}, "error", "ValueError is not JSON: {verb} str(error)"),
+        (io.StringIO(), "", "StringIO is not JSON: {verb} the path of the file"),
+        (1j, "", "complex is not JSON: {verb} float(...)"),
+        (Fraction(1, 3), "", "Fraction is not JSON: {verb} float(...)"),
+        ([Own()], "[0]", "Own is not JSON: {verb} a dict or a dataclass"),
+        ([Own], "[0]", "type is not JSON: {verb} what it gives when called"),
+        ({"a": {(1, 2): 3}}, "a", "the key (1, 2) is not text"),
+        ({"a": ["b\ud800"]}, "a[0]", "text with a lone surrogate"),
+    ],
+)
+def test_what_json_cannot_carry_is_found_and_one_is_told_what_to_give_instead(
+    value: Any, place: str, advice: str
+) -> None:
+    with pytest.raises(errors.InvalidResult) as caught:
+        ResultCodec("k::k").encode(value)
+    before = f"{place}: " if place else ""
+    assert str(caught.value).startswith(f"k::k: result: {before}")
+    assert advice.format(verb="return") in str(caught.value)
+    with pytest.raises(errors.InvalidPayload) as refused:
+        back(Any, value)
+    dot = "." if place and not place.startswith("[") else ""
+    assert str(refused.value).startswith(f"shop::buy: value{dot}{place}: ")
+    assert advice.format(verb="pass") in str(refused.value)
+    with pytest.raises(errors.InvalidPayload) as refused:
+        codec.encode_mapping("k::k", {"value": value})
+    assert str(refused.value).startswith(f"k::k: value{dot}{place}: ")
+
+
+def test_a_coroutine_is_to_be_awaited() -> None:
+    async def later() -> None: ...
+
+    coroutine = later()
+    with pytest.raises(errors.InvalidResult, match="coroutine is not JSON: await it"):
+        ResultCodec("k::k").encode(coroutine)
+    coroutine.close()
+
+
+def test_a_value_that_raises_when_it_is_looked_at_is_refused() -> None:
+    with pytest.raises(errors.InvalidResult, match="k::k: result: "):
+        ResultCodec("k::k").encode([Explodes()])
+
+
+def test_heirs_of_dates_are_told_of_isoformat() -> None:
+    class Stamp(datetime):
+        pass
+
+    with pytest.raises(errors.InvalidResult, match=r"Stamp is not JSON: return its \.isoformat"):
+        ResultCodec("k::k").encode(Stamp(2026, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (np.int64(-5), int, -5),
+        (np.uint8(200), int, 200),
+        (np.float64(1.5), float, 1.5),
+        (np.float32(0.1), float, float(np.float32(0.1))),
+        (np.float16(0.5), float, 0.5),
+        (np.bool_(True), bool, True),
+        (np.str_("a"), str, "a"),
+        (np.bytes_(b"a"), bytes, b"a"),
+        ([np.int32(1)], list[int], [1]),
+        ({"n": np.int32(1)}, Any, {"n": 1}),
+        ({np.str_("a"): 1}, Any, {"a": 1}),
+    ],
+)
+def test_single_numbers_of_numpy_travel_as_numbers_of_python(value: Any, hint: Any, expected: Any) -> None:
+    given = back(hint, value)
+    assert given == expected
+    result = ResultCodec("k::k", hint)
+    assert result.decode(result.encode(value)) == expected
+    assert "numpy" not in type(given).__module__
+
+
+def test_what_numpy_calls_nan_is_refused_as_any_nan() -> None:
+    for nan in (np.float32("nan"), np.float64("nan")):
+        with pytest.raises(errors.InvalidResult, match=r"result: a\[0\]: nan is not JSON"):
+            ResultCodec("k::k").encode({"a": [nan]})
+    with pytest.raises(errors.InvalidResult, match="the key 1 is not text"):
+        ResultCodec("k::k").encode({np.int64(1): 1})
 
 
 @pytest.mark.parametrize("hint", [complex, types.ModuleType, Callable[[], int], Path | str, list[int] | list[str]])

@@ -74,3 +74,42 @@ def test_a_request_to_end_is_raised_past_except_exception(reason: Reason, expect
     with pytest.raises(expected) as caught, contextlib.suppress(Exception):
         context.check_cancelled()
     assert not isinstance(caught.value, Exception)
+
+
+class Model: ...
+
+
+class Small(Model): ...
+
+
+class Large(Model): ...
+
+
+class States:
+    """The states of an app."""
+
+    def get(self, type_: type) -> object:
+        return f"the app's {type_.__name__}"
+
+
+def test_states_are_those_given_by_hand_else_those_of_the_app() -> None:
+    given = Small()
+    context = Context(state={Small: given})
+    context.offer(States())  # type: ignore[arg-type]
+    assert context.state(Small) is given
+    assert context.state(Model) is given
+    inert = Context()
+    with pytest.raises(errors.UnknownState, match="no state of type Model"):
+        inert.state(Model)
+    inert.offer(States())  # type: ignore[arg-type]
+    assert inert.state(Model) == "the app's Model"  # type: ignore[comparison-overlap]
+
+
+def test_a_state_that_is_ambiguous_unknown_or_no_type_is_one_line() -> None:
+    context = Context(state={Small: Small(), Large: Large()})
+    with pytest.raises(errors.UnknownState, match="several states are a Model: ask for one of Small, Large"):
+        context.state(Model)
+    with pytest.raises(errors.UnknownState, match=r"no state of type int; .* \(there is Small, Large\)"):
+        context.state(int)
+    with pytest.raises(errors.InvalidOption, match="state: expected a type"):
+        context.state(Small())  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import ringq
-from ringq import errors
+from ringq import errors, worker
 from ringq.kinds import KindReport
 
 Plain = Callable[..., Any]
@@ -61,6 +62,7 @@ def test_a_first_parameter_for_the_context_gets_one(app: ringq.App, function: Pl
     context = ringq.Context(7, kind="photos::f")
     assert task.invoke(context, task.decode(b'{"path":"b"}')) == "photos::f 7 b"
     assert task.function(context, "c") == "photos::f 7 c"
+    assert task(context, "d") == task(context, path="d") == "photos::f 7 d"
 
 
 def ctx_of_another_kind(ctx: int) -> int:
@@ -92,6 +94,7 @@ def test_async_handlers_are_run_and_are_coroutines_when_called(app: ringq.App) -
 
     assert isinstance(double, ringq.AsyncTask)
     assert asyncio.run(double(2)) == 4
+    assert asyncio.run(double(ringq.Context(7), 2)) == 4
     assert double.invoke(None, double.decode(b'{"number":4}')) == 8
     assert double.encode_result(8) == b"8"
 
@@ -194,6 +197,60 @@ def test_reports_have_kind_over_domain(app: ringq.App) -> None:
     assert list(app.kinds()) == ["media::plain", "media::own", "photos::bare"]
 
 
+def test_an_app_has_the_defaults_of_its_own_domain_and_no_others() -> None:
+    app = ringq.App("photos", queue="bulk", priority=5, run_timeout=timedelta(seconds=2))
+    app.task(first_annotated)
+    app.task()(not_annotated)
+    app.task(name="own", queue="q", priority=0, run_timeout=1)(first_annotated)
+    app.domain("media").task(other_name)
+    reports = {report["name"]: report for report in app.reports()}
+    for kind in ("photos::first_annotated", "photos::not_annotated"):
+        assert [reports[kind][key] for key in ("queue", "priority", "run_timeout_ms")] == ["bulk", 5, 2000]
+    assert [reports["photos::own"][key] for key in ("queue", "priority", "run_timeout_ms")] == ["q", 0, 1000]
+    assert [reports["media::other_name"][key] for key in ("queue", "priority", "run_timeout_ms")] == [None, None, None]
+
+
+def test_a_worker_introduces_its_app_with_kinds_and_settings() -> None:
+    app = ringq.App("photos", workers=3)
+    app.task(name="f")(first_annotated)
+    control, parent = socket.socketpair()
+    with control, parent:
+        parent.sendall(b'{"numbers": {"photos::f": 5}}\n')
+        assert worker._introduce(app, control) == {"photos::f": 5}
+        assert json.loads(parent.recv(65536)) == {"kinds": app.reports(), "settings": {"workers": 3}}
+
+
+def test_the_settings_of_an_app_are_those_given_by_the_names_of_the_configuration() -> None:
+    assert ringq.App("a").settings == {}
+    given = ringq.App("a", workers=0, durability="normal", drain_timeout=timedelta(minutes=1))
+    assert given.settings == {"workers": 0, "durability": "normal", "drain_timeout_s": 60.0}
+    assert json.loads(json.dumps(given.settings)) == given.settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"workers": -1}, r"workers: expected 0 \(auto\) to 255, got -1"),
+        ({"workers": 300}, "workers: expected"),
+        ({"workers": True}, "workers: expected a whole number"),
+        ({"workers": "auto"}, "workers: expected a whole number"),
+        ({"workers": 1.5}, "workers"),
+        ({"durability": "fast"}, "durability: expected full or normal, got 'fast'"),
+        ({"durability": ["full"]}, "durability"),
+        ({"drain_timeout": -1}, "drain_timeout: expected seconds"),
+        ({"drain_timeout": 1e6}, "drain_timeout: expected 0 to 86400"),
+        ({"drain_timeout": "5"}, "drain_timeout: expected seconds"),
+        ({"queue": "a,b"}, "queue: expected a name without comma"),
+        ({"priority": 256}, "priority"),
+        ({"run_timeout": 0}, "run_timeout: expected seconds"),
+    ],
+)
+def test_settings_and_defaults_of_an_app_are_checked_where_they_stand(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(errors.InvalidOption, match=complaint) as caught:
+        ringq.App("a", **settings)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -273,6 +330,19 @@ def test_submissions_of_one_options_object_share_their_spec(app: ringq.App) -> N
 def test_a_kind_as_text_is_a_kind(kind: Any) -> None:
     with pytest.raises(errors.InvalidOption, match="domain::name"):
         ringq.Submission(kind)
+
+
+def test_a_submission_of_the_task_itself_is_checked_by_its_hints(app: ringq.App) -> None:
+    task = app.task(name="f")(first_annotated)
+    submission = ringq.Submission(task, {"path": "a"}, priority=5)
+    assert (submission.kind, submission.payload, submission.spec.priority) == ("photos::f", '{"path":"a"}', 5)
+    assert submission.results is task.results
+    with pytest.raises(errors.InvalidPayload, match="photos::f: path: expected str, got int"):
+        ringq.Submission(task, {"path": 5})
+    with pytest.raises(errors.InvalidPayload, match="JSON text goes with a kind as text, got the task itself"):
+        ringq.Submission(task, '{"path": "a"}')
+    with pytest.raises(errors.InvalidOption, match="or the task itself, got <function"):
+        ringq.Submission(first_annotated)  # type: ignore[arg-type]
 
 
 def test_submissions_are_read_only_and_short_to_look_at() -> None:
