@@ -22,7 +22,9 @@ THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NU
 
 
 class Launcher:
-    """Owns the segment of the present epoch and starts workers on it."""
+    """Owns the segment of the present epoch, with `ring` on it, and starts workers on it."""
+
+    ring: Parent  # from the first `begin` on
 
     def __init__(self, config: Config, store: Any, umask: int) -> None:
         self._config = config
@@ -54,11 +56,12 @@ class Launcher:
             config.shm_dir, uuid=self._store.uuid, epoch=self.epoch, nonce=self._nonce, size=shape.size
         )
         remove_locks(config, but=self.epoch)
-        return Parent(
+        self.ring = Parent(
             self._segment.fd, self._segment.size, uuid=self._store.uuid, epoch=self.epoch, nonce=self._nonce,
             slots=shape.slots, workers=shape.workers, blocks=shape.blocks,
             result_ring_bytes=shape.result_ring_bytes, eventfd=self.eventfd,
         )  # fmt: skip
+        return self.ring
 
     def launch(self, index: int) -> WorkerProcess:
         """Start the worker of one berth."""
@@ -74,8 +77,13 @@ class Launcher:
     def _environment(self) -> dict[str, str]:
         """What workers inherit. Numeric libraries get one thread each, unless the user chose otherwise: N workers with
         N threads each would fight for N cores. RINGQ_DB makes a handler's own submissions go to this database.
+
+        With `reload`, no bytecode is written: Python takes that for fresh when a file is changed twice in a second.
         """
-        return {**dict.fromkeys(THREAD_CAPS, "1"), **os.environ, "RINGQ_DB": str(self._config.database.resolve())}
+        environment = {**dict.fromkeys(THREAD_CAPS, "1"), **os.environ}
+        if self._config.reload:
+            environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        return {**environment, "RINGQ_DB": str(self._config.database.resolve())}
 
     def clear_event(self) -> None:
         """Reset the descriptor by which workers wake the parent."""

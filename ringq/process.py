@@ -7,6 +7,7 @@ exit status and `wait4` resources. Each leads its own session, so that what a ha
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ringq.config import DAMAGE_MARK, EXIT_RING_DAMAGED
+from ringq.output import WORD_BYTES, Passage, Taken, Transcript, new_token, text_of
 
 OUTPUT_TAIL_BYTES_MAX = 8 * 1024
 STACK_BYTES_MAX = 16 * 1024
@@ -35,8 +37,8 @@ class Exit:
     returncode: int
     rss_kib: int
     stack: str
-    output: str  # its tail
-    last_lines: tuple[str, ...] = ()  # printed since the last look
+    output: str  # the end of what it printed in its last attempt
+    passages: tuple[Passage, ...] = ()  # printed since the last look; the last one is the unfinished attempt's
 
     @property
     def found_damage(self) -> bool:
@@ -84,22 +86,29 @@ class WorkerProcess:
             self.output, write_end = os.pipe2(os.O_CLOEXEC)
             on_failure.callback(os.close, self.output)
             always.callback(os.close, write_end)
-            text = json.dumps({**arguments, "control": theirs.fileno(), "stack": self._stack})
+            shared = _create_word()
+            always.callback(os.close, shared)
+            self._taken = Taken(shared, mine=True)
+            on_failure.callback(self._taken.close)
+            token = new_token()
+            own = {"control": theirs.fileno(), "stack": self._stack, "taken": shared, "token": token.hex()}
+            text = json.dumps({**arguments, **own})
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "ringq.worker", text],
                 stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, env=dict(environment),
-                pass_fds=(*pass_fds, theirs.fileno(), self._stack), start_new_session=True,
+                pass_fds=(*pass_fds, theirs.fileno(), self._stack, shared), start_new_session=True,
             )  # fmt: skip
             on_failure.callback(self._popen.wait)
             on_failure.callback(self._popen.kill)
             self.pidfd = os.pidfd_open(self._popen.pid)
             on_failure.pop_all()
         self.pid = self._popen.pid
+        self.epoch: int = arguments["epoch"]
         self.control.setblocking(False)
         os.set_blocking(self.output, False)
         self._inbox = b""
-        self._line = b""
-        self._tail = b""
+        self._taken_bytes = 0
+        self.transcript = Transcript(token)
 
     def receive(self) -> dict[str, Any] | None:
         """The next message of the worker; {} when none is complete yet, None when the channel is closed."""
@@ -132,27 +141,19 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             self.control.setblocking(False)
 
-    def read_output(self, bytes_max: int = READ_BYTES_MAX) -> tuple[list[str], bool]:
-        """Lines that the worker printed, made safe for a terminal, and whether more may come."""
-        printed = b""
-        is_open = True
-        while is_open and len(printed) < bytes_max:
-            try:
-                chunk = os.read(self.output, READ_BYTES_MAX)
-            except BlockingIOError:
-                break
-            is_open = bool(chunk)
-            printed += chunk
-        self._tail = (self._tail + printed)[-OUTPUT_TAIL_BYTES_MAX:]
-        *lines, self._line = (self._line + printed).split(b"\n")
-        if self._line and (not is_open or len(self._line) > OUTPUT_TAIL_BYTES_MAX):
-            lines.append(self._line)
-            self._line = b""
-        return [printable(line.decode("utf-8", "replace")) for line in lines], is_open
-
-    def forget_output(self) -> None:
-        """What was printed so far belongs to attempts that are over."""
-        self._tail = b""
+    def take_output(self) -> bytes | None:
+        """What it printed and nobody has read yet, at most READ_BYTES_MAX; None once nothing can come any more."""
+        word = self._taken.word
+        word[0] = self._taken_bytes << 1 | 1
+        try:
+            taken = os.read(self.output, READ_BYTES_MAX)
+        except BlockingIOError:
+            return b""
+        else:
+            self._taken_bytes += len(taken)
+            return taken or None
+        finally:
+            word[0] = self._taken_bytes << 1
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it still lives."""
@@ -170,21 +171,35 @@ class WorkerProcess:
         self.kill()
         _, status, usage = os.wait4(self.pid, 0)
         self._popen.returncode = os.waitstatus_to_exitcode(status)
-        lines, _ = self.read_output(LAST_BYTES_MAX)
+        passages = self._last_passages()
         stack = os.pread(self._stack, STACK_BYTES_MAX, 0).decode("utf-8", "replace")
-        output = self._tail.decode("utf-8", "replace")
-        return Exit(self.pid, self._popen.returncode, usage.ru_maxrss, stack, output, tuple(lines))
+        unfinished = passages[-1].account
+        output = text_of(unfinished.last(OUTPUT_TAIL_BYTES_MAX)) if unfinished else ""
+        return Exit(self.pid, self._popen.returncode, usage.ru_maxrss, stack, output, tuple(passages))
+
+    def _last_passages(self) -> list[Passage]:
+        passages: list[Passage] = []
+        for _ in range(LAST_BYTES_MAX // READ_BYTES_MAX):
+            taken = self.take_output()
+            if not taken:
+                break
+            passages += self.transcript.feed(taken)
+        return [*passages, self.transcript.finish()]
 
     def close(self) -> None:
         """Release the descriptors."""
         self.control.close()
+        self._taken.close()
         for descriptor in (self.pidfd, self.output, self._stack):
             os.close(descriptor)
 
 
-def printable(text: str) -> str:
-    """`text` with every character escaped that could move a cursor, start an escape sequence or forge a line."""
-    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
+def _create_word() -> int:
+    """Memory for a Taken that nobody can shrink: touching it would be SIGBUS."""
+    fd = os.memfd_create("ringq-taken", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, WORD_BYTES)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
 
 
 def lives(pid: int, start_ticks: int) -> bool:

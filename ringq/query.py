@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
-from ringq.model import AttemptRecord, KindStatistics, Reason, Status, TaskRecord
+from ringq.kinds import Task
+from ringq.model import AttemptRecord, KindStatistics, OutputRecord, Reason, Status, TaskRecord
 from ringq.store.questions import FIRST, asking
 
 LIMIT_MAX = 10_000
@@ -22,7 +23,7 @@ class Query:
 
     Each call opens the file read-only for at most a second and sees one consistent state. A Query holds nothing
     open: it may be kept, shared between threads and used after a fork. Names are compared as they are, `%` and `_`
-    mean themselves.
+    mean themselves. A `kind` is `domain::name`, or the task itself.
 
     Every method raises StoreError if there is no database, if it belongs to another version of ringq (NewerSchema) or
     to something else (NotADatabase), or if the answer takes longer than a second; InvalidOption for an argument that
@@ -41,11 +42,22 @@ class Query:
                 raise UnknownTask(f"there is no task {task_id}")
             return _task(row, tuple(_attempt(row) for row in ask.attempts(task_id)))
 
+    def output(self, task_id: int) -> tuple[OutputRecord, ...]:
+        """What the task's attempts printed, the first attempt first. Raises UnknownTask.
+
+        One that printed nothing, or that has not ended, is left out.
+        """
+        with asking(self._path) as ask:
+            row = ask.task(task_id) if 0 < task_id <= FIRST else None
+            if row is None:
+                raise UnknownTask(f"there is no task {task_id}")
+            return tuple(OutputRecord(*printed) for printed in ask.outputs(task_id))
+
     def tasks(
         self,
         *,
         status: Status | str | None = None,
-        kind: str | None = None,
+        kind: str | Task[..., Any] | None = None,
         queue: str | None = None,
         after: int | None = None,
         limit: int = 100,
@@ -58,12 +70,12 @@ class Query:
         before = FIRST if after is None else _within("after", after, 1, FIRST)
         _within("limit", limit, 1, LIMIT_MAX)
         with asking(self._path) as ask:
-            return [_task(row) for row in ask.tasks(wanted, _text(kind), _text(queue), before, limit)]
+            return [_task(row) for row in ask.tasks(wanted, _kind(kind), _text(queue), before, limit)]
 
     def history(
         self,
         *,
-        kind: str | None = None,
+        kind: str | Task[..., Any] | None = None,
         status: Status | str | None = None,
         limit: int = 50,
         before: AttemptRecord | None = None,
@@ -76,14 +88,14 @@ class Query:
         _within("limit", limit, 1, LIMIT_MAX)
         cursor = (FIRST, FIRST) if before is None else (_microseconds(before.ended_at), before.task_id)
         with asking(self._path) as ask:
-            return [_attempt(row) for row in ask.history(_text(kind), wanted, cursor, limit)]
+            return [_attempt(row) for row in ask.history(_kind(kind), wanted, cursor, limit)]
 
-    def statistics(self, kind: str | None = None) -> list[KindStatistics]:
+    def statistics(self, kind: str | Task[..., Any] | None = None) -> list[KindStatistics]:
         """How many tasks ended how and how long they took, by kind and status. As fast with any number of tasks."""
         with asking(self._path) as ask:
             return [
                 KindStatistics(name, Status.of(code), count, total / 1e6, longest / 1e6)
-                for name, code, count, total, longest in ask.statistics(_text(kind))
+                for name, code, count, total, longest in ask.statistics(_kind(kind))
             ]
 
     def counts(self) -> dict[Status, int]:
@@ -182,6 +194,14 @@ def _status(status: Status | str | None) -> Status | None:
     if status is not None:
         raise InvalidOption(f"status: expected one of {', '.join(Status)}, got {status!r}")
     return None
+
+
+def _kind(kind: str | Task[..., Any] | None) -> str | None:
+    if isinstance(kind, Task):
+        return kind.kind
+    if kind is None or isinstance(kind, str):
+        return _text(kind)
+    raise InvalidOption(f"kind: expected domain::name, as in media::thumbnail, or the task itself, got {kind!r}")
 
 
 def _text(name: str | None) -> str | None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ringq import codec, failpoint
+from ringq.calls import Aside, reason_of, run_calls
 from ringq.context import Context
-from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult, RunTimeout
+from ringq.errors import InvalidResult, RunTimeout
 from ringq.kinds import Task
 from ringq.model import Reason, Status
+from ringq.output import Printed
 from ringq.ring import Worker as RingWorker
 
 CLAIM_TIMEOUT_MS = 1000  # bounds the damage of a lost wake-up
@@ -26,14 +28,17 @@ FULL_CHECK_EVERY = 64  # attempts
 class Runner:
     """Runs claimed attempts one after the other."""
 
-    def __init__(self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, lock: int) -> None:
+    def __init__(
+        self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, lock: int, printed: Printed
+    ) -> None:
         self._ring = ring
+        self._printed = printed
         self._lock = lock
         self._lock_inode = os.fstat(lock).st_ino
         self._attempts = 0
         self._handlers = handlers
         self._spill = spill
-        self._raised = False
+        self._raised = False  # the soft exception, in the present attempt or call
 
     def run(self) -> None:
         """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
@@ -48,13 +53,15 @@ class Runner:
             self._attempt(*claimed)
             damage = self._damage()
             if damage:
-                sys.stderr.write(f"a handler {damage}; this worker leaves, another takes its place\n")
+                self._printed.tell(f"a handler {damage}; this worker leaves, another takes its place")
                 return
 
     def _attempt(self, task_id: int, lease: int, kind: int, attempt: int, limit_ms: int, payload: bytes) -> None:
         """Run one attempt to its receipt. Whatever a handler raises ends here."""
         task = self._handlers.get(kind)
         self._raised = False
+        aside = Aside(self._spill, lease)
+        is_whole = True
         ring = self._ring
         try:
             try:
@@ -62,21 +69,24 @@ class Runner:
                 failpoint.hit("worker.running")
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
-                arguments = task.decode(payload)
-                context = None
-                if task.wants_context:
-                    context = Context(task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
-                body = task.encode_result(task.invoke(context, arguments))
-                status, reason = Status.COMPLETED, Reason.NONE
+                context = partial(Context, task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
+                if codec.is_chunk(payload):
+                    body, is_whole = run_calls(self, task, context, payload, aside)
+                else:
+                    arguments = task.decode(payload)
+                    body = task.encode_result(task.invoke(context() if task.wants_context else None, arguments))
+                status, reason = Status.COMPLETED, Reason.NONE if is_whole else Reason.SPLIT
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
-            status, reason = Status.FAILED, _reason(error, task)
+            status, reason = Status.FAILED, Reason.UNKNOWN_KIND if task is None else reason_of(error)
             body = codec.encode_error(error)
+        self._printed.end(task_id, lease, kind)
         failpoint.hit("worker.before_receipt")
-        if not ring.finish(status.code, reason.code, body):
+        if not is_whole or not ring.finish(status.code, reason.code, body):
             self._finish_spilled(lease, status, reason, body)
+        aside.remove()
         failpoint.hit("worker.after_receipt")
 
     def _damage(self) -> str | None:
@@ -88,12 +98,15 @@ class Runner:
         try:
             os.get_inheritable(self._lock)
             if self._attempts % FULL_CHECK_EVERY:
-                return None
+                return self._printed.damage
+            self._printed.inspect()
             if os.fstat(self._lock).st_ino != self._lock_inode:
                 return "put another file in the place of ringq's descriptors"
         except OSError:
             return "closed descriptors that are not its own"
-        return None if signal.getsignal(signal.SIGUSR2) == self.on_signal else "changed the handler of SIGUSR2"
+        if signal.getsignal(signal.SIGUSR2) != self.on_signal:
+            return "changed the handler of SIGUSR2"
+        return self._printed.damage
 
     def progress(self, fraction: float, message: str) -> None:
         """Tell the parent how far the handler is."""
@@ -109,6 +122,15 @@ class Runner:
         if reason and not self._raised:
             self._raised = True
             raise RunTimeout("the run time limit is over")
+
+    def enter_call(self, index: int) -> None:
+        """Call `index` of a chunk begins. The parent is told the number after it: 0 is "not in a call"."""
+        self._ring.call(index + 1)
+        self._raised = False
+
+    def leave_call(self) -> None:
+        """A call of a chunk is over: what comes to its end now comes too late."""
+        self._ring.leave()
 
     def _finish_spilled(self, lease: int, status: Status, reason: Reason, body: bytes) -> None:
         """Publish a receipt whose body fits no ring; one that cannot be stored at all is a failure that says so."""
@@ -134,13 +156,3 @@ class Runner:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
             time.sleep(SPILL_RETRY_S)
-
-
-def _reason(error: BaseException, task: Task[..., Any] | None) -> Reason:
-    if task is None:
-        return Reason.UNKNOWN_KIND
-    if isinstance(error, AttemptInterrupted):
-        return Reason.RUN_TIMEOUT
-    if isinstance(error, InvalidPayload):
-        return Reason.INVALID_PAYLOAD
-    return Reason.INVALID_RESULT if isinstance(error, InvalidResult) else Reason.HANDLER_ERROR

@@ -7,7 +7,7 @@ from ringq.errors import RingqError
 from ringq.feed import Feed
 from ringq.harvest import Harvest
 from ringq.listener import Listener
-from ringq.log import say
+from ringq.log import warn
 from ringq.ring import Parent
 from ringq.writer import Writer
 
@@ -50,6 +50,6 @@ class Settlement:
 
     def _say(self, before: RingqError | None, now: RingqError | None) -> None:
         if now is not None and type(before) is not type(now):
-            say(f"{now}; submissions are refused and receipts kept in memory until it can be written")
+            warn(f"{now}; submissions are refused and receipts kept in memory until it can be written")
         elif before is not None and now is None:
-            say("the database can be written again")
+            warn("the database can be written again")

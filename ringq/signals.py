@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -35,3 +36,25 @@ class SignalInbox:
 
     def _note(self, number: int, _frame: object) -> None:
         self._arrived.append(number)
+
+
+class Terminal:
+    """The controlling terminal that this process had at its start, if it had one: HUP may mean that it was closed."""
+
+    def __init__(self) -> None:
+        self._is_there = _has_terminal()
+
+    def was_closed(self) -> bool:
+        """Whether it has gone since the last call."""
+        if not self._is_there or _has_terminal():
+            return False
+        self._is_there = False
+        return True
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in (errno.ENXIO, errno.EIO, errno.ENOENT)  # others, like no descriptor left, say nothing
+    return True

@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import fcntl
 import json
+import logging
 import os
 import select
 import signal
@@ -22,14 +23,16 @@ from typing import Any
 
 from ringq import failpoint
 from ringq.config import DAMAGE_MARK, EXIT_RING_DAMAGED
+from ringq.errors import StateFailed
 from ringq.kinds import App
-from ringq.loading import load_app, own_frames
+from ringq.loading import line_of, load_app, own_frames
+from ringq.output import Printed, Taken
 from ringq.ring import RingDamaged, set_death_signal, watch_parent
 from ringq.ring import Worker as RingWorker
 from ringq.runner import Runner
 
 OOM_SCORE_ADJ = 500
-EXIT_FUNCTIONS_S = 5.0  # what the app registered with atexit may take
+EXIT_FUNCTIONS_S = 5.0  # what the teardowns of states and the app's own atexit functions may take together
 
 
 def main(argument: str) -> int:
@@ -37,31 +40,37 @@ def main(argument: str) -> int:
     given = json.loads(argument)
     failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
     os.umask(given["umask"])
+    os.environ["RINGQ_WORKER"] = str(os.getpid())  # a number, so that what a handler starts is not taken for a worker
     _offer_to_oom_killer()
     _die_with_parent(given["parent"])
     lock = _take_life_lock(given["lock"], given["parent"])
     control = socket.socket(fileno=given["control"])
     _prepare_signals(given["stack"])
+    printed = Printed(bytes.fromhex(given["token"]), Taken(given["taken"], mine=False))
     app = _import_app(given["app"], control)
     if app is None:
         return 0
+    _prepare_logging()
     numbers = _introduce(app, control)
     try:
-        return _work(given, app, numbers, control, lock)
+        return _work(given, app, numbers, control, lock, printed)
     except RingDamaged as error:
         sys.stderr.write(f"{error}; this worker leaves\n")
         os.write(given["stack"], DAMAGE_MARK.encode())
         return EXIT_RING_DAMAGED
 
 
-def _work(given: dict[str, Any], app: App, numbers: dict[str, int], control: socket.socket, lock: int) -> int:
+def _work(
+    given: dict[str, Any], app: App, numbers: dict[str, int], control: socket.socket, lock: int, printed: Printed
+) -> int:
     ring = RingWorker(
         given["segment"], given["size"], index=given["index"], uuid=bytes.fromhex(given["uuid"]),
         epoch=given["epoch"], nonce=given["nonce"], eventfd=given["eventfd"],
     )  # fmt: skip
     os.close(given["segment"])  # the mapping stays; a handler cannot truncate what it has no descriptor of
     handlers = {number: app.kinds()[name] for name, number in numbers.items() if name in app.kinds()}
-    runner = Runner(ring, handlers, Path(given["spill"]), lock)
+    printed.begin(ring.unread)
+    runner = Runner(ring, handlers, Path(given["spill"]), lock, printed)
     signal.signal(signal.SIGUSR2, runner.on_signal)
     control.sendall(b'{"ready": true}\n')
     runner.run()
@@ -112,21 +121,38 @@ def _prepare_signals(stack: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
 
 def _import_app(target: str, control: socket.socket) -> App | None:
+    """The app, its states made: a replacement is warm when it is ready. None when the parent was told what is wrong."""
     try:
-        return load_app(target)
+        app = load_app(target)
+        app.states.start()
+        return app
+    except StateFailed as error:
+        message = {"error": f"{target}: {error}", "traceback": own_frames(error.__cause__ or error)}
     except BaseException as error:
-        message = {"error": f"{target}: {type(error).__name__}: {error}", "traceback": own_frames(error)}
-        control.sendall(json.dumps(message).encode() + b"\n")
-        return None
+        message = {"error": line_of(target, error), "traceback": own_frames(error)}
+    control.sendall(json.dumps(message).encode() + b"\n")
+    return None
+
+
+def _prepare_logging() -> None:
+    """Records of the logging module go the way of everything that is printed, unless the app has seen to them.
+
+    RINGQ_LOG_LEVEL: the name of the least level to be shown, INFO if it is not set or unknown.
+    """
+    if logging.getLogger().handlers:
+        return
+    levels = logging.getLevelNamesMapping()
+    level = levels.get(os.environ.get("RINGQ_LOG_LEVEL", "INFO").upper(), logging.INFO)
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
 def _introduce(app: App, control: socket.socket) -> dict[str, int]:
-    """Tell the parent the app's kinds, and learn their numbers."""
-    control.sendall(json.dumps({"kinds": app.reports()}).encode() + b"\n")
+    """Tell the parent the app's kinds and its settings, and learn the numbers of the kinds."""
+    control.sendall(json.dumps({"kinds": app.reports(), "settings": app.settings}).encode() + b"\n")
     received = b""
     while not received.endswith(b"\n"):
         chunk = control.recv(65536)

@@ -1,4 +1,4 @@
-"""Cli: `ringq task list` and `ringq task show`."""
+"""Cli: `ringq task list`, `ringq task show` and `ringq task logs`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ringq.cli import options, printing
+from ringq.cli import calls, options, printing
+from ringq.output import shown, text_of
 
 if TYPE_CHECKING:
-    from ringq.model import AttemptRecord, TaskRecord
+    from ringq.model import AttemptRecord, OutputRecord, TaskRecord
 
 
 @click.group()
 def task() -> None:
-    """List tasks, show one. Needs no server."""
+    """List tasks, show one or what it printed. Needs no server."""
 
 
 @task.command("list")
@@ -45,7 +46,7 @@ def list_(database: Path, status: str | None, kind: str | None, queue: str | Non
         (
             (
                 *(one.id, one.kind, one.status, one.queue, one.priority),
-                *(printing.moment(one.submitted_at), printing.shorten(one.payload)),
+                *(printing.moment(one.submitted_at), printing.shorten(calls.summary(one.payload))),
             )
             for one in records
         ),
@@ -75,6 +76,45 @@ def show(id_: int, database: Path, as_json: bool) -> None:
         click.echo("\n".join(printing.visible(line) for line in str(traceback).splitlines()))
 
 
+@task.command()
+@click.argument("id_", metavar="ID", type=int)
+@options.database
+@click.option("--attempt", type=click.IntRange(min=1), help="Only what this attempt printed.")
+@options.as_json("NDJSON, one line per attempt")
+@click.option("--raw", is_flag=True, help="The bytes as they were printed, escape sequences included.")
+def logs(id_: int, database: Path, attempt: int | None, as_json: bool, raw: bool) -> None:
+    """Show what a task's attempts printed, the first attempt first."""
+    from ringq.query import Query
+
+    if as_json and raw:
+        raise click.UsageError("--json and --raw exclude each other")
+    everything = Query(database).output(id_)
+    records = [record for record in everything if attempt in (None, record.attempt)]
+    if as_json:
+        printing.lines(map(_plain_output, records))
+        return
+    if not records:
+        which = f"task {id_}" if attempt is None else f"attempt {attempt} of task {id_}"
+        click.echo(f"ringq: {which} has printed nothing so far", err=True)
+    with_headings = attempt is None and any(record.attempt > 1 for record in records)
+    for record in records:
+        if with_headings:
+            click.echo(f"==> attempt {record.attempt} <==", err=raw)
+        _show_output(record, raw)
+
+
+def _show_output(record: OutputRecord, raw: bool) -> None:
+    parts = [record.head, record.tail] if record.dropped_bytes else [record.head + record.tail]
+    for number, part in enumerate(parts):
+        if number:
+            click.echo(f"… {record.dropped_bytes:,} bytes not kept …", err=raw)
+        if raw:
+            click.echo(part, nl=False)
+            continue
+        for line in part.removesuffix(b"\n").split(b"\n"):
+            click.echo("".join(shown(line)))
+
+
 def _facts(record: TaskRecord) -> list[tuple[str, object]]:
     facts = [
         ("task", record.id),
@@ -89,15 +129,22 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
         ("not before", printing.moment(record.run_at)),
         ("started", printing.moment(record.started_at)),
         ("ended", printing.moment(record.ended_at)),
-        ("payload", record.payload),
-        ("result", record.result),
-        ("error", printing.error_line(record.error)),
     ]
+    if calls.count(record.payload):
+        facts += calls.facts(record)
+    else:
+        facts += [
+            ("payload", record.payload), ("result", record.result), ("error", printing.error_line(record.error)),
+        ]  # fmt: skip
     return [(name, value) for name, value in facts if value not in (None, "")]
 
 
 def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:
     error = attempt.error or {}
+    told = {"type", "message", "traceback"}
+    if attempt.reason == "split":
+        error = {**error, **error.get("cause", {})}
+        told.update(calls.ACCOUNT)
     facts = [
         ("attempt", attempt.attempt),
         ("lease", attempt.lease),
@@ -107,9 +154,13 @@ def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:
         ("cpu", printing.seconds(attempt.cpu_s)),
         ("peak memory", f"{attempt.rss_kib / 1024:.0f} MiB" if attempt.rss_kib else None),
         ("worker", attempt.worker),
-        *((name, printing.compact(error[name])) for name in error if name not in ("type", "message", "traceback")),
+        *((name, printing.compact(error[name])) for name in error if name not in told),
     ]
     return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _plain_output(record: OutputRecord) -> dict[str, Any]:
+    return {**printing.fields(record), "head": text_of(record.head), "tail": text_of(record.tail)}
 
 
 def _plain(record: TaskRecord) -> dict[str, Any]:

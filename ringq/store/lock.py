@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,11 +16,14 @@ from ringq.config import runtime_dir
 from ringq.errors import AlreadyServed, CannotCreate, NotADatabase, StoreError
 from ringq.store.failures import translated
 
-# (pid, device, inode) -> the descriptor this process locks that file with. It is never closed: closing any
+# (device, inode) -> the descriptor this process locks that file with. It is never closed: closing any
 # descriptor of a file drops all POSIX locks this process has on it, also those of SQLite connections that are
 # open elsewhere in it.
-_descriptors: Final[dict[tuple[int, int, int], int]] = {}
+_descriptors: Final[dict[tuple[int, int], int]] = {}
 _held: Final[dict[int, OwnerLock]] = {}
+
+CLIENT_S: Final = 10.0  # for which a starting server waits while clients own the database for moments
+PAUSE_S: Final = 0.002  # clients own it for some 3 ms each, and between two of them it is free for less than one
 
 
 class OwnerLock:
@@ -42,6 +48,21 @@ class OwnerLock:
         with translated(self.path):
             self.descriptor: Final = _lock(self.path)
         _held[self.descriptor] = self
+
+    @classmethod
+    def obtain(cls, path: Path, seconds: float = CLIENT_S) -> Self:
+        """The lock for a server: waits while it is a client that owns the database for a moment.
+
+        Raises AlreadyServed at once if a server owns it, else after `seconds`; and what the constructor raises.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return cls(path)
+            except AlreadyServed:
+                if server_pid(path) is not None or time.monotonic() >= deadline:
+                    raise
+            time.sleep(PAUSE_S)
 
     @staticmethod
     def of(path: Path) -> OwnerLock | None:
@@ -123,10 +144,8 @@ def _create(path: Path, flags: int) -> int:
     return descriptor
 
 
-def _key(status: os.stat_result) -> tuple[int, int, int]:
-    # After a fork the descriptor is shared with the parent process, and so is its lock: each process opens
-    # its own.
-    return (os.getpid(), status.st_dev, status.st_ino)
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return (status.st_dev, status.st_ino)
 
 
 def _names(path: Path, status: os.stat_result) -> bool:
@@ -137,12 +156,51 @@ def _names(path: Path, status: os.stat_result) -> bool:
 
 
 def _holder(path: Path) -> str:
-    """The pid its server wrote into the runtime directory, for the message; a client writes none."""
+    pid = server_pid(path)
+    return "" if pid is None else f" (pid {pid})"
+
+
+def server_pid(path: Path) -> int | None:
+    """The process that wrote into the runtime directory that it serves, if it lives and has the database open.
+
+    A client that owns the database for a moment writes nothing there, and a killed server's pid may be another's by
+    now.
+    """
     try:
-        pid = json.loads((runtime_dir(path) / "server.json").read_bytes())["pid"]
+        pid = int(json.loads((runtime_dir(path) / "server.json").read_bytes())["pid"])
         os.kill(pid, 0)
-    except PermissionError:
-        return f" (pid {pid})"
+    except PermissionError as error:
+        return None if error.filename else pid  # another user's process: nothing more can be known about it
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return ""
-    return f" (pid {pid})"
+        return None
+    return pid if next(_descriptors_of(pid, path), None) else None
+
+
+def lock_holders(path: Path) -> list[int]:
+    """The processes whose descriptors hold the lock, as far as this user may look."""
+    pids = [int(process.name) for process in Path("/proc").glob("[0-9]*")]
+    return sorted(pid for pid in pids if any("FLOCK" in text for text in _descriptors_of(pid, path)))
+
+
+def _descriptors_of(pid: int, path: Path) -> Iterator[str]:
+    """What the system tells of each descriptor that this process has of the file, its locks included."""
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(link.stat(), path.stat()):
+                    yield Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
+
+
+def _let_go_in_child() -> None:
+    """A child's copies would keep the lock for a parent that was killed while it held it.
+
+    A child has no POSIX locks yet that closing them could drop.
+    """
+    for descriptor in _descriptors.values():
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _descriptors.clear()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -26,7 +26,8 @@ SELECT_CLEAN: Final = "SELECT clean FROM meta WHERE id = 1"
 def prepare(lock: OwnerLock, say: Callable[[str], None], *, check: bool) -> None:
     """Create or upgrade the locked file, so that the writer can open it. Nothing of SQLite stays open.
 
-    `check`: look for damage if the last owner did not close it well, which reads the whole file.
+    `check`: look for damage if the last owner did not close it well, which reads the whole file; and upgrade, which
+    copies the whole file. Without it an older file is a StoreError.
     Raises NotADatabase or NewerSchema, the file untouched, or StorageFailed if it is damaged.
     """
     path = lock.path
@@ -41,6 +42,8 @@ def prepare(lock: OwnerLock, say: Callable[[str], None], *, check: bool) -> None
             if check and connection.execute(SELECT_CLEAN).fetchone() != (1,):
                 say(f"{path} was not closed cleanly; checking it")
                 _check(connection, path)
+            if revision != REVISION and not check:
+                raise StoreError(f"{path} was written by an older ringq: start a server once, which upgrades it")
             if revision != REVISION:
                 backup = _back_up(connection, path, revision)
                 say(f"{path} has schema {revision}; copied to {backup.name} before the upgrade to {REVISION}")

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,13 @@ BY_LEASE: Final = "ORDER BY lease.task_id DESC LIMIT ?2"
 
 # One task by its id.
 SELECT_TASK_ROW: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id = ?"
+
+# How tasks ended, by a JSON array of their ids; one that has not has NULLs.
+SELECT_ENDS: Final = """
+SELECT task.id, receipt.status, receipt.reason, receipt.result, receipt.error
+FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
+LEFT JOIN receipt ON receipt.task_id = task.id
+"""
 
 # Tasks of any status, newest first.
 SELECT_TASK_ROWS: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id < ?1" + TASK_FILTER + BY_TASK
@@ -124,6 +132,20 @@ SELECT receipt.task_id, kind.name, lease, attempt, status, reason, ended_us, dur
     worker, cpu_us, rss_kib, error
 FROM receipt JOIN kind ON kind.id = receipt.kind WHERE task_id = ?1
 ORDER BY lease
+"""
+
+# What its attempts printed. Of attempts that are on record: a handler may have had its worker name any other.
+SELECT_OUTPUTS: Final = """
+SELECT output.task_id, kind.name, output.lease, ended.attempt, output.head, output.tail, output.dropped_bytes
+FROM output
+JOIN (
+    SELECT lease, kind, attempt FROM attempt WHERE task_id = ?1
+    UNION ALL
+    SELECT lease, kind, attempt FROM receipt WHERE task_id = ?1
+) AS ended ON ended.lease = output.lease
+JOIN kind ON kind.id = ended.kind
+WHERE output.task_id = ?1
+ORDER BY output.lease
 """
 
 HISTORY_ROW: Final = """
@@ -206,9 +228,17 @@ class Questions:
         rows = self._rows(SELECT_TASK_ROW, task_id)
         return rows[0] if rows else None
 
+    def ends(self, task_ids: Sequence[int]) -> list[Row]:
+        """(id, status, reason, result, error) of those of these tasks that exist, in their order."""
+        return self._rows(SELECT_ENDS, json.dumps(list(task_ids)))
+
     def attempts(self, task_id: int) -> list[Row]:
         """Its attempts by lease, in the columns of HISTORY_ROW; the status is NULL where it went on."""
         return self._rows(SELECT_ATTEMPTS, task_id)
+
+    def outputs(self, task_id: int) -> list[Row]:
+        """(task_id, kind, lease, attempt, head, tail, dropped_bytes) of its attempts that printed, by lease."""
+        return self._rows(SELECT_OUTPUTS, task_id)
 
     def tasks(self, status: Status | None, kind: str | None, queue: str | None, before: int, limit: int) -> list[Row]:
         """Tasks with ids below `before`, newest first, in the columns of TASK_ROW."""

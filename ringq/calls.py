@@ -1,0 +1,105 @@
+"""Flow: the calls of a chunk in the child, one after the other; one that fails, fails alone.
+
+What a long chunk has finished is put aside ten times a second, so that a death costs no more than that: the parent
+reads it when there will be no receipt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ringq import codec
+from ringq.context import AttemptPort, Context
+from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult
+from ringq.kinds import Task
+from ringq.model import Reason
+
+PUBLISH_S = 0.1
+FILE_MODE = 0o600
+
+
+class Caller(AttemptPort, Protocol):
+    """What a chunk needs of the runner: it says between which two points a call may be interrupted."""
+
+    def enter_call(self, index: int) -> None: ...
+    def leave_call(self) -> None: ...
+
+
+class Aside:
+    """The file in which a chunk's accounts are put aside until its receipt is published."""
+
+    def __init__(self, spill: Path, lease: int) -> None:
+        self._path = spill / f"{lease}{codec.ASIDE_SUFFIX}"
+        self._is_made = self._is_broken = False
+        self.accounts: list[bytes] = []
+
+    def put(self, account: bytes) -> None:
+        """Append an account. A full disk costs nothing but the calls' second run, should this process die.
+
+        After a failure nothing is appended any more: what follows a gap would be taken for the calls in the gap.
+        """
+        self.accounts.append(account)
+        if self._is_broken:
+            return
+        self._is_made = self._is_broken = True
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError), open(os.open(self._path, flags, FILE_MODE), "wb") as file:
+            file.write(account + b"\n")
+            file.flush()
+            self._is_broken = False
+
+    def remove(self) -> None:
+        """The receipt is published, the file has no use any more."""
+        if self._is_made:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+def run_calls(
+    caller: Caller, task: Task[..., Any], context: Callable[[], Context], payload: bytes, aside: Aside
+) -> tuple[bytes, bool]:
+    """Run the calls of a chunk, in order, until the results are as large as one receipt should be.
+
+    `context` makes one for a call, with the whole run time limit. Returns the account of the calls that ran, and
+    whether those are all. Raises InvalidPayload if the payload is no chunk of this kind.
+    """
+    caller.leave_call()  # none has begun: the time for decoding is nobody's
+    gathered = task.chunks.gather()
+    began = published = time.monotonic()
+    calls = task.chunks.decode(payload)
+    index = -1
+    for index, call in enumerate(calls):
+        try:
+            if isinstance(call, InvalidPayload):
+                raise call
+            caller.enter_call(index)
+            try:
+                value = task.invoke(context() if task.wants_context else None, call[1], call[0])
+            finally:
+                caller.leave_call()  # from here on no soft exception is raised in this call
+            gathered.add(index, value)
+        except BaseException as error:
+            caller.leave_call()  # the soft exception may have come between the handler's end and the line above
+            gathered.fail(index, reason_of(error), codec.encode_error(error))
+        if gathered.is_full:
+            break
+        now = time.monotonic()
+        if now - published >= PUBLISH_S:
+            aside.put(gathered.take(round((now - published) * 1e6)))
+            published = now
+    last = gathered.take(round((time.monotonic() - published) * 1e6))
+    return codec.join_accounts([*aside.accounts, last]) if published > began else last, index + 1 == len(calls)
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Why a call failed that raised `error`."""
+    if isinstance(error, AttemptInterrupted):
+        return Reason.RUN_TIMEOUT
+    if isinstance(error, InvalidPayload):
+        return Reason.INVALID_PAYLOAD
+    return Reason.INVALID_RESULT if isinstance(error, InvalidResult) else Reason.HANDLER_ERROR
