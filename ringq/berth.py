@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from ringq.config import Config
 from ringq.model import Reason
@@ -13,38 +14,54 @@ SETTLED_AFTER_NS = 1_000_000_000  # one that dies idle so soon after it was read
 
 
 class Berth:
-    """Attributes: `process`, None while empty; `ready`, whether it takes tasks; `has_worked`, whether it ended an
-    attempt; `disabled`, given up for good; `retry_at_ns`, when an empty berth may be filled; `stage`, how far up the
-    ladder of its run time limit the present attempt is: 1 soft exception, 2 SIGTERM, 3 SIGKILL.
+    """Attributes: `process`, None while empty; `ready`, whether it has begun to take tasks; `is_leaving`, whether it
+    was told to end after its present attempt; `claims`, whether it may claim a task; `runs_last`, whether it runs one
+    after which it leaves; `is_kept`, whether a process belongs here: all berths but one are kept filled, and that one
+    is for the next replacement; `generation`, how many reloads came before the process; `attempts`, how many it ended;
+    `disabled`, given up until the next reload; `retry_at_ns`, when an empty berth may be filled; `stage`, how far up
+    the ladder of its run time limit the present call is: 1 soft exception, 2 SIGTERM, 3 SIGKILL; `reports`, the kinds
+    of the app that the last process here has imported; `error`, why it could not.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, is_kept: bool = True) -> None:
         self.index = index
         self.process: WorkerProcess | None = None
-        self.ready = False
+        self.is_kept = is_kept
+        self.generation = 0
+        self.attempts = 0
+        self.reports: list[dict[str, Any]] | None = None
+        self.error: str | None = None
+        self.ready = self.is_leaving = self.claims = self.runs_last = False
         self.disabled = False
         self.retry_at_ns = 0
         self.started_ns = 0
         self.stage = 0
-        self.has_worked = False
         self.is_ended = False
         self._ready_ns = 0
-        self._over_limit: int | None = None  # the lease of the attempt on the ladder
+        self._over_limit: tuple[int, int] | None = None  # lease and number of the call on the ladder
         self._is_signalled = False  # SIGTERM or SIGKILL was sent because of some attempt's limit
         self._backoff_s = 0.0
         self._boot_deaths: deque[int] = deque()
 
     # -- life ---------------------------------------------------------------------------------
 
-    def fill(self, process: WorkerProcess, now_ns: int) -> None:
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether the process claims tasks, and will go on to."""
+        return self.ready and not self.is_leaving
+
+    def fill(self, process: WorkerProcess, now_ns: int, generation: int = 0) -> None:
         """A new process begins to import the app."""
         self.process, self.ready, self.started_ns = process, False, now_ns
+        self.generation, self.attempts, self.error = generation, 0, None
         self.stage, self._over_limit, self._is_signalled = 0, None, False
-        self.has_worked = self.is_ended = False
+        self.is_ended = self.is_leaving = self.claims = self.runs_last = False
+        if not self.is_kept:
+            self.reports = None
 
     def welcome(self, now_ns: int) -> None:
         """The process takes tasks from now on."""
-        self.ready, self._ready_ns = True, now_ns
+        self.ready, self._ready_ns, self.disabled = True, now_ns, False
 
     def is_late(self, now_ns: int, boot_timeout_s: float) -> bool:
         """Whether the process has been importing for too long."""
@@ -59,32 +76,38 @@ class Berth:
 
     def clear(self) -> WorkerProcess:
         """The process is dead: the berth is empty, once `plan` has judged how it lived."""
-        process, self.process, self.ready = self.process, None, False
+        process, self.process = self.process, None
+        self.ready = self.is_leaving = self.claims = self.runs_last = False
         assert process is not None
         return process
 
     # -- the run time limit -------------------------------------------------------------------
 
-    def climb(self, lease: int, stage: int) -> None:
-        """The attempt of this lease goes up to `stage` of the ladder."""
-        self._over_limit, self.stage = lease, stage
+    def climb(self, lease: int, call: int, stage: int) -> None:
+        """This call of the attempt of this lease goes up to `stage` of the ladder."""
+        self._over_limit, self.stage = (lease, call), stage
         self._is_signalled |= stage > 1
 
-    def stage_of(self, lease: int) -> int:
-        """How far up the ladder the attempt of this lease is."""
-        return self.stage if self._over_limit == lease else 0
+    def stage_of(self, lease: int, call: int) -> int:
+        """How far up the ladder this call of the attempt of this lease is."""
+        return self.stage if self._over_limit == (lease, call) else 0
 
-    def blame(self, lease: int, exit_: Exit, killed: Reason | None) -> Reason:
-        """Why the attempt of this lease ended with its worker; `killed`, if the pool killed all of them, why."""
-        if lease == self._over_limit:
+    def blame(self, lease: int, call: int, exit_: Exit, killed: Reason | None) -> Reason:
+        """Why the attempt of this lease ended in this call with its worker; `killed`: why, if the pool killed all."""
+        if (lease, call) == self._over_limit:
             return Reason.RUN_TIMEOUT
         if killed is not None:
             return killed
         if self.is_ended or self._is_signalled:
-            return Reason.STOPPED  # the signal was meant for the boot, or for the attempt before it
+            return Reason.STOPPED  # the signal was meant for the boot, or for what ran before
         return Reason.LOST if exit_.found_damage else Reason.CRASH
 
     # -- the next process ---------------------------------------------------------------------
+
+    def forgive(self, now_ns: int) -> None:
+        """New code may start where the old did not: the berth may be filled now."""
+        self.disabled, self.retry_at_ns, self._backoff_s = False, now_ns, 0.0
+        self._boot_deaths.clear()
 
     def plan(self, config: Config, now_ns: int, *, has_worked: bool) -> bool:
         """Decide when the next process may come, after a death or a start that failed. True when given up just now.
@@ -92,11 +115,11 @@ class Berth:
         The death of one that had claimed a task (`has_worked`) is bounded by the quarantine of tasks, so the next one
         comes at once. Death while starting backs off, and too many of them disable the berth.
         """
-        has_worked |= self.has_worked
+        has_worked |= self.attempts > 0
         was_ready = self._ready_ns > self.started_ns
         if was_ready and now_ns - self._ready_ns >= HEALTHY_AFTER_NS:
             self._backoff_s = 0.0
-        lived_ns, self.has_worked, self._ready_ns = now_ns - self._ready_ns, False, 0  # a start that fails has no life
+        lived_ns, self.attempts, self._ready_ns = now_ns - self._ready_ns, 0, 0  # a start that fails has no life
         if has_worked or (was_ready and lived_ns >= SETTLED_AFTER_NS):
             self.retry_at_ns = now_ns
             return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ringq.errors import InvalidConfig
 
@@ -16,6 +18,7 @@ RESULT_BYTES_MAX = 16 * MIB
 BATCH_TASKS_MAX = 200_000
 FRAME_BYTES_MAX = 256 * MIB
 NAME_CHARS_MAX = 200
+WORKERS_MAX = 255  # the ring has 256 places; one is for the replacement of a worker that is to leave
 EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
@@ -39,6 +42,7 @@ class Config:
     reload: bool = False  # replace the workers when a Python file below the working directory changes
     log_format: str = "text"  # text, or json: one object a line
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
+    undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves
 
     slots: int = 4096
@@ -66,7 +70,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _check("durability", self.durability in ("full", "normal"), "full or normal", self.durability)
-        _check("workers", 0 <= self.workers <= 256, "0 (auto) to 256", self.workers)
+        _check("workers", 0 <= self.workers <= WORKERS_MAX, f"0 (auto) to {WORKERS_MAX}", self.workers)
         power_of_two = self.slots & (self.slots - 1) == 0
         _check("slots", 8 <= self.slots <= 65536 and power_of_two, "a power of two, 8 to 65536", self.slots)
         _check("drain_timeout_s", 0 <= self.drain_timeout_s <= 86400, "0 to 86400", self.drain_timeout_s)
@@ -77,6 +81,10 @@ class Config:
             _check("queues", bool(name) and not set(name) & set(",:"), "names without comma or colon", name)
             _check("queues", cap is None or cap >= 0, "a cap of 0 or more", cap)
 
+    def decided_by(self, app: Mapping[str, Any]) -> Config:
+        """The same with what the App says about fields that nobody gave."""
+        return replace(self, **{name: value for name, value in app.items() if name in self.undecided})
+
     @property
     def runtime_dir(self) -> Path:
         """Where socket, locks, logs and spilled results live: beside the database, mode 0700."""
@@ -85,7 +93,7 @@ class Config:
     @property
     def worker_count(self) -> int:
         """The number of workers, with 0 resolved for this machine."""
-        return self.workers or usable_cores()
+        return self.workers or min(usable_cores(), WORKERS_MAX)
 
 
 def runtime_dir(database: Path) -> Path:

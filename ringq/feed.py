@@ -8,8 +8,8 @@ from typing import Any
 
 from ringq.backlog import REFILL_ROWS_MAX, Backlog, Row
 from ringq.config import MIB, Config
+from ringq.entries import Spec
 from ringq.lifecycle import Interruptions
-from ringq.writer import Spec
 
 DUE_ROWS_MAX = 1000  # tasks that come due in one transaction
 REFILL_BYTES_MAX = 4 * MIB  # of payloads: what one refill of a lane may load

@@ -30,12 +30,20 @@ def describe(
             "pid": os.getpid(),
             "database": os.fsencode(config.database).decode(errors="replace"),
             "durability": config.durability,
+            "drain_timeout_s": config.drain_timeout_s,
             **state,
             "pending": len(backlog) + len(dispatcher.stranded) + ring.ready(),
             "without_handler": len(dispatcher.stranded),
             "in_flight": ring.in_flight(),
-            "workers": [_worker(berth, ring, running.get(berth.index), now_ns) for berth in pool.berths],
+            "workers": [
+                _worker(berth, ring, running.get(berth.index), now_ns)
+                for berth in pool.berths
+                if berth.is_kept or berth.process is not None
+            ],
             "worker_deaths": pool.deaths,
+            "reloading": pool.rotation.is_reloading,
+            "reloads": pool.rotation.reloads,
+            "recycled": pool.rotation.recycled,
             "refusals": dict(dispatcher.gate.refusals),
             "writer": writer.statistics,
             "ring": ring.statistics(),
@@ -49,7 +57,8 @@ def _worker(berth: Berth, ring: Parent, running: tuple[int, ...] | None, now_ns:
     return {
         "index": berth.index,
         "pid": berth.process.pid if berth.process else None,
-        "ready": berth.ready,
+        "ready": berth.takes_tasks,
+        "leaving": berth.is_leaving,
         "seen_s": (now_ns - seen_ns) / 1e9 if seen_ns else None,
         "task_id": running[1] if running else None,
         "running_s": (now_ns - running[6]) / 1e9 if running else None,

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import selectors
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import msgspec
 
-from ringq import failpoint
+from ringq import failpoint, limits
 from ringq.berth import Berth
 from ringq.clock import Clock
 from ringq.config import Config
+from ringq.echo import Echo, Keep
+from ringq.entries import Interruption
 from ringq.errors import AppImportError, StorageFull, StoreBusy
 from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
-from ringq.writer import Interruption
+from ringq.rotation import Rotation
+
+OnRegistry = Callable[[list[dict[str, Any]], dict[str, Any]], dict[str, int]]
 
 
 class Attempts(Protocol):
     """What the pool needs of the ring."""
 
     def sweep(self, worker: int) -> list[tuple[int, int, int, int, int, bool]]: ...
-    def running(self) -> list[tuple[int, int, int, int, int, int, int]]: ...
-    def request_cancel(self, worker: int, lease: int, reason: int) -> bool: ...
+    def running(self) -> list[tuple[int, int, int, int, int, int, int, int]]: ...
+    def request_cancel(self, worker: int, lease: int, reason: int, call: int = 0) -> bool: ...
     def stop_worker(self, worker: int) -> None: ...
 
 
@@ -37,16 +42,17 @@ class Unstarted:
 
 
 class Pool:
-    """Keeps `config.worker_count` workers alive.
+    """Keeps `config.worker_count` workers alive, in one berth more: the spare one is for the replacement of a worker.
 
-    `on_registry` gets the list of kinds reported by the first worker, as JSON, and returns the numbers of all kinds
-    for the workers; it is called again for each later worker, whose report may have changed.
+    `on_registry` gets the list of kinds that a worker reported, as JSON, and the App's settings; it returns the numbers
+    of the kinds. `on_change` is
+    called when the workers that may claim tasks have changed in another way than by such a report.
     """
 
     def __init__(
         self, config: Config, ring: Attempts, clock: Clock, selector: selectors.BaseSelector, *,
-        launch: Callable[[int], WorkerProcess], on_registry: Callable[[list[dict[str, Any]]], dict[str, int]],
-        say: Callable[[str], None],
+        launch: Callable[[int], WorkerProcess], on_registry: OnRegistry,
+        on_change: Callable[[], None], say: Callable[..., None], keep: Keep,
     ) -> None:  # fmt: skip
         self._config = config
         self._ring = ring
@@ -54,8 +60,15 @@ class Pool:
         self._selector = selector
         self._launch = launch
         self._on_registry = on_registry
+        self._on_change = on_change
         self._say = say
-        self.berths = [Berth(index) for index in range(config.worker_count)]
+        self._echo = Echo(clock, running=lambda: self._ring.running(), say=say, keep=keep)  # noqa: PLW0108 - the ring is replaced
+        count = config.worker_count
+        self.berths = [Berth(index, is_kept=index < count) for index in range(count + 1)]
+        self.rotation = Rotation(
+            config, self.berths, clock, start=self._start, retire=self._retire, busy=self._busy, on_change=on_change,
+            say=say,
+        )  # fmt: skip
         self.stopping = False
         self.found_damage = False  # a worker saw that the segment was overwritten
         self._killed: Reason | None = None  # why all workers were killed
@@ -68,8 +81,13 @@ class Pool:
 
     @property
     def ready(self) -> int:
-        """How many workers can take tasks."""
-        return sum(berth.ready for berth in self.berths)
+        """How many workers can take tasks, now and later."""
+        return sum(berth.takes_tasks for berth in self.berths)
+
+    @property
+    def last_attempts(self) -> int:
+        """How many attempts run in workers that leave after them."""
+        return sum(berth.runs_last for berth in self.berths)
 
     @property
     def alive(self) -> int:
@@ -79,12 +97,12 @@ class Pool:
     @property
     def has_given_up(self) -> bool:
         """True when no worker can be started any more."""
-        return all(berth.disabled for berth in self.berths)
+        return all(berth.disabled for berth in self.berths if berth.is_kept)
 
     # -- starting -----------------------------------------------------------------------------
 
     def tend(self) -> int | None:
-        """Fill empty berths whose back-off is over, end workers that import for too long.
+        """Fill empty berths whose back-off is over, end workers that import for too long, go on replacing others.
 
         Returns the nanoseconds until there is something to tend again; None when nothing is waited for.
         """
@@ -92,14 +110,19 @@ class Pool:
             return None
         now_ns = self._clock.monotonic_ns()
         boot_ns = round(self._config.boot_timeout_s * 1e9)
-        waits = []
+        rotation_ns = self.rotation.step(now_ns)
+        waits = [] if rotation_ns is None else [rotation_ns]
         for berth in self.berths:
-            if berth.process is None and not berth.disabled and now_ns >= berth.retry_at_ns:
+            is_wanted = berth.is_kept and not berth.disabled
+            if berth.process is None and is_wanted and now_ns >= berth.retry_at_ns:
                 self._start(berth, now_ns)
             if berth.process is None:
-                waits += [] if berth.disabled else [berth.retry_at_ns - now_ns]
+                waits += [berth.retry_at_ns - now_ns] if is_wanted else []
             elif berth.is_late(now_ns, self._config.boot_timeout_s):
-                self._say(f"worker {berth.index} was not ready after {self._config.boot_timeout_s:g} s; killed")
+                self._say(
+                    f"worker {berth.index} was not ready after {self._config.boot_timeout_s:g} s; killed",
+                    level="warning",
+                )
                 berth.end()
             elif not berth.ready and not berth.is_ended:
                 waits.append(berth.started_ns + boot_ns - now_ns + 1)
@@ -109,88 +132,62 @@ class Pool:
         try:
             process = self._launch(berth.index)
         except OSError as error:  # no descriptor, process or memory left: perhaps later
-            self._say(f"worker {berth.index} cannot be started: {error.strerror}")
-            self._plan(berth, now_ns, has_worked=False)
+            self._say(f"worker {berth.index} cannot be started: {error.strerror}", level="warning")
+            if berth.is_kept:
+                self._plan(berth, now_ns, has_worked=False)
             return
-        berth.fill(process, now_ns)
+        berth.fill(process, now_ns, self.rotation.generation)
         read = selectors.EVENT_READ
         self._selector.register(process.pidfd, read, lambda _: self._dead.append(berth))
         self._selector.register(process.control, read, lambda _: self._on_control(berth, process))
-        self._selector.register(process.output, read, lambda _: self._on_output(berth, process))
+        self._selector.register(process.output, read, lambda _: self._on_output(process))
+        self._echo.open(berth.index, process)
 
     def _on_control(self, berth: Berth, process: WorkerProcess) -> None:
         message = process.receive()
         if message is None:
             self._unregister(process.control)
         elif "error" in message:
-            self._on_import_error(str(message["error"]), message.get("traceback", []))
+            self._on_import_error(berth, str(message["error"]), message.get("traceback", []))
         elif "kinds" in message:
+            berth.reports, berth.claims = message["kinds"], True
             try:
-                process.send({"numbers": self._on_registry(message["kinds"])})
+                numbers = self._on_registry(message["kinds"], message.get("settings", {}))
+                self._echo.learn(numbers)
+                process.send({"numbers": numbers})
             except (StorageFull, StoreBusy) as error:
-                self._say(f"worker {berth.index} cannot be told its kinds: {error}")
+                self._say(f"worker {berth.index} cannot be told its kinds: {error}", level="warning")
+                berth.claims = False
                 process.kill()
         elif message.get("ready"):
             berth.welcome(self._clock.monotonic_ns())
+            self.rotation.weigh(berth)
             self.ever_ready = True
             self.import_error = None
 
-    def _on_import_error(self, error: str, frames: list[str]) -> None:
-        if self.import_error is None:  # each worker has the same to say
+    def _on_import_error(self, berth: Berth, error: str, frames: list[str]) -> None:
+        berth.error = error
+        if self.import_error is None or not berth.is_kept:  # all that start have the same to say
             for frame in frames:
-                self._say(frame)
-        self.import_error = AppImportError(error)
+                self._say(frame, level="error")
+        if berth.is_kept:
+            self.import_error = AppImportError(error)
 
-    def _on_output(self, berth: Berth, process: WorkerProcess) -> None:
-        lines, is_open = process.read_output()
-        self._echo(berth, lines)
-        if not is_open:
+    def _on_output(self, process: WorkerProcess) -> None:
+        if not self._echo.hear(process):
             self._unregister(process.output)
 
-    def _echo(self, berth: Berth, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._say(f"worker {berth.index}| {line}")
-
     def note_receipts(self, workers: Iterable[int]) -> None:
-        """These workers ended attempts: they are at work, and what they printed so far is not the next attempt's."""
-        for worker in workers:
+        """These workers ended attempts, once for each. What they printed there is taken in before it is recorded."""
+        for worker, count in Counter(workers).items():
             berth = self.berths[worker]
-            berth.has_worked = True
-            if berth.process is not None:
-                berth.process.forget_output()
-
-    # -- the run time limit -------------------------------------------------------------------
+            berth.attempts += count
+            berth.runs_last = False
+        self._echo.catch_up()
 
     def enforce_limits(self) -> int | None:
-        """Move attempts over their limit up the ladder: soft exception, SIGTERM, SIGKILL.
-
-        Returns the nanoseconds until the next step of any attempt, None when no running attempt has a limit.
-        """
-        now_ns = self._clock.monotonic_ns()
-        steps_s = (0.0, self._config.term_grace_s, self._config.term_grace_s + self._config.kill_grace_s)
-        waits = []
-        for worker, _, lease, _, _, limit_ms, started_ns in self._ring.running():
-            berth = self.berths[worker]
-            if limit_ms == 0 or berth.process is None:
-                continue
-            over_ns = now_ns - started_ns - limit_ms * 1_000_000
-            stage = berth.stage_of(lease)
-            while stage < len(steps_s) and over_ns >= steps_s[stage] * 1e9:
-                stage += 1
-                berth.climb(lease, stage)
-                self._take_step(berth, berth.process, lease)
-            if stage < len(steps_s):
-                waits.append(round(steps_s[stage] * 1e9) - over_ns)
-        return min(waits, default=None)
-
-    def _take_step(self, berth: Berth, process: WorkerProcess, lease: int) -> None:
-        if berth.stage == 1:
-            if self._ring.request_cancel(berth.index, lease, Reason.RUN_TIMEOUT.code):
-                process.signal(signal.SIGUSR2)
-        elif berth.stage == 2:
-            process.signal(signal.SIGTERM)
-        else:
-            process.kill()
+        """See to run time limits. Returns the nanoseconds until it must be called again, None when nothing has one."""
+        return limits.enforce(self._ring, self.berths, self._config, self._clock.monotonic_ns())
 
     # -- deaths -------------------------------------------------------------------------------
 
@@ -209,31 +206,43 @@ class Pool:
         return reports
 
     def _bury(self, berth: Berth) -> list[Interruption | Unstarted]:
+        was_told = berth.is_leaving or (not berth.is_kept and berth.error is not None)
         process = berth.clear()
         for registered in (process.pidfd, process.control, process.output):
             self._unregister(registered)
+        self._echo.close(process)
         exit_ = process.reap()
         process.close()
         failpoint.hit("pool.after_death")
         now_ns = self._clock.monotonic_ns()
-        started_ns = next((row[6] for row in self._ring.running() if row[0] == berth.index), now_ns)
+        running = next((row for row in self._ring.running() if row[0] == berth.index), None)
+        started_ns, call = running[6:8] if running else (now_ns, 0)
         reports: list[Interruption | Unstarted] = []
-        held = []
+        held: list[tuple[int, int, int]] = []
         for task_id, lease, kind, attempt, _, started in self._ring.sweep(berth.index):
-            held += [task_id] if started else []
+            held += [(task_id, lease, kind)] if started else []
             if started:
-                reason = berth.blame(lease, exit_, self._killed)
+                reason = berth.blame(lease, call, exit_, self._killed)
                 age_us = max(0, now_ns - started_ns) // 1000
-                reports.append(self._interruption(berth, exit_, reason, (task_id, lease, kind, attempt), age_us))
+                interruption = self._interruption(berth, exit_, reason, (task_id, lease, kind, attempt), age_us)
+                reports.append(replace(interruption, call=call))
             else:
                 reports.append(Unstarted(task_id))
         self.found_damage |= exit_.found_damage
-        self._echo(berth, exit_.last_lines)
         if not self.stopping:
+            self._on_change()
+        self._echo.bury(berth.index, process.epoch, exit_, held[0] if held else None)
+        has_left = was_told and exit_.returncode == 0 and not held
+        if not self.stopping and not has_left:
             self.deaths += 1
-            running = f" while running task {held[0]}" if held else ""
-            self._say(f"worker {berth.index} (pid {exit_.pid}) {exit_.describe()}{running}")
-            self._plan(berth, now_ns, has_worked=bool(reports) or self.found_damage)
+            whereabouts = f" while running task {held[0][0]}" if held else ""
+            self._say(
+                f"worker {berth.index} (pid {exit_.pid}) {exit_.describe()}{whereabouts}",
+                level="warning",
+                worker=berth.index,
+            )
+            if berth.is_kept:
+                self._plan(berth, now_ns, has_worked=bool(reports) or self.found_damage)
         return reports
 
     def _interruption(
@@ -247,7 +256,10 @@ class Pool:
 
     def _plan(self, berth: Berth, now_ns: int, *, has_worked: bool) -> None:
         if berth.plan(self._config, now_ns, has_worked=has_worked):
-            self._say(f"worker {berth.index} died {self._config.boot_deaths_max} times while starting; given up")
+            self._say(
+                f"worker {berth.index} died {self._config.boot_deaths_max} times while starting; given up",
+                level="error",
+            )
 
     # -- stopping -----------------------------------------------------------------------------
 
@@ -260,15 +272,25 @@ class Pool:
     def stop(self) -> None:
         """Let workers leave after their present attempt; none is started any more."""
         self.stopping = True
+        self.rotation.abandon()
         for berth in self.berths:
             if berth.process is not None:
-                self._ring.stop_worker(berth.index)
-                if not berth.ready:
-                    berth.end()
+                self._retire(berth)
+
+    def _retire(self, berth: Berth) -> None:
+        assert berth.process is not None
+        berth.is_leaving = True
+        self._ring.stop_worker(berth.index)
+        if not berth.ready:
+            berth.end()
+
+    def _busy(self) -> dict[int, int]:
+        return {row[0]: row[1] for row in self._ring.running()}
 
     def kill_all(self, reason: Reason = Reason.STOPPED) -> None:
         """End every worker now; what they run is recorded with `reason`, not as their crash."""
         self.stopping = True
+        self.rotation.abandon()
         self._killed = reason
         for berth in self.berths:
             if berth.process is not None:

@@ -68,15 +68,16 @@ class Shape:
 
     @classmethod
     def of(cls, config: Config) -> Shape:
-        """The shape for this configuration: many workers get smaller result rings, so that the segment stays small.
+        """The shape for this configuration: a place for each worker, and one for the replacement of one of them.
 
-        A result that does not fit its ring takes the way over a file: slower, never lost.
+        Many workers get smaller result rings, so that the segment stays small. A result that does not fit its ring
+        takes the way over a file: slower, never lost.
         """
         ring_bytes = config.result_ring_bytes
-        shape = cls(config.slots, config.worker_count, result_ring_bytes=ring_bytes)
+        shape = cls(config.slots, config.worker_count + 1, result_ring_bytes=ring_bytes)
         while shape.size > SEGMENT_BYTES_MAX and ring_bytes // 2 >= RESULT_RING_BYTES_MIN:
             ring_bytes //= 2
-            shape = cls(config.slots, config.worker_count, result_ring_bytes=ring_bytes)
+            shape = cls(config.slots, config.worker_count + 1, result_ring_bytes=ring_bytes)
         return shape
 
     @property

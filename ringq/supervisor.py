@@ -7,43 +7,46 @@ refuse submissions ─► workers leave ─► last commit ─► segment, socke
 
 from __future__ import annotations
 
-import contextlib
 import gc
+import json
 import os
 import selectors
 import signal
+from collections.abc import Callable
 from typing import Any
 
-from ringq import failpoint
+from ringq import failpoint, log
 from ringq.admission import Admission
+from ringq.banner import greet
 from ringq.clock import Clock, SystemClock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
-from ringq.errors import StorageFailed, StorageFull, StoreBusy
+from ringq.errors import StorageFailed
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
 from ringq.health import describe
-from ringq.launch import Launcher, identity_path, prepare_runtime_dir
+from ringq.launch import Launcher, prepare_runtime_dir
 from ringq.listener import Listener, check_socket_path
-from ringq.log import say
-from ringq.model import Reason
+from ringq.log import say, warn
+from ringq.notify import ServiceSocket
+from ringq.orphans import bury_orphans, inherits_orphans
 from ringq.pool import Pool
-from ringq.recover import adopt, empty_spill, spill_dir
+from ringq.recover import adopt
+from ringq.registry import Registry
+from ringq.reload import Watcher, check_installed
+from ringq.renewal import Renewal
 from ringq.settle import Settlement
-from ringq.signals import SignalInbox
+from ringq.shutdown import CLOSE_NS, Shutdown
+from ringq.signals import SignalInbox, Terminal
 from ringq.store import OwnerLock, Store
-from ringq.version import VERSION
 from ringq.writer import Writer
 
 EXIT_DONE = 0
 EXIT_INTERNAL = 70
 EXIT_IO = 74
 CLOCK_LOOK_NS = 30_000_000_000
-RETRY_NS = 1_000_000_000  # until something that a full or locked database refused is tried again
-CLOSE_NS = 5_000_000_000  # for killed workers to be gone; whoever stays ends by the death of this process
-REPEAT_NS = 200_000_000  # `timeout` and process managers send a signal twice, to the process and to its group
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
 def serve(config: Config) -> int:
@@ -51,16 +54,30 @@ def serve(config: Config) -> int:
 
     Raises a RingqError (AlreadyServed, NotADatabase, CannotCreate, CannotStart, AppImportError …) when it cannot start.
     """
+    log.configure(format=config.log_format, quiet=config.quiet)
     failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
     umask = os.umask(0o077)  # for everything of ringq's own; handlers get theirs back
+    if config.reload:
+        check_installed()
     # Rows are tuples of numbers and text and form no cycles; collecting them again and again took 10 % of the loop.
     gc.set_threshold(200_000, 20, 50)
-    with OwnerLock(config.database), Store.open(config.database, durability=config.durability, say=say) as store:
-        prepare_runtime_dir(config)
+    with OwnerLock.obtain(config.database):
+        code, decided = _serve(config, umask, prepare_runtime_dir)
+        return code if decided == config else _serve(decided, umask, lambda _: None)[0]
+
+
+def _serve(config: Config, umask: int, prepare: Callable[[Config], None]) -> tuple[int, Config]:
+    """The exit code; and the settings to start again with, if the App decides some that nobody gave.
+
+    The parent learns them from its first worker, never by an import of its own: an App that decides nothing costs
+    nothing, and one that does a second start of the workers.
+    """
+    with Store.open(config.database, durability=config.durability, say=say) as store:
+        prepare(config)
         check_socket_path(socket_path(config.database))
         supervisor = Supervisor(config, store, SystemClock(), umask)
         try:
-            return supervisor.run()
+            return supervisor.run(), supervisor.decided
         finally:
             supervisor.close()
 
@@ -69,20 +86,20 @@ class Supervisor:
     """Everything that runs in the parent, and the order in which it does."""
 
     def __init__(self, config: Config, store: Store, clock: Clock, umask: int = 0o077) -> None:
-        self.config = config
+        self.config = self.decided = config
         self._store = store
         self._umask = umask
         self._clock = clock
         self._started_ns = self._woke_ns = clock.monotonic_ns()
         self._selector = selectors.DefaultSelector()
-        self._signals = SignalInbox(self._selector, SIGNALS)
-        self._stop_signal: int | None = None
-        self._stop_signal_ns = 0
-        self._stop_deadline_ns: int | None = None
-        self._replacing = self._forced = False
+        self._is_unhangable = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # by nohup
+        self._terminal = Terminal()
+        self._signals = SignalInbox(self._selector, SIGNALS if inherits_orphans() else SIGNALS[:-1])
+        self._service = ServiceSocket()
+        self._watcher: Watcher | None = None
+        self._is_reloading = self._has_orphans = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
-        self._retry_ns: int | None = None
         self._longest_gap_ns = 0
         self._recover()
         self._open_ring()
@@ -92,7 +109,7 @@ class Supervisor:
 
     def _recover(self) -> None:
         self._writer = Writer(self._store, self.config, self._clock)
-        adopt(self.config, self._store, self._writer, self._clock, say)
+        adopt(self.config, self._store, self._writer, self._clock, warn)
         self._feed = Feed(self._store, self.config, self._writer.interruptions)
 
     def _open_ring(self) -> None:
@@ -113,37 +130,50 @@ class Supervisor:
         self._admission = Admission()
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission,
-            submit=self._writer.submit, health=self._health, say=say,
+            submit=self._writer.submit, forget=self._writer.forget, health=self._health, say=warn,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,
-            launch=self._launcher.launch, on_registry=self._on_registry, say=say,
+            launch=self._launcher.launch, on_registry=self._on_registry, on_change=self._follow_workers, say=say,
+            keep=self._writer.keep_output,
         )  # fmt: skip
+        self._registry = Registry(self._store, self._admission, self._dispatcher, self._feed)
         self._harvest = Harvest(
             self.config, self._clock, self._ring, self._pool, self._writer, self._feed, self._dispatcher
         )
         self._settlement = Settlement(self._writer, self._listener, self._feed, self._dispatcher, self._harvest)
+        self._renewal = Renewal(
+            self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
+        )
+        self._shutdown = Shutdown(
+            self.config, self._clock, self._store, self._launcher, self._writer, self._dispatcher, self._listener,
+            self._pool, self._harvest,
+        )  # fmt: skip
         self._selector.register(self._launcher.eventfd, selectors.EVENT_READ, lambda _: self._launcher.clear_event())
+        if self.config.host_pidfd is not None:
+            self._selector.register(self.config.host_pidfd, selectors.EVENT_READ, lambda _: self._on_host_death())
         self._is_listening = False
 
-    def _on_registry(self, reports: list[dict[str, Any]]) -> dict[str, int]:
+    def _on_registry(self, reports: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, int]:
         """A worker reported the app's kinds: number the new ones and let clients in."""
-        self._admission.learn(reports)
-        names = [report["name"] for report in reports]
-        known = set(self._store.kinds().values())
-        with self._store.transaction() if not known.issuperset(names) else contextlib.nullcontext():
-            numbers = {name: self._store.intern_kind(name) for name in names}
-        strangers = {number: name for number, name in self._store.kinds().items() if name not in numbers}
-        self._feed.give_back(self._dispatcher.learn(frozenset(strangers)))
+        texts = {report["name"]: json.dumps(report) for report in reports}
+        if set(texts.values()) != set(self._store.registry()):
+            with self._store.transaction():
+                self._store.set_registry(texts)  # for clients that come while no server runs
+        numbers = {name: self._store.intern_kind(name) for name in texts}
+        self._registry.follow(self._pool.berths, self._ring)
         if not self._is_listening:
+            self.decided = self.config.decided_by(settings)
+            if self.decided != self.config:
+                return numbers
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))
-            say(
-                f"ringq {VERSION} serves {self.config.database} with {self.config.worker_count} workers: "
-                f"{len(reports)} kinds, {len(self._feed.backlog)} tasks pending (pid {os.getpid()})"
-            )
-            if strangers:
-                say(f"no handler here for {', '.join(sorted(strangers.values()))}: tasks of that kind stay pending")
+            greet(self.config, list(texts), len(self._feed.backlog))
+            self._service.ready("serving")
+            if self.config.reload:
+                self._watcher = Watcher(self._selector, self._on_watcher_end)
+        if not self._is_reloading:
+            self._registry.tell(warn)
         return numbers
 
     # -- the loop -----------------------------------------------------------------------------
@@ -158,7 +188,7 @@ class Supervisor:
                     return code
                 self._sleep()
         except StorageFailed as error:
-            say(f"stopping: {error}")
+            say(f"stopping: {error}", level="error")
             return EXIT_IO
 
     def _turn(self) -> None:
@@ -166,15 +196,19 @@ class Supervisor:
         for number in self._signals.take():
             self._on_signal(number)
         self._harvest.bury()
+        if self._has_orphans:
+            self._has_orphans = not bury_orphans(self._children())
         self._harvest.collect()
         self._tend_ns = self._pool.tend()
+        if self._is_reloading and not self._pool.rotation.is_reloading:
+            self._end_reload()
         self._limit_ns = self._pool.enforce_limits() if self._ring.in_flight() else None
-        if not self._is_stopping and not self._writer.has_due:
+        if not self._shutdown.is_begun and not self._writer.has_due:
             self._writer.come_due(self._feed.due(self._clock.now_us()))
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
-        if not self._is_stopping and not self._replacing:
-            self._dispatcher.fill(self._pool.ready, self._writer.uncommitted)
+        if not self._shutdown.is_begun and not self._renewal.is_under_way:
+            self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
         self._harvest.look_around()
         self._listener.expire()
 
@@ -197,13 +231,13 @@ class Supervisor:
             self._writer.wait_ns(self._is_saturated()),
             self._tend_ns,
             self._limit_ns,
-            self._retry_ns,
+            self._renewal.retry_ns,
             self._listener.next_expiry_ns,
-            None if self._stop_deadline_ns is None else max(0, self._stop_deadline_ns - now_ns),
+            self._shutdown.wait_ns(now_ns),
         ]
         if self._ring.in_flight():
             waits.append(LOOK_NS)
-        if self._feed.next_due_us is not None and not self._writer.has_due and not self._is_stopping:
+        if self._feed.next_due_us is not None and not self._writer.has_due and not self._shutdown.is_begun:
             due_ns = max(0, self._feed.next_due_us - self._clock.now_us()) * 1000
             waits.append(min(due_ns, CLOCK_LOOK_NS))  # the wall clock may be set forward meanwhile
         return min((wait for wait in waits if wait is not None), default=None)
@@ -212,139 +246,97 @@ class Supervisor:
         """Published tasks wait for a worker: nobody gains from an early commit."""
         return self._ring.ready() > 0
 
-    # -- a new segment ------------------------------------------------------------------------
-
-    def _see_to_segment(self) -> None:
-        if self._replacing:
-            if self._pool.alive == 0:
-                self._finish_replacement()
-        elif self._harvest.damage is not None:
-            self._begin_replacement(self._harvest.damage, Reason.LOST)
-        elif self._dispatcher.is_exhausted:
-            self._begin_replacement("this epoch has granted four billion leases", Reason.STOPPED)
-
-    def _begin_replacement(self, why: str, reason: Reason) -> None:
-        """Start over with a fresh segment and fresh workers; attempts that are cut off are recorded with `reason`."""
-        say(f"{why}: all workers and the segment are replaced")
-        self._replacing = True
-        self._pool.kill_all(reason)
-
-    def _finish_replacement(self) -> None:
-        """All workers are gone: take what is valid, record it, give the rest back, begin a new epoch.
-
-        The old segment may go only when everything in it is durable.
-        """
-        self._retry_ns = None
-        self._harvest.collect_last()
-        self._harvest.abandon()
-        if self._writer.wait_ns(False) == 0:
-            self._settlement.commit(self._ring)
-        if self._writer.wait_ns(False) is not None:
-            return  # held back: tried again when the writer may
-        try:
-            self._ring = self._launcher.begin()
-        except (StorageFull, StoreBusy) as error:
-            say(f"a new epoch cannot begin yet: {error}")
-            self._retry_ns = RETRY_NS
-            return
-        self._writer.ring = self._ring
-        self._dispatcher.begin(self._ring, self._launcher.epoch)
-        self._pool.begin(self._ring)
-        self._harvest.begin(self._ring)
-        self._replacing = False
-        self._tend_ns = 0  # the berths are empty: no sleep before they are filled
-
     def _health(self) -> str:
         return describe(
             self.config, self._clock, self._ring, self._pool, self._feed.backlog, self._dispatcher, self._writer,
             uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, epoch=self._launcher.epoch,
-            stopping=self._is_stopping, clients=self._listener.clients, kinds=self._admission.kinds,
+            stopping=self._shutdown.is_begun, clients=self._listener.clients, kinds=self._admission.kinds,
             longest_gap_ms=self._longest_gap_ns / 1e6, delayed=self._store.count_delayed(),
         )  # fmt: skip
 
-    # -- stop ---------------------------------------------------------------------------------
-
-    @property
-    def _is_stopping(self) -> bool:
-        return self._stop_signal is not None
+    # -- what comes from outside --------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
         if number == signal.SIGUSR1:
             self._pool.dump_stacks()
-        elif self._stop_signal is None:
-            name, limit_s = signal.Signals(number).name, self.config.drain_timeout_s
-            say(f"{name}: draining for at most {limit_s:g} s, again to stop now")
-            self._stop_signal, self._stop_signal_ns = number, self._clock.monotonic_ns()
-            self._stop_deadline_ns = self._stop_signal_ns + round(self.config.drain_timeout_s * 1e9)
-            self._listener.stop()
-            self._pool.stop()
-            self._dispatcher.ended(row[0] for row in self._ring.revoke_all())
-        elif self._clock.monotonic_ns() - self._stop_signal_ns >= REPEAT_NS:
-            self._force_stop(f"{signal.Signals(number).name} again")
+        elif number == signal.SIGCHLD:
+            self._has_orphans = True
+        elif number == signal.SIGHUP:
+            self._on_hangup()
+        elif self._shutdown.is_begun:
+            self._shutdown.hurry(name)
+        else:
+            self._stop(name, number)
 
-    def _force_stop(self, why: str) -> None:
-        if not self._forced:
-            running = ", ".join(f"task {row[1]}" for row in self._ring.running()) or "nothing"
-            say(f"{why}: stopping now; still running: {running}")
-            self._forced = True
-            self._stop_deadline_ns = self._clock.monotonic_ns() + CLOSE_NS
-            self._pool.kill_all()
+    def _on_hangup(self) -> None:
+        """New code, or the end of the terminal; under nohup, that is nothing."""
+        if self._terminal.was_closed():
+            if not self._is_unhangable and not self._shutdown.is_begun:
+                self._stop("the terminal was closed", signal.SIGHUP)
+        elif not self._shutdown.is_begun:
+            self._is_reloading = True
+            self._service.reloading()
+            self._pool.rotation.reload()
+
+    def _end_reload(self) -> None:
+        self._is_reloading = False
+        self._follow_workers()
+        self._service.ready("serving")
+
+    def _follow_workers(self) -> None:
+        """Workers have come, gone, or claim no more: other kinds may be served."""
+        self._registry.follow(self._pool.berths, self._ring)
+        if not self._is_reloading:
+            self._registry.tell(warn)
+
+    def _on_host_death(self) -> None:
+        assert self.config.host_pidfd is not None
+        self._selector.unregister(self.config.host_pidfd)
+        if not self._shutdown.is_begun:
+            self._stop("the program that started this server has ended", signal.SIGTERM)
+
+    def _on_watcher_end(self, code: int) -> None:
+        self._watcher = None
+        say(f"changes of files are not noticed any more: the watcher ended with code {code}", level="warning")
+
+    def _children(self) -> set[int]:
+        ours = {berth.process.pid for berth in self._pool.berths if berth.process is not None}
+        return ours if self._watcher is None else ours | {self._watcher.pid}
+
+    # -- stop ---------------------------------------------------------------------------------
+
+    def _stop(self, why: str, number: int) -> None:
+        self._service.stopping(f"draining: {why}")
+        self._shutdown.begin(why, number)
 
     def _verdict(self) -> int | None:
         """The exit code once there is nothing left to do; None to go on."""
-        if self._is_stopping:
-            return self._stop_verdict(self._stop_signal or 0)
-        self._see_to_segment()
+        if self._shutdown.is_begun:
+            return self._shutdown.verdict()
+        if self.decided != self.config:
+            self._shutdown.undo_start()
+            return EXIT_DONE
+        if self._renewal.see_to_it():
+            self._ring = self._launcher.ring
+            self._tend_ns = 0  # the berths are empty: no sleep before they are filled
         error = self._pool.import_error
         if error is not None and not self._pool.ever_ready:
-            self._undo_start()
+            self._shutdown.undo_start()
             raise error
         if self._pool.has_given_up:
-            say("no worker can be started; giving up" + (f": {error}" if error else ""))
-            self._undo_start()
+            say("no worker can be started; giving up" + (f": {error}" if error else ""), level="error")
+            self._shutdown.undo_start()
             return EXIT_INTERNAL
         return None
-
-    def _stop_verdict(self, number: int) -> int | None:
-        if self._stop_deadline_ns is not None and self._clock.monotonic_ns() >= self._stop_deadline_ns:
-            if self._forced:
-                say("a worker does not die; the next start will wait for it")
-                return 128 + number
-            self._force_stop("the drain time is over")
-        if self._pool.alive:
-            return None
-        if self._forced and self._writer.trouble is not None:
-            say(f"{self._writer.trouble}; receipts are left in shared memory for the next start")
-            return 128 + number
-        self._harvest.collect_last()
-        if self._writer.wait_ns(False) is not None:
-            return None
-        is_clean = self._end_clean()
-        say("stopped" + ("; unfinished tasks are pending" if self._forced else ""))
-        return EXIT_DONE if is_clean and not self._forced else 128 + number
-
-    def _undo_start(self) -> None:
-        """No worker can be had: if none ever held a task, nothing is left behind that looks like a crash."""
-        self._pool.end_all(CLOSE_NS)
-        if self._ring.in_flight() == 0 and self._writer.wait_ns(False) is None:
-            self._end_clean()
-
-    def _end_clean(self) -> bool:
-        """Everything is recorded: note that, and remove what only a successor of a crash needs. False if not noted."""
-        try:
-            self._store.mark_clean()
-        except (StorageFull, StoreBusy) as error:
-            say(f"{error}; the next start will look through shared memory again")
-            return False
-        self._launcher.unlink()
-        empty_spill(spill_dir(self.config))
-        identity_path(self.config).unlink(missing_ok=True)
-        return True
 
     def close(self) -> None:
         """Release everything, in whatever state the server is; what is durable stays for the next start."""
         self._pool.end_all(CLOSE_NS)
+        if self._watcher is not None:
+            self._watcher.close()
         self._listener.close()
         self._launcher.close()
+        self._service.close()
         self._signals.remove()
         self._selector.close()

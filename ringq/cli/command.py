@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ringq import log
 from ringq.cli import exit_codes
 from ringq.cli.options import nearest
 from ringq.cli.printing import table, visible
@@ -56,18 +57,20 @@ class LazyGroup(click.Group):
 VERBS = {
     "serve": ("ringq.cli.serve:serve", "Run the server: own a database, run its tasks on all cores."),
     "submit": ("ringq.cli.submit:submit", "Submit one task, or many from NDJSON."),
+    "map": ("ringq.cli.mapping:map_", "Call a task with each line of a pipe, on all cores."),
     "wait": ("ringq.cli.wait:wait", "Wait until tasks have ended; print how."),
     "task": ("ringq.cli.task:task", "List tasks, show one."),
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),
+    "config": ("ringq.cli.config:config", "Show the settings of this project, and where each comes from."),
     "demo": ("ringq.cli.demo:demo", "Analyse the standard library, kill processes, lose nothing."),
     "version": ("ringq.cli.version:version", "Print the versions of ringq and of what it stands on."),
 }
 
 _EPILOG = (
-    "The database is named by --db or RINGQ_DB. RINGQ_DEBUG=1 adds the traceback to an error. Exit codes:\n\n\b\n"
-    + "\n".join(f"{code:>5}  {meaning}" for code, meaning in exit_codes.MEANING.items())
+    "The database is named by --db, RINGQ_DB or db in the project's ringq.toml. RINGQ_DEBUG=1 adds the traceback to an "
+    "error. Exit codes:\n\n\b\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in exit_codes.MEANING.items())
 )
 
 
@@ -130,14 +133,17 @@ def _tell(error: Exception) -> int:
             return exit_codes.READER_LEFT
         error = OSError(error.errno, f"standard output: {error.strerror}")
     line, code = explain(error)
-    print(f"ringq: {line}", file=sys.stderr)
+    if log.is_json():
+        log.say(f"ringq: {line}", level="error")
+    else:
+        print(f"ringq: {line}", file=sys.stderr)
     return code
 
 
 def explain(error: Exception) -> tuple[str, int]:
     """What went wrong as one printable line (what, where, what to do), and the exit code."""
     if isinstance(error, click.MissingParameter) and error.param is not None and error.param.name == "database":
-        return "name the database: --db PATH, or set RINGQ_DB=PATH", exit_codes.USAGE
+        return "name the database: --db PATH, or set RINGQ_DB=PATH, or db in ringq.toml", exit_codes.USAGE
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "ringq"
         return f"{visible(error.format_message()).rstrip('.')} (see `{command} --help`)", exit_codes.USAGE

@@ -39,6 +39,8 @@ _OF_ERROR: Final[dict[type[BaseException], int]] = {
     errors.InvalidSubmission: USAGE,
     errors.InvalidConfig: USAGE,
     errors.AppImportError: USAGE,
+    errors.StateFailed: USAGE,
+    errors.UnknownState: USAGE,
     errors.NotBound: USAGE,
     errors.NotADatabase: USAGE,
     errors.NewerSchema: USAGE,

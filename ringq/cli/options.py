@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from ringq import settings
 from ringq.model import Status
+from ringq.settings import SETTINGS, Project, Setting
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -22,20 +23,137 @@ ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER)
 """What a task can have come to in this version."""
 REACHED = (Status.PENDING, Status.RUNNING, *ENDED)
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+nearest = settings.nearest
+
+
+def _flag(parse: Callable[[Any], R]) -> Callable[[Any], R]:
+    """A parser of settings for click; what came from a variable or the file was parsed already."""
+
+    def read(text: Any) -> R:
+        try:
+            return parse(text) if isinstance(text, str) else text
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return read
+
+
+span, workers, queues = _flag(settings.span), _flag(settings.workers), _flag(settings.queues)
 
 
 def database(command: F) -> F:
-    """--db PATH, or RINGQ_DB."""
+    """--db PATH, or RINGQ_DB, or `db` in the project's file."""
+    return _database(required=True)(command)
+
+
+def server_settings(command: F) -> F:
+    """Every setting of a server, as flags named by the fields of Config; None for what nobody gives."""
+    for decorate in reversed(_SERVER_SETTINGS):
+        command = decorate(command)
+    return command
+
+
+def setting(name: str, help_: str, metavar: str | None = None, **attributes: Any) -> Callable[[F], F]:
+    """The flag of one setting: `--name`, else RINGQ_NAME, else `name` in the project's file, else None."""
+    one = SETTINGS[name]
+    flag = f"--{name.replace('_', '-')}"
+    if one.parse is settings.boolean:
+        flag += f"/--no-{flag[2:]}"
+        attributes["default"] = None
+    else:
+        attributes["type"] = _flag(one.read)
     return click.option(
-        "--db",
-        "database",
-        envvar="RINGQ_DB",
-        required=True,
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="The database file; RINGQ_DB if not given.",
-    )(command)
+        flag, one.field, cls=_Option, setting=one, envvar=one.variable, metavar=metavar, help=help_, **attributes
+    )
+
+
+def project(context: click.Context) -> Project | None:
+    """The project's file with settings, read once per command, and only by one that needs it."""
+    if "ringq.project" not in context.meta:
+        context.meta["ringq.project"] = settings.project()
+    found: Project | None = context.meta["ringq.project"]
+    return found
+
+
+class _Layered(click.Parameter):
+    """A flag or argument that the project's file may give too.
+
+    click's own map of defaults is nested by verb and read before the verb is known to need it: a broken file would
+    stop `ringq stats --db tasks.db`.
+    """
+
+    def __init__(self, *args: Any, setting: Setting, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._setting = setting
+
+    def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
+        """As click does, then the file; a mistake in either is told with its place."""
+        value, source = super().consume_value(ctx, opts)
+        if source is ParameterSource.ENVIRONMENT:
+            try:
+                return self._setting.read(value), source
+            except ValueError as error:
+                raise click.UsageError(f"{self._setting.variable}: {error}", ctx) from None
+        if source is ParameterSource.DEFAULT and not ctx.resilient_parsing:
+            found = project(ctx)
+            if found is not None and self._setting.name in found.values:
+                return found.values[self._setting.name], ParameterSource.DEFAULT_MAP
+        return value, source
+
+
+class _Option(_Layered, click.Option):
+    pass
+
+
+class _Argument(_Layered, click.Argument):
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Without the brackets that say it may be left out."""
+        return super().get_error_hint(ctx).replace("[", "").replace("]", "")
+
+
+def _database(*, required: bool) -> Callable[[F], F]:
+    return setting("db", "The database file; else RINGQ_DB, else db in the project's file.", "PATH", required=required)
+
+
+def _app(command: F) -> F:
+    one = SETTINGS["app"]
+    decorate = click.argument(
+        one.field, cls=_Argument, setting=one, envvar=one.variable, required=False, metavar="[MODULE:APP]",
+        type=_flag(one.read),
+    )  # fmt: skip
+    return decorate(command)
+
+
+_SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
+    _app,
+    _database(required=False),
+    setting("workers", "Processes; auto: one a core.", "N|auto"),
+    setting(
+        "queues",
+        "Serve only these queues, e.g. default,bulk:2; all queues if not given.",
+        "NAME[:MAX_RUNNING],...",
+    ),
+    setting(
+        "durability",
+        "full (if not given): an answer survives power loss; normal: it survives crashes of processes, and is faster.",
+        "full|normal",
+    ),
+    setting(
+        "drain_timeout",
+        "How long TERM lets running tasks end (30s if not given); what is cut off runs again later.",
+        "SPAN",
+    ),
+    setting("recycle_tasks", "Replace a worker after so many attempts.", "N"),
+    setting(
+        "recycle_rss",
+        "Replace a worker that holds more memory than this between attempts, e.g. 512MB or 512 (MiB).",
+        "SIZE",
+    ),
+    setting("recycle_age", "Replace a worker that is this old, e.g. 6h.", "SPAN"),
+    setting("reload", "Replace the workers when a Python file below the working directory changes."),
+    setting("log_format", "How to write to stderr; json: one object a line.", "text|json"),
+    setting("quiet", "Say only what is out of the ordinary, and what handlers print."),
+)
 
 
 def as_json(shape: str) -> Callable[[F], F]:
@@ -60,18 +178,6 @@ def task_ids(text: str) -> range:
     return found
 
 
-def span(text: str) -> float:
-    """Seconds, from a number with or without a unit: 500ms, 90s, 15m, 2h, 7d."""
-    unit = text.strip().lstrip("0123456789.+-eE")
-    try:
-        seconds = float(text.strip().removesuffix(unit)) * _UNITS[unit or "s"]
-    except (ValueError, KeyError):
-        raise click.BadParameter(f"{text!r} is no span; write seconds or e.g. 500ms, 15m, 2h") from None
-    if not 0 <= seconds < float("inf"):
-        raise click.BadParameter(f"{text!r} is no span of 0 or more")
-    return seconds
-
-
 def moment(text: str) -> datetime:
     """An aware datetime, from ISO 8601 with an offset (2030-01-31T12:00:00+01:00, ...Z), or `+15m` from now."""
     try:
@@ -85,33 +191,6 @@ def moment(text: str) -> datetime:
     return at
 
 
-def workers(text: str) -> int:
-    """A number of workers; 0 for `auto`, as many as there are usable cores."""
-    if text == "auto":
-        return 0
-    if not text.isdecimal() or not 1 <= int(text) <= 256:
-        raise click.BadParameter(f"{text!r} is neither auto nor 1 to 256")
-    return int(text)
-
-
-def queues(text: str) -> tuple[tuple[str, int | None], ...]:
-    """Queues to serve, each with an optional number of tasks that may run at a time: default,bulk:2."""
-    found: dict[str, int | None] = {}
-    for part in text.split(",") if text else ():
-        name, colon, cap = part.strip().partition(":")
-        wrong = None
-        if not name:
-            wrong = f"{part!r} has no name"
-        elif name in found:
-            wrong = f"{name!r} is named twice"
-        elif colon and not (cap.isascii() and cap.isdecimal()):
-            wrong = f"{cap!r} in {part!r} is no number of tasks"
-        if wrong:
-            raise click.BadParameter(f"{wrong}; write NAME or NAME:MAX_RUNNING, e.g. default,bulk:2")
-        found[name] = int(cap) if colon else None
-    return tuple(found.items())
-
-
 def pages(ask: Callable[[R | None, int], list[R]], limit: int) -> Iterator[R]:
     """Up to `limit` records of a question that answers in pages: `ask(the last record so far, page size)`."""
     last: R | None = None
@@ -122,9 +201,3 @@ def pages(ask: Callable[[R | None, int], list[R]], limit: int) -> Iterator[R]:
             return
         limit -= len(page)
         last = page[-1]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` for the known word nearest to `word`, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -2,78 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import os
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ringq.cli import options
 
 
 @click.command()
-@click.argument("app", envvar="RINGQ_APP", metavar="MODULE:APP")
-@options.database
-@click.option("--workers", type=options.workers, default="auto", metavar="N|auto", help="Processes; auto: one a core.")
+@options.server_settings
 @click.option(
-    "--queues",
-    type=options.queues,
-    default="",
-    metavar="NAME[:MAX_RUNNING],...",
-    help="Serve only these queues, e.g. default,bulk:2; all queues if not given.",
+    "--host-pidfd", type=click.IntRange(min=0), hidden=True, help="Serve until the process of this pidfd ends."
 )
-@click.option(
-    "--durability",
-    type=click.Choice(["full", "normal"]),
-    default="full",
-    help="full: an answer survives power loss; normal: it survives crashes of processes, and is faster.",
-)
-@click.option(
-    "--drain-timeout",
-    type=options.span,
-    default="30s",
-    metavar="SPAN",
-    help="How long TERM lets running tasks end; what is cut off runs again later.",
-)
-def serve(
-    app: str,
-    database: Path,
-    workers: int,
-    queues: tuple[tuple[str, int | None], ...],
-    durability: str,
-    drain_timeout: float,
-) -> int:
+@click.pass_context
+def serve(context: click.Context, /, host_pidfd: int | None, **given: Any) -> int:
     """Run the tasks of a database with the handlers of MODULE:APP until TERM or INT.
 
+    What is not given here is decided by RINGQ_* (RINGQ_WORKERS=4), then by ringq.toml or [tool.ringq] of
+    pyproject.toml, here or in a directory above: see `ringq config show --origin`.
+
     The first TERM or INT lets running tasks end (--drain-timeout), the second stops at once; nothing that was
-    acknowledged is lost either way. USR1 prints the stacks of all processes.
+    acknowledged is lost either way. HUP replaces the workers one by one with fresh ones that import the code as it is
+    then; if they cannot, the old ones stay. USR1 prints the stacks of all processes.
     """
-    _check_app(app)
-    from ringq import supervisor
+    from ringq import log, supervisor
     from ringq.config import Config
+    from ringq.settings import stranger_warnings
 
-    return supervisor.serve(
-        Config(
-            database=database,
-            app=app,
-            workers=workers,
-            queues=queues,
-            durability=durability,
-            drain_timeout_s=drain_timeout,
+    given = {field: value for field, value in given.items() if value is not None}
+    _require(given)
+    undecided = frozenset(context.params) - given.keys() - {"host_pidfd"}
+    config = Config(**given, host_pidfd=host_pidfd, undecided=undecided)
+    if context.get_parameter_source("app") is ParameterSource.DEFAULT_MAP:
+        _make_importable(context)
+    log.configure(format=config.log_format, quiet=config.quiet)
+    for warning in stranger_warnings(os.environ):
+        log.say(warning, level="warning")
+    return supervisor.serve(config)
+
+
+def _require(given: dict[str, Any]) -> None:
+    if "app" not in given:
+        raise click.UsageError(
+            "name the app: `ringq serve MODULE:APP`, or set RINGQ_APP, or app in ringq.toml or [tool.ringq]"
         )
-    )
+    if "database" not in given:
+        raise click.MissingParameter(param=next(one for one in serve.params if one.name == "database"))
 
 
-def _check_app(app: str) -> None:
-    """Refuse what can be no MODULE:APP; a path to a file gets the module's name as the answer."""
-    module, _, attribute = app.partition(":")
-    if module and attribute and all(part.isidentifier() for part in module.split(".")) and not module.endswith(".py"):
-        return
-    file = PurePosixPath(module.removesuffix(".py"))
-    above = file.is_absolute() or ".." in file.parts
-    name = ".".join([file.name] if above else file.parts)
-    if name and all(part.isidentifier() for part in name.split(".")):
-        place = f", in the folder {file.parent}" if above else ""
-        raise click.BadParameter(
-            f"{app!r} does not name a module and its app; write e.g. {name}:{attribute or 'app'}{place}",
-            param_hint="MODULE:APP",
-        )
-    raise click.BadParameter(f"{app!r} does not name an app; write e.g. photos:app", param_hint="MODULE:APP")
+def _make_importable(context: click.Context) -> None:
+    """An app named by the project's file is found from its directory, from wherever below it one serves.
+
+    By PYTHONPATH, which the workers and what they start inherit; the working directory stays the user's.
+    """
+    found = options.project(context)
+    assert found is not None
+    rest = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(found.path.parent), *([rest] if rest else [])])
