@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         InvalidPayload,
         InvalidResult,
         InvalidSubmission,
+        MapInUse,
+        MapMismatch,
         NewerSchema,
         NotADatabase,
         NotBound,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         RunTimeout,
         ServerStopping,
         ServerUnavailable,
+        StateFailed,
         StorageFailed,
         StorageFull,
         StoreError,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
         TaskFailed,
         TaskTimedOut,
         UnknownKind,
+        UnknownState,
         UnknownTask,
         WaitTimeout,
     )
@@ -56,11 +60,13 @@ if TYPE_CHECKING:
         AttemptRecord,
         KindStatistics,
         Outcome,
+        OutputRecord,
         Reason,
         Status,
         TaskRecord,
     )
     from ringq.query import Query
+    from ringq.server import Server
 
 __all__ = [
     "BACKGROUND",
@@ -90,18 +96,23 @@ __all__ = [
     "InvalidResult",
     "InvalidSubmission",
     "KindStatistics",
+    "MapInUse",
+    "MapMismatch",
     "NewerSchema",
     "NotADatabase",
     "NotBound",
     "Outcome",
+    "OutputRecord",
     "PayloadTooLarge",
     "ProtocolError",
     "Query",
     "Reason",
     "RingqError",
     "RunTimeout",
+    "Server",
     "ServerStopping",
     "ServerUnavailable",
+    "StateFailed",
     "Status",
     "StorageFailed",
     "StorageFull",
@@ -116,6 +127,7 @@ __all__ = [
     "TaskRecord",
     "TaskTimedOut",
     "UnknownKind",
+    "UnknownState",
     "UnknownTask",
     "WaitTimeout",
     "connect",
@@ -127,9 +139,10 @@ _HOMES = {
     "ringq.kinds": (*("App", "AsyncTask", "Domain", "Ended", "Submission", "Submitted", "Task", "TaskOptions"),),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
-        *("AttemptRecord", "KindStatistics", "Outcome", "Reason", "Status", "TaskRecord"),
+        *("AttemptRecord", "KindStatistics", "Outcome", "OutputRecord", "Reason", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
+    "ringq.server": ("Server",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,20 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 from ringq.config import BATCH_TASKS_MAX, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
+from ringq.entries import Batch, Chunks, Spec
 from ringq.errors import BatchTooLarge, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
 from ringq.model import NORMAL
-from ringq.protocol import SUBMISSION_ID_BYTES, SpecFields, Submit
-from ringq.writer import Batch, Spec
+from ringq.protocol import DIGEST_BYTES, SUBMISSION_ID_BYTES, SpecFields, Submit, check_map_key
 
 DEFAULT_QUEUE = "default"
 RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
+UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms"))
 TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
 
 class Admission:
     """Knows the registered kinds and their defaults."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_any: bool = False) -> None:
+        """`takes_any`: nobody knows yet which kinds there are, so a kind not learned has the server's defaults."""
+        self._takes_any = takes_any
         self._defaults: dict[str, dict[str, Any]] = {}
         self._resolved: dict[SpecFields, Spec] = {}
 
@@ -49,15 +52,17 @@ class Admission:
         _check_columns(message, count)
         _check_sizes(message.payloads)
         specs = [self._resolve(fields) for fields in message.specs]
-        return Batch(message.submission, specs, message.spec_of, message.payloads, message.run_at_us, reply, refuse)
+        columns = (message.spec_of, message.payloads, message.run_at_us)
+        return Batch(message.submission, specs, *columns, reply, refuse, _chunks(message))
 
     def _resolve(self, fields: SpecFields) -> Spec:
         known = self._resolved.get(fields)
         if known is not None:
             return known
         defaults = self._defaults.get(fields.kind)
-        if defaults is None:
+        if defaults is None and not self._takes_any:
             raise UnknownKind(self._unknown(fields.kind))
+        defaults = defaults or UNDECIDED
         spec = Spec(
             kind=fields.kind,
             queue=_first(fields.queue, defaults["queue"], DEFAULT_QUEUE),
@@ -92,6 +97,23 @@ def _check_columns(message: Submit, count: int) -> None:
         raise InvalidSubmission("the submission's columns do not fit together")
     if any(at is not None and not 0 <= at <= TIME_US_MAX for at in run_at):
         raise InvalidSubmission("run_at must lie between the years 1970 and 9999")
+
+
+def _chunks(message: Submit) -> Chunks | None:
+    """The part of a map that the tasks carry, checked: ascending calls, none in two chunks."""
+    given = message.chunks
+    if given is None:
+        return None
+    count = len(message.payloads)
+    if len(message.specs) != 1 or not all(len(c) == count for c in (given.firsts, given.counts, given.digests)):
+        raise InvalidSubmission("the columns of the map's chunks do not fit together")
+    check_map_key(given.key)
+    ends = [0, *(first + calls for first, calls in zip(given.firsts, given.counts, strict=True))]
+    if min(given.counts) < 1 or any(first < end for first, end in zip(given.firsts, ends, strict=False)):
+        raise InvalidSubmission("the calls of the map's chunks do not ascend")
+    if ends[-1] >= 1 << 62 or any(len(digest) != DIGEST_BYTES for digest in given.digests):
+        raise InvalidSubmission("the map's chunks have impossible numbers or digests")
+    return Chunks(given.key, given.firsts, given.counts, given.digests)
 
 
 def _check_sizes(payloads: list[str]) -> None:

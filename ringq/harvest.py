@@ -6,15 +6,19 @@ whose fault it was: the attempts concerned count as lost, and the segment is giv
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from ringq.clock import Clock
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
+from ringq.entries import Interruption
 from ringq.feed import Feed
 from ringq.model import Reason
 from ringq.pool import Pool, Unstarted
-from ringq.recover import read_spilled, spill_dir
+from ringq.recover import aside_path, part_outgrown, read_aside, read_spilled, spill_dir
 from ringq.ring import Parent
-from ringq.writer import Interruption, Writer
+from ringq.writer import Writer
 
 LOOK_NS = 250_000_000  # between two looks at everything: bounds the damage of a lost hint or wake-up
 SEGMENT_DAMAGED = '{"type":"SegmentDamaged","message":"shared memory was overwritten while the task ran"}'
@@ -33,7 +37,7 @@ class Harvest:
         self._writer = writer
         self._feed = feed
         self._dispatcher = dispatcher
-        self._spilled: list[int] = []  # leases whose results lie in files, until their COMMIT
+        self._unneeded: list[Path] = []  # files of what was collected, after its COMMIT
         self._looked_ns = 0
         self.damage: str | None = None
 
@@ -48,12 +52,16 @@ class Harvest:
         if not rows and not damaged:
             return
         if spilled:
-            self._spilled += [rows[index][1] for index in spilled]
+            self._unneeded += [spill_dir(self._config) / str(rows[index][1]) for index in spilled]
             rows, incomplete = read_spilled(rows, spilled, spill_dir(self._config))
             damaged += [(row[0], row[1], row[2], row[3], row[8]) for row in incomplete]
-        self._writer.record(rows)
         self._dispatcher.ended(row[0] for row in rows)
-        self._pool.note_receipts({row[8] for row in rows})
+        self._pool.note_receipts([row[8] for row in rows])
+        if spilled:
+            rows, outgrown = part_outgrown(rows)
+            for interruption in outgrown:
+                self._writer.interrupt(interruption)
+        self._writer.record(rows)
         for task_id, lease, kind, attempt, worker in damaged:
             self._interrupt(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT)
             self._dispatcher.ended([task_id])
@@ -69,7 +77,7 @@ class Harvest:
             if isinstance(report, Unstarted):
                 self._feed.give_back([report.task_id])
             else:
-                self._writer.interrupt(report)
+                self._writer.interrupt(replace(report, published=self._take_aside(report.lease)))
         if self._writer.uncommitted == 0:
             self._ring.free()  # tasks that had not begun leave nothing to record
         self._check()
@@ -82,16 +90,16 @@ class Harvest:
         self._looked_ns = now_ns
         self._ring.scan()
         self._check()
-        for worker, task_id, lease, kind, attempt, _, started_ns in self._ring.running():
+        for worker, task_id, lease, kind, attempt, _, started_ns, _ in self._ring.running():
             age_ns = now_ns - started_ns
             if age_ns >= self._config.lease_persist_ms * 1e6:
                 self._writer.lease(task_id, lease, kind, attempt, worker, self._clock.now_us() - age_ns // 1000)
 
     def committed(self) -> None:
-        """What was collected is durable: spilled results are not needed any more."""
-        for lease in self._spilled:
-            (spill_dir(self._config) / str(lease)).unlink(missing_ok=True)
-        self._spilled.clear()
+        """What was collected is durable: the files it lay in are not needed any more."""
+        for path in self._unneeded:
+            path.unlink(missing_ok=True)
+        self._unneeded.clear()
 
     def collect_last(self) -> None:
         """When no worker lives any more: also the receipts whose hints were lost."""
@@ -102,11 +110,11 @@ class Harvest:
         """When no worker lives any more and the segment is given up: nothing that was published may be forgotten.
 
         In a damaged slot nobody can read whether its task was running. Tasks are claimed in the order in which they
-        were published, so those that ran are among as many of the oldest as there are workers.
+        were published, so those that ran are among as many of the oldest as there can be workers.
         """
         held = self._ring.abandon()
         self._dispatcher.ended(row[0] for row in held)
-        suspects = [row for row in held if row[5]][: self._config.worker_count]
+        suspects = [row for row in held if row[5]][: len(self._pool.berths)]
         for task_id, lease, kind, attempt, _, _ in suspects:
             self._interrupt(task_id, lease, kind, attempt, 0, Reason.LOST)
         self._feed.give_back(row[0] for row in held if row not in suspects)
@@ -116,5 +124,13 @@ class Harvest:
             self.damage = "shared memory was overwritten"
 
     def _interrupt(self, task_id: int, lease: int, kind: int, attempt: int, worker: int, reason: Reason) -> None:
-        now = self._clock.now_us()
-        self._writer.interrupt(Interruption(task_id, lease, kind, attempt, worker, reason, now, now, SEGMENT_DAMAGED))
+        now, aside = self._clock.now_us(), self._take_aside(lease)
+        self._writer.interrupt(
+            Interruption(task_id, lease, kind, attempt, worker, reason, now, now, SEGMENT_DAMAGED, published=aside)
+        )
+
+    def _take_aside(self, lease: int) -> str:
+        """What was put aside of a chunk's calls. The file is needed until COMMIT."""
+        directory = spill_dir(self._config)
+        self._unneeded.append(aside_path(directory, lease))
+        return read_aside(directory, lease)

@@ -8,8 +8,7 @@ import resource
 import selectors
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,8 @@ from ringq import protocol
 from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.config import SOCKET_PATH_BYTES_MAX, Config
+from ringq.connection import Connection
+from ringq.entries import Batch, Forgetting
 from ringq.errors import (
     CannotCreate,
     InvalidSubmission,
@@ -26,8 +27,8 @@ from ringq.errors import (
     StorageFailed,
     UnknownTask,
 )
+from ringq.maps import MapRows, Maps
 from ringq.receipts import ReceiptRow
-from ringq.writer import Batch
 
 READ_BYTES_MAX = 1 << 20
 BACKLOG = 512
@@ -37,7 +38,7 @@ RESERVED_FDS = 32
 RESERVED_FDS_OF_WORKER = 6
 
 
-class Receipts(Protocol):
+class Receipts(MapRows, Protocol):
     """What the listener needs of the store, to answer those who wait for tasks that have ended already."""
 
     next_task_id: int
@@ -46,30 +47,13 @@ class Receipts(Protocol):
     def missing_tasks(self, ranges: Sequence[tuple[int, int]]) -> int | None: ...
 
 
-class Connection:
-    """One client. It is read from only while it reads its answers: so what it costs is bounded."""
-
-    def __init__(self, sock: socket.socket, out_bytes_max: int) -> None:
-        self.socket = sock
-        self.reader = protocol.FrameReader(protocol.REQUESTS)
-        self.frames: Iterator[protocol.Frame] = iter(())  # what was read and not looked at yet
-        self.out = bytearray()
-        self.waiting: set[int] = set()  # tasks it will be told of when they end
-        self.owed: deque[tuple[int, int, int]] = deque()  # (request, first, last): ids that are still to be looked up
-        self._out_bytes_max = out_bytes_max
-
-    @property
-    def is_full(self) -> bool:
-        """So much waits to be sent that nothing more is done for it now."""
-        return len(self.out) >= self._out_bytes_max
-
-
 class Listener:
     """Accepts connections of the owning user and speaks the protocol. Runs inside the parent's loop."""
 
     def __init__(
         self, config: Config, selector: selectors.BaseSelector, clock: Clock, store: Receipts, admission: Admission, *,
-        submit: Callable[[Batch], None], health: Callable[[], str], say: Callable[[str], None],
+        submit: Callable[[Batch], None], forget: Callable[[Forgetting], None], health: Callable[[], str],
+        say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._config = config
         self._selector = selector
@@ -77,6 +61,8 @@ class Listener:
         self._store = store
         self._admission = admission
         self._submit = submit
+        self._forget = forget
+        self._maps = Maps(store)
         self._health = health
         self._say = say
         self._connections: set[Connection] = set()
@@ -190,7 +176,7 @@ class Listener:
     def _has_room(self) -> bool:
         """Whether one more client may connect; the first one that may not is worth a line."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        room = descriptors - RESERVED_FDS - RESERVED_FDS_OF_WORKER * self._config.worker_count
+        room = descriptors - RESERVED_FDS - RESERVED_FDS_OF_WORKER * (self._config.worker_count + 1)
         full = len(self._connections) >= min(self._config.clients_max, max(1, room))
         if full and not self._refusing:
             self._say(f"{len(self._connections)} clients are connected; others are refused until one leaves")
@@ -253,6 +239,10 @@ class Listener:
                 self._on_submit(connection, request, message)
             elif isinstance(message, protocol.Wait):
                 self._on_wait(connection, request, message)
+            elif isinstance(message, protocol.OpenMap):
+                self._send(connection, request, self._maps.open(connection, message))
+            elif isinstance(message, protocol.ForgetMap):
+                self._on_forget(connection, request, message)
             else:
                 self._send(connection, request, protocol.HealthReply(self._health()))
         except RingqError as error:
@@ -264,14 +254,26 @@ class Listener:
         if self.stopping:
             raise ServerStopping()
         count = len(message.payloads)
+        answer, refuse = self._answers(connection, request)
+        self._submit(
+            self._admission.check(
+                message, lambda first_id, replayed: answer(protocol.Submitted(first_id, count, replayed)), refuse
+            )
+        )
 
-        def reply(first_id: int, replayed: bool) -> None:
-            self._send(connection, request, protocol.Submitted(first_id, count, replayed))
+    def _on_forget(self, connection: Connection, request: int, message: protocol.ForgetMap) -> None:
+        self._maps.check(connection, message.kind, message.key)
+        reply, refuse = self._answers(connection, request)
+        self._forget(Forgetting(message.kind, message.key, lambda count: reply(protocol.MapForgotten(count)), refuse))
 
-        def refuse(error: RingqError) -> None:
-            self._send(connection, request, protocol.failure_of(error))
-
-        self._submit(self._admission.check(message, reply, refuse))
+    def _answers(
+        self, connection: Connection, request: int
+    ) -> tuple[Callable[[Any], None], Callable[[RingqError], None]]:
+        """How to answer a request after its COMMIT, or refuse it."""
+        return (
+            lambda message: self._send(connection, request, message),
+            lambda error: self._send(connection, request, protocol.failure_of(error)),
+        )
 
     def _on_wait(self, connection: Connection, request: int, message: protocol.Wait) -> None:
         """Tell what has ended, in one or more frames, and remember the rest."""
@@ -325,6 +327,7 @@ class Listener:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
+        self._maps.release(connection)
         self._partial.pop(connection, None)
         self._selector.unregister(connection.socket)
         connection.socket.close()

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, NamedTuple, get_args
 import msgspec
 
 from ringq import errors
-from ringq.config import FRAME_BYTES_MAX
+from ringq.config import FRAME_BYTES_MAX, NAME_CHARS_MAX
 from ringq.errors import BatchTooLarge, InvalidSubmission, ProtocolError, RingqError
 
 VERSION: Final = 1
@@ -258,6 +258,12 @@ def check_wait(wait: Wait) -> int:
     if count > WAIT_IDS_MAX:
         raise InvalidSubmission(f"{count:,} ids in one request, the limit is {WAIT_IDS_MAX:,}: send several")
     return count
+
+
+def check_map_key(key: str) -> None:
+    """Raises InvalidSubmission for what can be no key of a map."""
+    if not 0 < len(key) <= NAME_CHARS_MAX or not key.isprintable():
+        raise InvalidSubmission(f"key: expected 1 to {NAME_CHARS_MAX} printable characters, got {key[:50]!r}")
 
 
 def pieces(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

@@ -22,14 +22,17 @@ import msgspec
 
 from ringq import failpoint
 from ringq.clock import Clock
+from ringq.codec import ASIDE_SUFFIX
 from ringq.config import Config
+from ringq.entries import Interruption
 from ringq.errors import CannotStart, StorageFailed
 from ringq.model import Reason, Status
 from ringq.process import lives
 from ringq.receipts import ReceiptRow
 from ringq.ring import Recovery, Segment
-from ringq.writer import Interruption, Writer
+from ringq.writer import Writer
 
+OUTGROWN = '{"type":"Outgrown","message":"the results are as many as one receipt carries"}'
 POLL_S = 0.005
 LOCK_MODE = 0o600
 
@@ -91,6 +94,38 @@ def read_spilled(
     if incomplete:
         rows = [row for row in rows if row not in incomplete]
     return rows, incomplete
+
+
+def part_outgrown(rows: list[ReceiptRow]) -> tuple[list[ReceiptRow], list[Interruption]]:
+    """Take out the receipts of chunks whose results outgrew one: what is left of them goes on as other tasks.
+
+    Returns (the other rows, those). One that cannot be read after all counts as a damaged receipt.
+    """
+    reason = Reason.SPLIT.code
+    outgrown = [
+        Interruption(
+            row[0], row[1], row[2], row[3], row[8], Reason.DAMAGED_RECEIPT, row[6] - row[7], row[6], OUTGROWN,
+            row[9], row[10], published=f"{row[11]}\n",
+        )
+        for row in rows
+        if row[5] == reason
+    ]  # fmt: skip
+    return ([row for row in rows if row[5] != reason] if outgrown else rows), outgrown
+
+
+def read_aside(directory: Path, lease: int) -> str:
+    """What the worker of an attempt had put aside of a chunk's calls; nothing if there is no such file."""
+    try:
+        return aside_path(directory, lease).read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise StorageFailed(f"cannot read {aside_path(directory, lease)}: {error.strerror}") from error
+
+
+def aside_path(directory: Path, lease: int) -> Path:
+    """Where a worker puts the finished calls of a chunk aside."""
+    return directory / f"{lease}{ASIDE_SUFFIX}"
 
 
 def spill_dir(config: Config) -> Path:
@@ -199,20 +234,25 @@ def _findings(
 ) -> tuple[list[ReceiptRow], list[Interruption]]:
     """The receipts in the segment, and the attempts that ended with the predecessor."""
     receipts: list[ReceiptRow] = []
-    running: dict[int, tuple[int, int, int, int]] = {row[0]: row[1:5] for row in store.leases()}
+    outgrown: list[Interruption] = []
+    running: dict[int, tuple[int, ...]] = {row[0]: row[1:5] for row in store.leases()}
     if recovery is not None:
         rows, spilled, damaged = recovery.receipts()
         receipts, incomplete = read_spilled(rows, spilled, spill_dir(config))
-        running |= {task_id: (lease, kind, n, worker) for task_id, lease, kind, n, worker in recovery.running()}
-        running |= {task_id: (lease, kind, n, worker) for task_id, lease, kind, n, worker in damaged}
+        receipts, outgrown = part_outgrown(receipts)
+        running |= {row[0]: row[1:5] for row in recovery.running()}
+        running |= {row[0]: row[1:] for row in damaged}
         running |= {row[0]: (row[1], row[2], row[3], row[8]) for row in incomplete}
-    for row in receipts:
-        running.pop(row[0], None)
+    for task_id in [*(row[0] for row in receipts), *(one.task_id for one in outgrown)]:
+        running.pop(task_id, None)
     now = clock.now_us()
     error = msgspec.json.encode({"type": "ServerDied", "message": "the server died while the task ran"}).decode()
+    aside = spill_dir(config)
     lost = [
-        Interruption(task_id, lease, kind, attempt, worker, Reason.LOST, now, now, error)
+        Interruption(
+            task_id, lease, kind, attempt, worker, Reason.LOST, now, now, error, published=read_aside(aside, lease)
+        )
         for task_id, (lease, kind, attempt, worker) in running.items()
         if not store.is_recorded(task_id, lease)
     ]
-    return receipts, lost
+    return receipts, lost + [one for one in outgrown if not store.is_recorded(one.task_id, one.lease)]

@@ -18,57 +18,16 @@ from ringq import failpoint
 from ringq.backlog import Row
 from ringq.clock import Clock
 from ringq.config import Config
-from ringq.errors import InvalidSubmission, RingqError, StorageFull, StoreBusy
+from ringq.entries import Batch, Chunks, Forgetting, Interruption
+from ringq.errors import InvalidSubmission, MapInUse, RingqError, StorageFull, StoreBusy
 from ringq.lifecycle import Interruptions, after_interruption, is_legal
-from ringq.model import Reason, Status
+from ringq.model import Status
 from ringq.receipts import ReceiptRow, result_bytes, sums
+from ringq.splitting import replacement
 
 LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
 OUTPUTS_HELD_MAX = 64  # accounts of what attempts printed that wait for a database that cannot be written
 RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What tasks share: interned in the database, so that a task's row is narrow."""
-
-    kind: str
-    queue: str
-    priority: int
-    group: str | None
-    run_timeout_ms: int | None
-
-
-@dataclass(slots=True)
-class Batch:
-    """One submission, checked and resolved: all of it is written, or nothing."""
-
-    submission: bytes
-    specs: list[Spec]
-    spec_of: list[int] | None  # an index into specs per payload; None: all have specs[0]
-    payloads: list[str]
-    run_at_us: list[int | None] | None
-    reply: Callable[[int, bool], None]  # (first id, replayed), after COMMIT
-    refuse: Callable[[RingqError], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Interruption:
-    """An attempt that ended without a receipt of its worker."""
-
-    task_id: int
-    lease: int
-    kind: int
-    attempt: int
-    worker: int
-    reason: Reason
-    started_us: int
-    ended_us: int
-    error: str
-    cpu_us: int | None = None
-    rss_kib: int | None = None
-    call: int = 0  # of a chunk: the one that ran when it ended, as far as shared memory tells
-    published: str = ""  # of a chunk: the results it had put aside, as the worker wrote them
 
 
 @dataclass(slots=True)
@@ -105,6 +64,7 @@ class Writer:
         self._leased = {row[0] for row in store.leases()}  # tasks that have a lease row
         self._due: list[int] = []
         self._outputs: list[tuple[int, int, bytes, bytes, int]] = []
+        self._forgettings: list[Forgetting] = []
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
         self.trouble: RingqError | None = None  # why the last transaction was held back
@@ -117,6 +77,11 @@ class Writer:
     def submit(self, batch: Batch) -> None:
         """Take a checked submission; it is answered after its COMMIT."""
         self._batches.append(batch)
+        self._stamp()
+
+    def forget(self, forgetting: Forgetting) -> None:
+        """Take the wish to forget a map; it is answered after COMMIT."""
+        self._forgettings.append(forgetting)
         self._stamp()
 
     def record(self, receipts: Sequence[ReceiptRow]) -> None:
@@ -138,8 +103,12 @@ class Writer:
             self._stamp()
 
     def keep_output(self, task_id: int, lease: int, head: bytes, tail: bytes, dropped_bytes: int) -> None:
-        """Store what an attempt printed. While the database cannot be written only so many are held in memory."""
-        if self.trouble is None or len(self._outputs) < OUTPUTS_HELD_MAX:
+        """Store what an attempt printed. While the database cannot be written only so many are held in memory.
+
+        The task id is what its worker said, and a handler may have made it say anything.
+        """
+        is_known = 0 < task_id < self._store.next_task_id
+        if is_known and (self.trouble is None or len(self._outputs) < OUTPUTS_HELD_MAX):
             self._outputs.append((task_id, lease, head, tail, dropped_bytes))
             self._stamp()
 
@@ -172,7 +141,8 @@ class Writer:
         now = self._clock.monotonic_ns()
         if now < self._blocked_until_ns:
             return self._blocked_until_ns - now
-        if self._batches or self._due or not saturated or len(self._receipts) >= self._config.batch_receipts_max:
+        somebody_waits = self._batches or self._forgettings or self._due
+        if somebody_waits or not saturated or len(self._receipts) >= self._config.batch_receipts_max:
             return 0
         return max(0, self._oldest_ns + round(self._config.commit_interval_ms * 1e6) - now)
 
@@ -187,10 +157,11 @@ class Writer:
         committed = Committed()
         answers: list[Callable[[], None]] = []
         batches, self._batches = self._batches, []
+        forgettings, self._forgettings = self._forgettings, []
         try:
             with self._store.transaction():
-                for batch in batches:
-                    answers.append(self._insert_batch(batch, committed))
+                answers += [self._insert_batch(batch, committed) for batch in batches]
+                answers += map(self._forget_map, forgettings)
                 self._insert_interruptions(committed)
                 self._insert_receipts(committed)
                 self._insert_leases()
@@ -200,7 +171,7 @@ class Writer:
                 self._move_low_water(lowest_active)
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
-            self._hold_back(batches, error)
+            self._hold_back([*batches, *forgettings], error)
             return Committed()
         self.trouble = None
         failpoint.hit("writer.after_commit")
@@ -226,6 +197,11 @@ class Writer:
         if known is not None:
             return lambda: batch.reply(known[0], True)
         now = self._clock.now_us()
+        map_id = None
+        if batch.chunks is not None:
+            map_id = self._find_map(batch.specs[0].kind, batch.chunks, now)
+            if map_id is None:
+                return lambda: batch.refuse(MapInUse("another program has gone on with this map"))
         first_id = self._store.next_task_id
         ids = range(first_id, first_id + len(batch.payloads))
         spec_ids = [
@@ -237,6 +213,9 @@ class Writer:
         run_at: Iterable[int | None] = repeat(None) if batch.run_at_us is None else batch.run_at_us
         self._store.insert_tasks(list(zip(ids, spec_of, repeat(now), run_at, batch.payloads)))
         self._store.insert_submission(batch.submission, first_id, len(ids), now)
+        if batch.chunks is not None:
+            _, firsts, counts, digests = batch.chunks
+            self._store.insert_chunks(map_id, list(zip(firsts, counts, ids, digests, strict=True)))
         delayed = {}
         if batch.run_at_us is not None:
             delayed = {i: at for i, at in zip(ids, batch.run_at_us, strict=True) if at is not None and at > now}
@@ -245,6 +224,18 @@ class Writer:
         committed.admitted += self._admit(batch, ids, delayed)
         self._store.next_task_id = first_id + len(ids)
         return lambda: batch.reply(first_id, False)
+
+    def _find_map(self, kind: str, chunks: Chunks, now_us: int) -> int | None:
+        """The number of the map these chunks go on with; None if it has gone further already."""
+        found: int | None = self._store.find_map(kind, chunks.key)
+        if found is None:
+            found = self._store.insert_map(kind, chunks.key, now_us)
+        return found if self._store.map_end(found) <= chunks.firsts[0] else None
+
+    def _forget_map(self, forgetting: Forgetting) -> Callable[[], None]:
+        found = self._store.find_map(forgetting.kind, forgetting.key)
+        count = 0 if found is None else self._store.delete_map(found)
+        return lambda: forgetting.reply(count)
 
     def _admit(self, batch: Batch, ids: range, delayed: dict[int, int]) -> list[tuple[int, str, list[Row]]]:
         """The batch's tasks that may start now, by lane."""
@@ -265,6 +256,8 @@ class Writer:
         attempts: list[tuple[Any, ...]] = []
         self._tallies = {}
         for i in self._interrupted:
+            if self._replace(i, committed):
+                continue
             so_far = self.interruptions.get(i.task_id, Interruptions()).plus(i.reason)
             self._tallies[i.task_id] = so_far
             verdict = after_interruption(
@@ -281,6 +274,22 @@ class Writer:
         if attempts:
             self._store.insert_attempts(attempts)
             self._store.delete_leases([row[0] for row in attempts])
+
+    def _replace(self, i: Interruption, committed: Committed) -> bool:
+        """Whether the task was a chunk that goes on as smaller ones; then they take its place."""
+        now = self._clock.now_us()
+        new = replacement(self._store, i.task_id, i.kind, i.reason, i.error, i.call, i.published, now)
+        if new is None:
+            return False
+        assert is_legal(Status.RUNNING, new.status, new.reason), new
+        if new.tasks:
+            self._store.insert_tasks(new.tasks)
+            self._store.next_task_id += len(new.tasks)
+            committed.admitted.append((new.priority, new.queue, new.rows))
+        times = (i.ended_us, new.us + max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
+        codes = (new.status.code, new.reason.code)
+        committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, new.result, new.error))
+        return True
 
     def _insert_receipts(self, committed: Committed) -> None:
         committed.receipts.extend(self._receipts)
@@ -315,10 +324,10 @@ class Writer:
             self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)
             self._since_low_water = 0
 
-    def _hold_back(self, batches: list[Batch], error: RingqError) -> None:
+    def _hold_back(self, refused: Iterable[Batch | Forgetting], error: RingqError) -> None:
         self.trouble = error
-        for batch in batches:
-            batch.refuse(error)
+        for one in refused:
+            one.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
         if not (self._receipts or self._interrupted or self._leases or self._due or self._outputs):
             self._oldest_ns = None

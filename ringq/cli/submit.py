@@ -52,6 +52,8 @@ def submit(
     server checks the kinds, the worker the arguments. A file of up to 100,000 lines is all or nothing; a longer
     one goes in batches of that many, each all or nothing.
 
+    When no server runs, tasks are stored from here, and a server started later runs them.
+
     A task that is stored runs whether or not somebody waits: Ctrl-C and --timeout end the waiting only.
     """
     if timeout is not None and not wait:
@@ -95,6 +97,8 @@ def _submit(
             if handles:
                 click.echo(f"submitted before the error: {_span(handles)}", err=True)
             raise
+        if client.stored_alone:
+            click.echo(_to_serve(handles), err=True)
         if not wait:
             ids = [handle.id for handle in handles]
             printing.document({"ids": ids}) if as_json else click.echo(ids[0] if single else _span(handles))
@@ -107,6 +111,8 @@ def _submit(
         except WaitTimeout as error:
             raise WaitTimeout(f"{error}: {_to_wait(handles)}") from None
         except (ServerUnavailable, ServerStopping) as error:
+            if client.stored_alone:
+                raise type(error)(f"nobody to wait for; once one serves: {_to_wait(handles)}") from None
             raise type(error)(f"the server went away; {_whereabouts(handles, ' when one serves again')}") from None
 
 
@@ -166,12 +172,22 @@ def _whereabouts(handles: list[Any], when: str = "") -> str:
     return f"{stored}{when}: {_to_wait(handles)}"
 
 
+def _to_serve(handles: list[Any]) -> str:
+    """That nothing runs these tasks yet, and the command that does."""
+    stored = "the task is stored and runs" if len(handles) == 1 else f"{len(handles):,} tasks are stored and run"
+    command = shlex.join(["ringq", "serve", "module:app", *_to_database()])
+    return f"ringq: no server runs; {stored} when one is started: {command}"
+
+
 def _to_wait(handles: list[Any]) -> str:
+    return shlex.join(["ringq", "wait", *_ranges(handles), *_to_database()])
+
+
+def _to_database() -> list[str]:
     context = click.get_current_context()
-    database = []
-    if context.get_parameter_source("database") is not click.core.ParameterSource.ENVIRONMENT:
-        database = ["--db", str(context.params["database"])]
-    return shlex.join(["ringq", "wait", *_ranges(handles), *database])
+    if context.get_parameter_source("database") is click.core.ParameterSource.ENVIRONMENT:
+        return []
+    return ["--db", str(context.params["database"])]
 
 
 def _ranges(handles: list[Any]) -> list[str]:

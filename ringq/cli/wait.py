@@ -25,7 +25,10 @@ RESULT_CHARS = 100
 @click.option("--timeout", type=options.span, metavar="SPAN", help="Give up after e.g. 30s, with exit code 124.")
 @options.as_json("NDJSON, one line per task")
 def wait(ids: tuple[range, ...], database: Path, timeout: float | None, as_json: bool) -> int:
-    """Wait until these tasks have ended, and print how: exit code 0 if all completed, 1 if not."""
+    """Wait until these tasks have ended, and print how: exit code 0 if all completed, 1 if not.
+
+    When no server runs, what has ended is printed, and the exit code is 69 if that is not all.
+    """
     import ringq
 
     with ringq.connect(database) as client:
@@ -34,15 +37,17 @@ def wait(ids: tuple[range, ...], database: Path, timeout: float | None, as_json:
 
 
 def report(client: Client, handles: list[Submitted[Any]], timeout: float | None, *, as_json: bool) -> int:
-    """Wait and print one line per task. What has ended is printed even if others take too long."""
-    from ringq.errors import WaitTimeout
+    """Wait and print one line per task. What has ended is printed even if others take too long, or no server runs."""
+    from ringq.errors import ServerUnavailable, WaitTimeout
 
-    late = None
+    late: WaitTimeout | ServerUnavailable | None = None
     try:
         client.wait_many(handles, timeout)
-    except WaitTimeout as error:
+    except (WaitTimeout, ServerUnavailable) as error:
         late = error
     ends = [handle.known_end for handle in handles if handle.known_end is not None]
+    if not ends and isinstance(late, ServerUnavailable):
+        raise late
     if as_json:
         printing.lines(map(plain, ends))
     else:

@@ -7,7 +7,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
@@ -16,13 +17,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from ringq import protocol
-from ringq.client.line import Exchange, Line
+from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
+from ringq.client.maps import Maps
 from ringq.client.watch import Watch
 from ringq.codec import decode_json
 from ringq.config import BATCH_TASKS_MAX
-from ringq.errors import BatchTooLarge, InvalidOption, InvalidPayload, InvalidSubmission, ProtocolError
+from ringq.errors import BatchTooLarge, InvalidOption, InvalidPayload, InvalidSubmission, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding
+from ringq.loading import refuse_while_importing
 
 if TYPE_CHECKING:
     from ringq.query import Query
@@ -33,6 +36,7 @@ Reply = TypeVar("Reply", bound=protocol.Message)
 REPLY_TIMEOUT_S: Final = 60.0
 """How long a server that is connected may take to answer a submission."""
 
+_clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()  # in a forked child they let go of the parent's links
 _spec = attrgetter("_spec")
 _payload = attrgetter("_payload")
 _run_at_us = attrgetter("_run_at_us")
@@ -41,15 +45,19 @@ _kind = attrgetter("kind")
 
 
 def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | None = None) -> Client:
-    """A client of the server that owns `database`.
+    """A client of the server that owns `database`, and of the database itself while no server runs.
 
     Use it as a context manager, then `task.submit(...)` inside the block means this client; or keep it and call
     `close()`. Nothing is opened before it is used. It may be shared by threads, each of which has a connection
     of its own, and goes on working in a forked child.
 
-    `reconnect`: seconds (or a timedelta), 0 or more, for which the server may be away, as in a restart, before
-    ServerUnavailable is raised. None: 10 s if it was reached before, else not at all. A request cut off by a
-    restart is sent again with the same id, so nothing is submitted twice.
+    Submitting works whether or not a server runs. If none does, the client owns the database for a moment, commits
+    the task itself and lets go; a server started later runs it. A missing database is created in its directory.
+
+    `reconnect`: seconds (or a timedelta), 0 or more, for which the server may be away, as in a restart, or others may
+    own the database, before ServerUnavailable is raised. None: 10 s; but who waits for a task or asks for `health`
+    is told at once if no server was reached before. A request cut off by a restart is sent again with the same id, or
+    committed with it, so nothing is submitted twice.
 
     Raises InvalidOption for a path too long for a socket, or `reconnect` out of range.
     """
@@ -59,21 +67,22 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(Path(database), seconds)
 
 
-class Client:
-    """A connection to the server of one database. Made by `ringq.connect`."""
+class Client(Maps):
+    """A connection to the server of one database. Made by `ringq.connect`.
+
+    Attributes: `database`, its path; `stored_alone`, whether the latest submission found no server and waits in the
+    database for one to start.
+    """
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:
         """Opens nothing yet. Raises InvalidOption for a path too long for a socket."""
         self.database = Path(os.path.abspath(database))  # also after a chdir
-        self._reconnect_s = reconnect_s
         self._requests = itertools.count(1)
         self._query: Query | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._exchange = Exchange(self.database, self._reconnect_s)
+        self._exchange = Exchange(self.database, reconnect_s)
         self._lines = threading.local()
+        self.stored_alone = False
+        _clients.add(self)
 
     def __enter__(self) -> Self:
         binding.bind(self)
@@ -90,9 +99,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections of all threads; one that waits gets ClientClosed. May be called again."""
-        if self._pid == os.getpid():
-            self._exchange.close()
-        self._exchange.closed = True
+        self._exchange.close()
         self._lines = threading.local()  # lets go of every thread's link
 
     # -- submit -----------------------------------------------------------------------------------
@@ -133,7 +140,7 @@ class Client:
         text). The options are those of `Submission`.
 
         Raises InvalidOption, InvalidPayload, PayloadTooLarge, UnknownKind or InvalidSubmission if the task is
-        refused, ServerUnavailable, ServerStopping, StorageFull, ClientClosed.
+        refused, and what `submit_many` raises.
         """
         submission: Submission[Any]
         if isinstance(kind, Task):
@@ -151,13 +158,18 @@ class Client:
         nobody.
 
         Raises BatchTooLarge, and InvalidSubmission or its heirs if one of them is refused: then none is stored.
-        Raises ServerUnavailable, ServerStopping, StorageFull, ClientClosed. If ServerUnavailable says that it is
-        not known whether the batch was stored, the connection was lost after sending and not found again.
+        Raises StorageFull, ClientClosed; ServerUnavailable and ServerStopping if it takes longer than `reconnect`
+        until a server, or nobody, owns the database. If ServerUnavailable says that it is not known whether the batch
+        was stored, the connection was lost after sending and not found again.
+
+        While no server runs: a kind without a task object must be one that the last server had, if there was one.
+        Raises CannotCreate, NotADatabase, NewerSchema, StoreBusy or StoreError if the database cannot be written. One
+        of an older ringq is upgraded by servers only, since that copies the whole file.
         """
         batch = submissions if isinstance(submissions, (list, tuple)) else list(submissions)
         if not batch:
             return []
-        reply = self._ask(_columns(batch), protocol.Submitted)
+        reply = self._store(batch)
         if reply.count != len(batch):
             raise ProtocolError(f"sent {len(batch)} tasks, the server counted {reply.count}")
         specs = map(_spec, batch)
@@ -181,8 +193,8 @@ class Client:
         `tasks`: handles or ids. `timeout`: seconds in all, None for as long as it takes; ends that arrive in time
         are remembered by the handles.
 
-        Raises WaitTimeout, UnknownTask if a task's record was deleted, ServerUnavailable if the server is away
-        for longer than `reconnect`, ClientClosed.
+        While no server runs, the database tells of those that have ended. Raises WaitTimeout, UnknownTask if a
+        task's record was deleted, ServerUnavailable if the server is away for longer than `reconnect`, ClientClosed.
         """
         handles = [task if isinstance(task, Submitted) else self.handle(task) for task in tasks]
         for _ in self._ends(self._line(), handles, timeout):
@@ -199,7 +211,7 @@ class Client:
 
         Raises what `wait_many` raises, while iterating.
         """
-        line = Line(self._here())
+        line = Line(self._exchange)
         try:
             yield from self._ends(line, list(tasks), timeout)
         finally:
@@ -222,38 +234,61 @@ class Client:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _here(self) -> Exchange:
-        if self._pid != os.getpid() and not self._exchange.closed:
-            self._begin()  # in a forked child: lets go of the parent's links and locks
-        return self._exchange
-
     def _line(self) -> Line:
-        exchange = self._here()
         line: Line | None = getattr(self._lines, "line", None)
         if line is None:
-            line = self._lines.line = Line(exchange)
+            line = self._lines.line = Line(self._exchange)
         return line
 
-    def _ask(self, message: protocol.Message, expected: type[Reply]) -> Reply:
+    def _store(self, batch: Sequence[Submission[Any]]) -> protocol.Submitted:
+        """Have a batch stored, by the server or, where none runs, from here; however often it takes, with one id."""
+        refuse_while_importing()
+        message = _columns(batch)
+
+        def commit() -> protocol.Submitted:
+            from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
+
+            reports = {one.kind: one.report for one in batch if one.report is not None}
+            reply = alone.commit(self.database, message, reports.values())
+            self.stored_alone = True
+            return reply
+
+        self.stored_alone = False
+        return self._ask(message, protocol.Submitted, commit)
+
+    def _ask(self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None) -> Reply:
+        """The server's reply; or that of `alone`, where nobody listens."""
         request = next(self._requests)
         frame = protocol.pack(message, request)
+        line = self._line()
 
-        def talk(link: Link) -> protocol.Frame:
+        def talk(link: Link) -> protocol.Message:
             deadline = time.monotonic() + REPLY_TIMEOUT_S
             link.send(frame, deadline)
-            return link.receive(deadline)
+            answer = link.receive(deadline)
+            if isinstance(answer.message, protocol.Failure):
+                error = protocol.error_of(answer.message)
+                if isinstance(error, ServerStopping):
+                    raise error
+            elif answer.request_id != request:
+                raise ProtocolError(f"expected the answer to request {request}, got {answer.request_id}")
+            return answer.message
 
-        line = self._line()
         try:
-            answer = line.run(talk)
+            reply = line.run(talk, absent=alone, stranger=0.0 if alone is None else RECONNECT_S)
         except TimeoutError as error:
             raise self._exchange.unavailable(error, sent=True) from None
-        if isinstance(answer.message, protocol.Failure):
-            raise protocol.error_of(answer.message)
-        if answer.request_id != request or not isinstance(answer.message, expected):
+        if isinstance(reply, protocol.Failure):
+            raise protocol.error_of(reply)
+        if not isinstance(reply, expected):
             line.close()
-            raise ProtocolError(f"expected {expected.__name__}, got {type(answer.message).__name__}")
-        return answer.message
+            raise ProtocolError(f"expected {expected.__name__}, got {type(reply).__name__}")
+        return reply
+
+    def _ended_alone(self, task_ids: list[int]) -> list[Ended]:
+        from ringq.client import alone  # noqa: PLC0415 - as above
+
+        return alone.ends(self.database, task_ids)
 
     def _ends(self, line: Line, handles: list[Submitted[R]], timeout: float | None) -> Iterator[Submitted[R]]:
         waiting: dict[int, list[Submitted[R]]] = {}
@@ -262,7 +297,7 @@ class Client:
                 waiting.setdefault(handle.id, []).append(handle)
             else:
                 yield handle
-        watch = Watch(line, self._requests.__next__, waiting)
+        watch = Watch(line, self._requests.__next__, waiting, self._ended_alone)
         for part in watch.ends(timeout):
             for ended in part:
                 told = waiting.pop(ended.task_id)
@@ -271,7 +306,15 @@ class Client:
                 yield from told
 
 
-def _columns(batch: list[Submission[R]] | tuple[Submission[R], ...]) -> protocol.Submit:
+def _leave_to_parent() -> None:
+    for client in list(_clients):
+        client._exchange.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
     """A batch column by column, equal specs once."""
     if len(batch) > BATCH_TASKS_MAX:
         raise BatchTooLarge(f"the batch has {len(batch):,} tasks, the limit is {BATCH_TASKS_MAX:,}: send several")

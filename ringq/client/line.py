@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 import weakref
@@ -12,14 +13,24 @@ from typing import Final, TypeVar
 
 from ringq import config
 from ringq.client.link import Link
-from ringq.errors import ClientClosed, InvalidOption, RingqError, ServerUnavailable
+from ringq.errors import (
+    AlreadyServed,
+    ClientClosed,
+    InvalidOption,
+    RingqError,
+    ServerStopping,
+    ServerUnavailable,
+    StoreBusy,
+)
 
 T = TypeVar("T")
 
 RECONNECT_S: Final = 10.0
-"""How long a server that was reached before may be away."""
-_PAUSE_S = 0.01
-_PAUSE_MAX_S = 0.25
+"""How long a server that was reached before may be away, and how long a submission tries to be stored."""
+_PAUSE_S = 0.004  # other clients own the database for some 3 ms each
+_PAUSE_MAX_S = 0.05
+_NOBODY: Final = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
+"""How connecting fails when no server listens; whether none runs is known by the owner's lock alone."""
 
 
 class Exchange:
@@ -41,12 +52,11 @@ class Exchange:
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._lock = threading.Lock()
 
-    @property
-    def patience_s(self) -> float:
-        """How long to go on trying: if nobody said, a server never reached is not waited for."""
+    def patience_s(self, stranger: float) -> float:
+        """How long to go on trying: if nobody said, `stranger` for a server that was never reached."""
         if self._reconnect_s is not None:
             return self._reconnect_s
-        return RECONNECT_S if self._met else 0.0
+        return RECONNECT_S if self._met else stranger
 
     def open(self) -> Link:
         """A new link. Raises OSError, ClientClosed."""
@@ -69,11 +79,26 @@ class Exchange:
             for link in self._links:
                 link.wake()
 
-    def unavailable(self, cause: BaseException, *, sent: bool) -> ServerUnavailable:
+    def leave_to_parent(self) -> None:
+        """In a forked child: the links are the parent's, and so is what its threads were doing with the lock."""
+        for link in list(self._links):
+            link.close()
+        self._links = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def unavailable(self, cause: BaseException, *, sent: bool) -> RingqError:
         """The error of a server that cannot be reached."""
+        if isinstance(cause, (ServerStopping, StoreBusy)):
+            return cause
         if isinstance(cause, PermissionError):
             return ServerUnavailable(f"{self.path}: {cause.strerror}: only the user who serves may connect")
         doubt = "; whether the last request was carried out is not known" if sent else ""
+        if isinstance(cause, TimeoutError):
+            return ServerUnavailable(f"the server of {self.database} is there and does not answer{doubt}")
+        if isinstance(cause, AlreadyServed):
+            from ringq.client import alone  # noqa: PLC0415 - loaded already: it was tried
+
+            return ServerUnavailable(f"{alone.owners(self.database)} owns {self.database} and does not answer{doubt}")
         return ServerUnavailable(
             f"no server answers for {self.database} ({_why(cause)}){doubt}: start one with "
             f"`ringq serve module:app --db {self.database}`"
@@ -89,40 +114,68 @@ class Line:
         self._link: Link | None = None
         self._pid = 0
 
-    def run(self, talk: Callable[[Link], T], deadline: float | None = None) -> T:
+    def run(
+        self, talk: Callable[[Link], T], deadline: float | None = None, *, absent: Callable[[], T | None] | None = None,
+        stranger: float = 0.0,
+    ) -> T:  # fmt: skip
         """What `talk` returns when called with an open link.
 
         If the link breaks, `talk` is called again with a new one, for as long as the client's `reconnect` allows;
-        so it must be safe to repeat. Any other exception closes the link, since replies may still be on their
-        way, and is raised on.
+        so it must be safe to repeat. Also if it raises ServerStopping: another server may come. Any other exception
+        closes the link, since replies may still be on their way, and is raised on.
 
-        Raises ServerUnavailable, ClientClosed; TimeoutError after the monotonic `deadline`.
+        `absent` is called whenever nobody listens; unless it returns None, that is the answer. What it raises is
+        raised on, but AlreadyServed and StoreBusy only when patience is over. `stranger`: seconds of patience with a
+        server that was never reached.
+
+        Raises ServerUnavailable, ServerStopping, ClientClosed; TimeoutError after the monotonic `deadline`.
         """
         lost_at: float | None = None
         pause = _PAUSE_S
         sent = False
+        cause: Exception
         while True:
+            opened = False
             try:
                 link = self._open()
-                sent = True
+                opened = True
                 return talk(link)
+            except ServerStopping as error:
+                cause = error
             except OSError as error:
                 self.close()
+                sent |= opened
                 if isinstance(error, (RingqError, TimeoutError)):
                     raise
-                now = time.monotonic()
-                lost_at = lost_at or now
-                if self._exchange.closed:
-                    raise ClientClosed from None
-                if deadline is not None and now >= deadline:
-                    raise TimeoutError from error
-                if isinstance(error, PermissionError) or now - lost_at >= self._exchange.patience_s:
-                    raise self._exchange.unavailable(error, sent=sent) from error
+                cause = error
             except BaseException:
                 self.close()
                 raise
-            time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(2 * pause, _PAUSE_MAX_S)
+            lost_at = lost_at or time.monotonic()
+            if absent is not None and isinstance(cause, _NOBODY) and not self._exchange.closed:
+                try:
+                    answer = absent()
+                except (AlreadyServed, StoreBusy) as error:
+                    cause = error
+                else:
+                    if answer is not None:
+                        return answer
+            self._give_up(cause, lost_at, deadline, stranger, sent=sent)
+            pause = min(pause, _PAUSE_MAX_S, _PAUSE_MAX_S if deadline is None else _left(deadline))
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that clients do not come all at once
+            pause *= 1.5
+
+    def _give_up(
+        self, cause: Exception, lost_at: float, deadline: float | None, stranger: float, *, sent: bool
+    ) -> None:
+        """Raise the error of what went wrong if there is no time left to try again, or no use."""
+        if self._exchange.closed:
+            raise ClientClosed from None
+        if deadline is not None and _left(deadline) <= 0:
+            raise TimeoutError from cause
+        patience_s = self._exchange.patience_s(stranger)
+        if isinstance(cause, PermissionError) or time.monotonic() - lost_at >= patience_s:
+            raise self._exchange.unavailable(cause, sent=sent) from cause
 
     def close(self) -> None:
         """Close the link, if one is open. The next `run` opens another."""
@@ -139,6 +192,10 @@ class Line:
             self._link = self._exchange.open()
             self._pid = os.getpid()
         return self._link
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _why(cause: BaseException) -> str:

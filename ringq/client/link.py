@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import select
 import socket
 import time
 from collections import deque
@@ -47,6 +49,14 @@ class Link:
                 raise ConnectionResetError("the server closed the connection")
             self._frames.extend(self._reader.feed(chunk))
         return self._frames.popleft()
+
+    def has_input(self, timeout: float | None) -> bool:
+        """Whether something to receive is there, or comes within `timeout` seconds; None waits for it."""
+        if self._frames:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
     def close(self) -> None:
         """Close this process's end; what a forked parent or child has of it stays."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from ringq import protocol
 from ringq.client.line import Line
 from ringq.client.link import Link
 from ringq.codec import decode_json
-from ringq.errors import ProtocolError, UnknownTask, WaitTimeout
+from ringq.errors import CannotCreate, ProtocolError, ServerUnavailable, StoreError, UnknownTask, WaitTimeout
 from ringq.kinds import Ended
 from ringq.model import Reason, Status
 
@@ -23,30 +24,45 @@ LEAST_PATIENCE_S = 0.1
 class Watch:
     """The tasks somebody waits for, and who has been asked about which."""
 
-    def __init__(self, line: Line, next_request: Callable[[], int], task_ids: Iterable[int]) -> None:
-        """`task_ids`: without repetition; they are watched in this order, some 80,000 at a time. Raises UnknownTask."""
+    def __init__(
+        self,
+        line: Line,
+        next_request: Callable[[], int],
+        task_ids: Iterable[int],
+        look_up: Callable[[list[int]], list[Ended]],
+    ) -> None:
+        """`task_ids`: without repetition; they are watched in this order, some 80,000 at a time.
+
+        `look_up` tells, while no server does, which of them have ended. Raises UnknownTask.
+        """
         ids = list(task_ids)
-        size = protocol.WAIT_IDS_MAX
         for task_id in ids:
             if not 0 < task_id < 1 << 63:
                 raise UnknownTask(f"there is no task {task_id}")
         self._line = line
         self._next_request = next_request
+        self._look_up = look_up
+        self._has_looked = self._are_stored = False
         self._left = len(ids)
         self._first_id = ids[0] if ids else 0
         self._count = len(ids)
-        self._unasked = deque(ids[start : start + size] for start in range(0, len(ids), size))
+        self._unasked = deque(_batches(ids))
         self._asked: dict[int, set[int]] = {}
+        self._requests_max = REQUESTS_AT_ONCE
         self._asked_on: Link | None = None
 
     def ends(self, timeout: float | None) -> Iterator[list[Ended]]:
-        """The ends as they arrive, in parts. Raises WaitTimeout when `timeout` seconds are over."""
+        """The ends as they arrive, in parts. Raises WaitTimeout when `timeout` seconds are over, ServerUnavailable."""
         deadline = None if timeout is None else time.monotonic() + max(timeout, LEAST_PATIENCE_S)
         while self._left:
             try:
-                part = self._line.run(lambda link: self._next_part(link, deadline), deadline)
+                part = self._line.run(lambda link: self._next_part(link, deadline), deadline, absent=self._ended_alone)
             except TimeoutError:
                 raise WaitTimeout(self._complaint(timeout)) from None
+            except ServerUnavailable as error:
+                if not self._are_stored:
+                    raise
+                raise ServerUnavailable(f"{error}; {self._whereabouts()}") from error
             self._left -= len(part)
             yield part
 
@@ -55,18 +71,49 @@ class Watch:
             return f"task {self._first_id} did not end within {timeout:g} s; it is still on its way"
         return f"{self._left:,} of {self._count:,} tasks did not end within {timeout:g} s; they go on"
 
+    def _whereabouts(self) -> str:
+        if self._count == 1:
+            return f"task {self._first_id} is stored and runs when one serves"
+        return f"{self._left:,} of {self._count:,} tasks are stored and run when one serves"
+
+    def _ended_alone(self) -> list[Ended] | None:
+        """What the database tells, once while nobody listens: nothing ends then. None if nothing has ended."""
+        if self._has_looked:
+            return None
+        self._has_looked = True
+        self._ask_again()
+        ids = list(chain.from_iterable(self._unasked))
+        try:
+            part = self._look_up(ids)
+        except (StoreError, CannotCreate):
+            return None
+        self._are_stored = True
+        told = {end.task_id for end in part}
+        left = [task_id for task_id in ids if task_id not in told]
+        self._unasked = deque(_batches(left))
+        return part or None
+
+    def _ask_again(self) -> None:
+        """After a restart nobody remembers what was asked before."""
+        self._unasked.extendleft(sorted(ids) for ids in self._asked.values())
+        self._asked.clear()
+        self._asked_on = None
+
     def _next_part(self, link: Link, deadline: float | None) -> list[Ended]:
-        if link is not self._asked_on:  # after a restart nobody remembers what was asked before
-            self._unasked.extendleft(sorted(ids) for ids in self._asked.values())
-            self._asked.clear()
+        self._ask(link, deadline)
+        return self._take(link.receive(deadline))
+
+    def _ask(self, link: Link, deadline: float | None = None) -> None:
+        if link is not self._asked_on:
+            self._ask_again()
             self._asked_on = link
-        while self._unasked and len(self._asked) < REQUESTS_AT_ONCE:
+            self._has_looked = False
+        while self._unasked and len(self._asked) < self._requests_max:
             ids = self._unasked[0]
             request = self._next_request()
             link.send(protocol.pack(protocol.Wait(protocol.id_ranges(sorted(ids))), request), deadline)
             self._asked[request] = set(ids)
             self._unasked.popleft()
-        return self._take(link.receive(deadline))
 
     def _take(self, frame: protocol.Frame) -> list[Ended]:
         message = frame.message
@@ -77,7 +124,7 @@ class Watch:
             raise ProtocolError(f"expected the ends of tasks, got {type(message).__name__}")
         columns = zip(message.task_ids, message.statuses, message.reasons, message.results, message.errors, strict=True)
         try:
-            part = [_ended(*row) for row in columns if row[0] in asked]
+            part = [ended(*row) for row in columns if row[0] in asked]
         except (ValueError, KeyError) as error:
             raise ProtocolError(f"malformed ends of tasks: {error}") from None
         asked.difference_update(message.task_ids)
@@ -86,6 +133,12 @@ class Watch:
         return part
 
 
-def _ended(task_id: int, status: int, reason: int, result: str | None, error: str | None) -> Ended:
+def _batches(ids: list[int]) -> Iterator[list[int]]:
+    size = protocol.WAIT_IDS_MAX
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+def ended(task_id: int, status: int, reason: int, result: str | None, error: str | None) -> Ended:
+    """The end of a task from its codes and JSON texts. Raises ValueError, KeyError."""
     details = None if error is None else decode_json(error, dict[str, object])
     return Ended(task_id, Status.of(status), Reason.of(reason), result, details)

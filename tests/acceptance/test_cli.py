@@ -291,7 +291,7 @@ def test_no_database_and_no_database_at_all(cli: Cli, tmp_path: Path, verb: list
 
 
 def test_nobody_there(cli: Cli) -> None:
-    for verb in (["submit", "t::add"], ["wait", "1"], ["health"]):
+    for verb in (["wait", "1"], ["health"]):
         answer = cli(*verb)
         assert answer.returncode == 69
         assert answer.stderr.count("\n") == 1

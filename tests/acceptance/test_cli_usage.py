@@ -158,7 +158,7 @@ def test_no_database_named(cli: Cli) -> None:
     for verb in (["stats"], ["history"], ["health"], ["task", "list"], ["submit", "a::b"], ["serve", "a:b"]):
         answer = cli(*verb, RINGQ_DB="")
         assert answer.returncode == 2
-        assert answer.stderr == "ringq: name the database: --db PATH, or set RINGQ_DB=PATH\n"
+        assert answer.stderr == "ringq: name the database: --db PATH, or set RINGQ_DB=PATH, or db in ringq.toml\n"
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:

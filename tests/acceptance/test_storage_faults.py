@@ -171,7 +171,20 @@ def full_while_it_stops(folder: Path) -> None:
         assert "1 receipts adopted" in again.stderr
 
 
-@pytest.mark.parametrize("scenario", [full_and_free_again, full_while_it_stops])
+def full_without_a_server(folder: Path) -> None:
+    large = ringq.Submission("disk::echo", {"number": 1, "text": "x" * 500_000})
+    with ringq.connect(folder / "tasks.db") as client:
+        first = client.submit("disk::echo", {"number": 1})
+        fill_up(folder / "ballast")
+        with pytest.raises(ringq.errors.StorageFull, match="the disk is full"):
+            client.submit_many([large])
+        (folder / "ballast").unlink()
+        assert client.submit("disk::echo", {"number": 2}).id == first.id + 1
+    with served_on(folder) as start, start().client() as client:
+        assert [end.result for end in client.wait_many([1, 2], timeout=10)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("scenario", [full_and_free_again, full_while_it_stops, full_without_a_server])
 def test_a_full_disk(scenario: Callable[[Path], None], tmp_path: Path) -> None:
     in_small_disk(scenario, tmp_path)
 

@@ -138,7 +138,7 @@ def test_what_is_no_submission_is_refused_here(database: Path) -> None:
 
 
 def test_a_refusal_of_the_server_is_its_exception(server: FakeServer, database: Path) -> None:
-    with ringq.connect(database) as client:
+    with ringq.connect(database, reconnect=0.1) as client:
         server.refusal = ringq.UnknownKind("no handler of kind 'shop::sub'")
         with pytest.raises(ringq.UnknownKind, match="shop::sub"):
             client.submit("shop::sub")

@@ -10,12 +10,13 @@ import pytest
 
 from ringq.clock import ManualClock
 from ringq.config import Config
+from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import RingqError, StorageFull
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status
 from ringq.query import Query
 from ringq.store import OwnerLock, Store
-from ringq.writer import Batch, Interruption, Spec, Writer
+from ringq.writer import Writer
 
 SPEC = Spec("media::thumbnail", "default", 128, None, None)
 

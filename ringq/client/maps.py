@@ -1,0 +1,178 @@
+"""Submit and answer: the client's verbs for maps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+from ringq import protocol
+from ringq.client.follow import Follow
+from ringq.client.line import Exchange, Line
+from ringq.client.mapping import MapResults
+from ringq.client.pacing import CALLS_MAX, Pacing
+from ringq.client.source import Source
+from ringq.config import NAME_CHARS_MAX, usable_cores
+from ringq.errors import InvalidOption
+from ringq.kinds import Submission, Task
+from ringq.loading import refuse_while_importing
+
+R = TypeVar("R")
+Reply = TypeVar("Reply", bound=protocol.Message)
+Chunk = int | Literal["auto"]
+
+
+class Asking(Protocol):
+    """What the verbs below need of a client."""
+
+    _exchange: Exchange
+    _requests: itertools.count[int]
+
+    def _ask(self, message: protocol.Message, expected: type[Reply]) -> Reply: ...
+    def health(self) -> dict[str, Any]: ...
+
+
+class Maps:
+    """Durable maps: one task carries many calls, results come back call by call."""
+
+    @overload
+    def map(
+        self: Asking,
+        kind: Task[..., R],
+        iterable: Iterable[Any],
+        *,
+        chunk: Chunk = "auto",
+        ordered: bool = True,
+        key: str | None = None,
+        errors: Literal["raise"] = "raise",
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+    ) -> MapResults[R]: ...
+    @overload
+    def map(
+        self: Asking,
+        kind: Task[..., R],
+        iterable: Iterable[Any],
+        *,
+        chunk: Chunk = "auto",
+        ordered: bool = True,
+        key: str | None = None,
+        errors: Literal["return"],
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+    ) -> MapResults[R | Exception]: ...
+    @overload
+    def map(
+        self: Asking, kind: str, iterable: Iterable[Any], *, chunk: Chunk = "auto", ordered: bool = True,
+        key: str | None = None, errors: Literal["raise", "return"] = "raise", queue: str | None = None,
+        priority: int | None = None, group: str | None = None, run_timeout: float | timedelta | None = None,
+    ) -> MapResults[Any]: ...  # fmt: skip
+    def map(self: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], **options: Any) -> MapResults[Any]:
+        """Call `kind` with each input as its first argument, on all workers; the results as an iterator.
+
+        Nothing is lost by the death of anything: calls that were submitted run, and their results are stored. Calls
+        travel in chunks, one task each. One that fails, fails alone; when one kills its worker, the chunk is split
+        until it stands alone, three times at most, and its neighbours go on. The iterable is read while results are
+        taken, no further ahead than keeps the workers busy, so it may be endless; it is read in this thread.
+
+        `chunk`: calls per chunk, 1 to 4096; "auto" measures the calls and makes chunks of about 5 ms. `ordered`:
+        results in the order of the inputs, or as they come. `key`: up to 200 printable characters that name this map
+        of this kind, until `forget_map`: a program that died and starts again with the same inputs goes on where it
+        was and gets all results, without a second run of calls whose results are stored. `errors`: "raise" raises
+        at the call's place, and `next` goes on after it; "return" gives the exception in the place of a result.
+        `queue`, `priority`, `group`: as for `submit`. `run_timeout`: seconds or timedelta for each call.
+
+        Raises InvalidOption, InvalidPayload at once; while iterating what `MapResults.__next__` says, and MapInUse if
+        another program is mapping with this key.
+        """
+        return _results(self, kind, iterable, star=False, **options)
+
+    @overload
+    def starmap(
+        self: Asking,
+        kind: Task[..., R],
+        iterable: Iterable[Any],
+        *,
+        chunk: Chunk = "auto",
+        ordered: bool = True,
+        key: str | None = None,
+        errors: Literal["raise"] = "raise",
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+    ) -> MapResults[R]: ...
+    @overload
+    def starmap(
+        self: Asking,
+        kind: Task[..., R],
+        iterable: Iterable[Any],
+        *,
+        chunk: Chunk = "auto",
+        ordered: bool = True,
+        key: str | None = None,
+        errors: Literal["return"],
+        queue: str | None = None,
+        priority: int | None = None,
+        group: str | None = None,
+        run_timeout: float | timedelta | None = None,
+    ) -> MapResults[R | Exception]: ...
+    @overload
+    def starmap(
+        self: Asking, kind: str, iterable: Iterable[Any], *, chunk: Chunk = "auto", ordered: bool = True,
+        key: str | None = None, errors: Literal["raise", "return"] = "raise", queue: str | None = None,
+        priority: int | None = None, group: str | None = None, run_timeout: float | timedelta | None = None,
+    ) -> MapResults[Any]: ...  # fmt: skip
+    def starmap(self: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], **options: Any) -> MapResults[Any]:
+        """As `map`, with all arguments of a call in each input: a tuple by position, or a dict by name."""
+        return _results(self, kind, iterable, star=True, **options)
+
+    def forget_map(self: Asking, kind: str | Task[..., Any], key: str) -> int:
+        """Let the map of this kind and key start over the next time. Its tasks stay in history.
+
+        Returns how many chunks it had, 0 if there was none. Raises MapInUse while a program is mapping with it,
+        InvalidOption, ServerUnavailable, ClientClosed.
+        """
+        name = kind if isinstance(kind, str) else kind.kind
+        return self._ask(protocol.ForgetMap(name, _checked_key(key)), protocol.MapForgotten).count
+
+
+def _results(
+    client: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], *, star: bool, chunk: Chunk = "auto",
+    ordered: bool = True, key: str | None = None, errors: str = "raise", **options: Any,
+) -> MapResults[Any]:  # fmt: skip
+    refuse_while_importing()
+    if chunk != "auto" and not (isinstance(chunk, int) and not isinstance(chunk, bool) and 1 <= chunk <= CALLS_MAX):
+        raise InvalidOption(f'chunk: expected "auto" or 1 to {CALLS_MAX} calls, got {chunk!r}')
+    if errors not in ("raise", "return"):
+        raise InvalidOption(f'errors: expected "raise" or "return", got {errors!r}')
+    # Submission checks kind and options; its payload is not used.
+    spec = kind.options(**options).spec if isinstance(kind, Task) else Submission(kind, **options).spec
+    source = Source(iterable, star=star)
+    greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))
+
+    def submit(submission: bytes, payloads: list[str], chunks: protocol.Chunks | None) -> int:
+        message = protocol.Submit(submission, [spec], None, payloads, None, chunks)
+        return client._ask(message, protocol.Submitted).first_id
+
+    return MapResults(
+        source, Follow(Line(client._exchange), client._requests.__next__, greeting), kind=kind, submit=submit,
+        pacing=lambda: Pacing(_workers(client.health()), None if chunk == "auto" else chunk),
+        key=key, ordered=ordered, raises=errors == "raise",
+    )  # fmt: skip
+
+
+def _checked_key(key: str) -> str:
+    if not isinstance(key, str) or not 0 < len(key) <= NAME_CHARS_MAX or not key.isprintable():
+        raise InvalidOption(f"key: expected 1 to {NAME_CHARS_MAX} printable characters, got {key!r:.300}")
+    return key
+
+
+def _workers(health: dict[str, Any]) -> int:
+    """How many calls run at a time; while none is ready yet, as many as there are cores."""
+    return sum(worker["ready"] for worker in health["workers"]) or usable_cores()

@@ -1,0 +1,73 @@
+"""Values: what the writer is given to record - checked submissions, and attempts that ended without a receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ringq.errors import RingqError
+from ringq.model import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What tasks share: interned in the database, so that a task's row is narrow."""
+
+    kind: str
+    queue: str
+    priority: int
+    group: str | None
+    run_timeout_ms: int | None
+
+
+class Chunks(NamedTuple):
+    """Which calls of the map `key` the tasks of a batch carry; an entry of each column per task."""
+
+    key: str
+    firsts: list[int]
+    counts: list[int]
+    digests: list[bytes]
+
+
+@dataclass(slots=True)
+class Batch:
+    """One submission, checked and resolved: all of it is written, or nothing."""
+
+    submission: bytes
+    specs: list[Spec]
+    spec_of: list[int] | None  # an index into specs per payload; None: all have specs[0]
+    payloads: list[str]
+    run_at_us: list[int | None] | None
+    reply: Callable[[int, bool], None]  # (first id, replayed), after COMMIT
+    refuse: Callable[[RingqError], None]
+    chunks: Chunks | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """A map that shall start over the next time."""
+
+    kind: str
+    key: str
+    reply: Callable[[int], None]  # (chunks it had), after COMMIT
+    refuse: Callable[[RingqError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """An attempt that ended without a receipt of its worker."""
+
+    task_id: int
+    lease: int
+    kind: int
+    attempt: int
+    worker: int
+    reason: Reason
+    started_us: int
+    ended_us: int
+    error: str
+    cpu_us: int | None = None
+    rss_kib: int | None = None
+    call: int = 0  # of a chunk: the one that ran when it ended, as far as shared memory tells
+    published: str = ""  # of a chunk: the results it had put aside, as the worker wrote them
