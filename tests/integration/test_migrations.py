@@ -96,6 +96,11 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
         assert store.find_submission(bytes(range(16))) == (1, 7)
         assert [row[0] for row in store.leases()] == [5]
         assert store.begin_epoch(1) == 2
+        if revision >= "0002":
+            assert store.registry() == ['{"name":"media::thumbnail"}']
+            found = store.find_map("media::thumbnail", "album")
+            assert found
+            assert (store.map_chunks(found, 0, 9), store.map_end(found)) == ([(0, 1, 1, bytes(range(16)))], 1)
         submit(store, 1)
     query = Query(path)
     assert [record.status for record in query.tasks()][::-1] == [
@@ -103,6 +108,7 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
     ]  # fmt: skip
     assert [a.reason for a in query.task(3).attempts] == [Reason.CRASH, Reason.CRASH, Reason.CRASH_LIMIT]
     assert query.task(1).result == '{"bytes":9876}'
+    assert [record.head for record in query.output(1)] == ([b"resizing\n"] if revision >= "0002" else [])
     assert query.task(7).run_at is not None
     assert sum(row.count for row in query.statistics()) == 3
 
