@@ -16,6 +16,7 @@ import msgspec
 
 from ringq import codec
 from ringq.backlog import Row
+from ringq.entries import Interruption
 from ringq.model import Reason, Status
 
 BLAMED = (Reason.CRASH, Reason.RUN_TIMEOUT)  # the call that ran did it; else the calls have nothing to do with the end
@@ -39,24 +40,22 @@ class Replacement(NamedTuple):
     rows: list[Row]
 
 
-def replacement(
-    store: Any, task_id: int, kind: int, reason: Reason, cause: str, call: int, published: str, now_us: int
-) -> Replacement | None:
-    """What takes the place of a task whose attempt ended for `reason`; None if it is no chunk, or stays whole.
+def replacement(store: Any, end: Interruption, is_final: bool, now_us: int) -> Replacement | None:
+    """What takes the place of a task whose attempt was cut off; None if it is no chunk, or stays whole.
 
-    `cause`: the details of that end, as JSON. `call`: the number after the index of the call that ran, 0 if none did.
-    `published`: accounts that the worker had put aside.
+    `is_final`: staying whole, the task would end with this, and all of its calls. Then it is split, whoever did it.
     """
-    found = store.load_tasks_by_id([task_id])
+    found = store.load_tasks_by_id([end.task_id])
     if not found or not codec.is_chunk(found[0][2]):
         return None
     _, spec_id, payload = found[0]
-    suspect = call - 1 if call else None
+    suspect = end.call - 1 if end.call else None
+    to_blame = end.reason in BLAMED or is_final
     try:
-        split = codec.split(payload, published, suspect=suspect, to_blame=reason in BLAMED)
+        split = codec.split(payload, end.published, suspect=suspect, to_blame=to_blame)
     except ValueError:
         return None
-    if split.ended == 0 and (split.calls == 1 or reason not in BLAMED):
+    if split.ended == 0 and (split.calls == 1 or not to_blame):
         return None
     spec = store.specs()[spec_id]
     ids = range(store.next_task_id, store.next_task_id + len(split.pieces))
@@ -64,13 +63,13 @@ def replacement(
     pieces = [(number, piece) for number, (_, _, piece) in zip(ids, split.pieces, strict=True)]
     parts = [(number, first, count) for number, (first, count, _) in zip(ids, split.pieces, strict=True)]
     account = msgspec.structs.replace(split.account, parts=parts)
-    result, error = (None, _told(account, cause, ids)) if parts else (codec.encode_json(account).decode(), None)
+    result, error = (None, _told(account, end.error, ids)) if parts else (codec.encode_json(account).decode(), None)
     return Replacement(
         Status.SUPERSEDED if parts else Status.COMPLETED, Reason.SPLIT if parts else Reason.NONE,
         result, error, account.us,
         [(number, spec_id, now_us, None, piece) for number, piece in pieces],
         spec.priority, spec.queue,
-        [(number, kind, 1, limit_ms, piece) for number, piece in pieces],
+        [(number, end.kind, 1, limit_ms, piece) for number, piece in pieces],
     )  # fmt: skip
 
 

@@ -256,14 +256,14 @@ class Writer:
         attempts: list[tuple[Any, ...]] = []
         self._tallies = {}
         for i in self._interrupted:
-            if self._replace(i, committed):
-                continue
             so_far = self.interruptions.get(i.task_id, Interruptions()).plus(i.reason)
-            self._tallies[i.task_id] = so_far
             verdict = after_interruption(
                 i.reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max
             )
             assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
+            if self._replace(i, verdict.status is not Status.PENDING, committed):
+                continue
+            self._tallies[i.task_id] = so_far
             times = (i.ended_us, max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
             if verdict.status is Status.PENDING:
                 attempts.append((i.task_id, i.lease, i.kind, i.attempt, i.reason.code, *times, i.error))
@@ -275,10 +275,9 @@ class Writer:
             self._store.insert_attempts(attempts)
             self._store.delete_leases([row[0] for row in attempts])
 
-    def _replace(self, i: Interruption, committed: Committed) -> bool:
+    def _replace(self, i: Interruption, is_final: bool, committed: Committed) -> bool:
         """Whether the task was a chunk that goes on as smaller ones; then they take its place."""
-        now = self._clock.now_us()
-        new = replacement(self._store, i.task_id, i.kind, i.reason, i.error, i.call, i.published, now)
+        new = replacement(self._store, i, is_final, self._clock.now_us())
         if new is None:
             return False
         assert is_legal(Status.RUNNING, new.status, new.reason), new

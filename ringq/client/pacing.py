@@ -8,6 +8,7 @@ from ringq.config import KIB, MIB
 
 CHUNK_S = 0.005  # of handler time: what a chunk costs besides is about a tenth of a millisecond
 CALLS_MAX = 4096
+MEASURED_CALLS_MAX = 512  # unless the caller wants more: with 4096, a million no-ops take a fifth longer
 CHUNK_BYTES_MAX = 256 * KIB  # of payload, or of results
 GROWTH = 8  # from one measurement to the next: the first calls may not be like the others
 AHEAD_S = 0.1  # of handler time per worker: covers the way of a receipt to the client and of a chunk to the worker
@@ -37,7 +38,7 @@ class Pacing:
         if self._fixed is None:
             by_time = CHUNK_S / max(self._call_s, 1e-9)
             by_bytes = CHUNK_BYTES_MAX / max(self._bytes, 1.0)
-            self._size = max(1, int(min(by_time, by_bytes, self._size * GROWTH, CALLS_MAX)))
+            self._size = max(1, int(min(by_time, by_bytes, self._size * GROWTH, MEASURED_CALLS_MAX)))
 
     def size(self, left: int | None) -> int:
         """Calls of the next chunk; `left`: how many the map still has, if that is known.

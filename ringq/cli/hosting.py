@@ -1,0 +1,90 @@
+"""Cli: the server of `ringq map` - one that runs, else one of its own for as long as the map takes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from ringq import Server, connect
+from ringq.cli.options import nearest
+from ringq.config import usable_cores
+from ringq.errors import AlreadyServed, ServerUnavailable, UnknownKind
+
+LOOK_S: Final = 0.05
+STARTS_S: Final = 60.0  # for which a server that owns the database and does not answer is waited for
+
+
+class Host:
+    """Has a server for one kind. Attributes: `client`, of the database, whoever serves it."""
+
+    def __init__(self, database: Path, kind: str, target: str | None, workers: int | None) -> None:
+        """Asks nobody yet. `target`: by what name workers import the task, None if that is not known."""
+        self.client = connect(database)
+        self._kind = kind
+        self._target = target
+        self._workers = usable_cores() if workers == 0 else workers
+        self._server: Server | None = None
+
+    def find(self) -> None:
+        """Find the server or start one; again, when it is gone.
+
+        Raises UnknownKind if the one that runs does not know the kind, ServerUnavailable if none runs and none can
+        be started, and what `ringq.Server` raises.
+        """
+        self._stop()
+        patience_until = time.monotonic() + STARTS_S
+        while not self._is_served():
+            if self._target is None:
+                raise ServerUnavailable(
+                    f"no server runs for {self.client.database}: start one that has {self._kind} with `ringq serve`, "
+                    "or name the task as module:task"
+                )
+            server = Server(self._target, self.client.database, workers=self._workers)
+            try:
+                server.start()
+            except AlreadyServed:  # by one that begins or ends at this moment
+                if time.monotonic() >= patience_until:
+                    raise
+                time.sleep(LOOK_S)
+            else:
+                self._server = server
+                return
+
+    def close(self) -> None:
+        """End the server that was started here, after the calls that run."""
+        self.client.close()
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def _is_served(self) -> bool:
+        """Whether a server answers. One that is stopping, as after the death of an earlier map, is waited for."""
+        is_told = False
+        while True:
+            probe = connect(self.client.database, reconnect=0)
+            try:
+                health = probe.health()
+            except ServerUnavailable as error:
+                if isinstance(error.__cause__, PermissionError):
+                    raise
+                return False
+            finally:
+                probe.close()
+            if not health["stopping"]:
+                break
+            if not is_told:
+                click.echo(f"ringq: waiting for the server that is stopping (pid {health['pid']})", err=True)
+                is_told = True
+            time.sleep(LOOK_S)
+        if self._kind not in health["kinds"]:
+            raise UnknownKind(
+                f"the server of {self.client.database} (pid {health['pid']}) does not know {self._kind}"
+                f"{nearest(self._kind, health['kinds'])}: stop it, so that one is started here, or use another database"
+            )
+        return True
