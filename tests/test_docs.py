@@ -1,99 +1,52 @@
-"""Every fenced bash and python block of README.md and docs/*.md is run, in the order of the page.
+"""Every fenced bash and python block of README.md and docs/*.md is run, in the order of the page (see examples.py).
 
-A comment before a block says how:
-
-    <!-- example: run -->               run it; it must succeed
-    <!-- example: file NAME -->         save it under this name for the blocks that follow
-    <!-- example: background -->        start it and leave it running until the end of the page (a server)
-    <!-- example: run by PATH -->       not run here, because this file of the repository runs it
-
-Each page gets an empty folder and a shell in which `ringq` and `python` are this installation. A block without a
-comment is an error: nothing is left out by accident.
+Each page gets an empty folder and a shell in which `ringq` and `python` are this installation. The tutorial installs
+ringq itself, and so has a test of its own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from examples import Session, blocks
 
 from ringq.cli.command import VERBS
+from ringq.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- example: ([^\n]*) -->\n)?^```(bash|python)\n(.*?)^```$", re.S | re.M)
-BLOCK_S = 90
-SERVER_READY_S = 20.0
+TUTORIAL = ROOT / "docs" / "TUTORIAL.md"  # followed by acceptance/test_tutorial.py
 
 pytestmark = pytest.mark.xdist_group("servers")
 
 
-@dataclass(frozen=True)
-class Block:
-    """One fenced block with what its comment says."""
-
-    how: str
-    argument: str
-    language: str
-    text: str
-
-
-def blocks(page: Path) -> list[Block]:
-    """The blocks of a page."""
-    found = []
-    for comment, language, text in BLOCK.findall(page.read_text()):
-        assert comment, f"{page.name}: say how to run this block (see tests/test_docs.py):\n{text}"
-        verb, _, argument = comment.partition(" ")
-        if argument.startswith("by "):
-            verb, argument = "elsewhere", argument.removeprefix("by ")
-        assert verb in ("run", "file", "background", "elsewhere"), f"{page.name}: what is {comment!r}?"
-        found.append(Block(verb, argument, language, text))
-    return found
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.name)
 def test_every_example_works(page: Path, tmp_path: Path) -> None:
-    bin_folder = Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
-    servers = []
+    folder, notes = tmp_path / "folder", tmp_path / "notes"
+    folder.mkdir()
+    notes.mkdir()
+    session = Session(folder, notes, {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     try:
         for block in blocks(page):
-            command = ["bash", "-euc", block.text] if block.language == "bash" else [sys.executable, "-c", block.text]
-            if block.how == "file":
-                (tmp_path / block.argument).write_text(block.text)
-            elif block.how == "background":
-                servers.append(subprocess.Popen(["bash", "-c", f"exec {block.text}"], cwd=tmp_path, env=env))
-                _wait_for_sockets(tmp_path, len(servers))
-            elif block.how == "run":
-                ran = subprocess.run(
-                    command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=BLOCK_S, check=False
-                )
-                assert ran.returncode == 0, f"{block.text}\n{ran.stdout}\n{ran.stderr}"
+            session.follow(block)
     finally:
-        codes = []
-        for server in servers:
-            server.terminate()
-            codes.append(server.wait(30))
-    assert codes == [0] * len(servers)
-
-
-def _wait_for_sockets(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + SERVER_READY_S
-    while len(list(folder.glob("*-ringq/ringq.sock"))) < count:
-        assert time.monotonic() < deadline, "the server did not start"
-        time.sleep(0.05)
+        codes = session.close()
+    assert set(codes) <= {0}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_run_elsewhere_is_run_there(page: Path) -> None:
     for block in blocks(page):
-        if block.how == "elsewhere":
+        if block.how == "run by":
             runner = (ROOT / block.argument).read_text()
             scripts = re.findall(r"scripts/[\w]+", block.text)
             assert scripts
@@ -124,3 +77,31 @@ def test_the_source_package_has_what_the_readme_speaks_of() -> None:
     named = set(re.findall(r"\b(docs|perf|scripts|tests)/", (ROOT / "README.md").read_text())) | {"perf"}
     assert packed == named
     assert all((ROOT / folder).is_dir() for folder in packed)
+
+
+def test_the_unit_lets_running_tasks_end_and_starts_what_there_is() -> None:
+    unit = ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]
+    unit.read(ROOT / "docs" / "ringq.service")
+    service = unit["Service"]
+    assert (service["Type"], service["KillMode"], service["OOMPolicy"]) == ("notify", "mixed", "continue")
+    settings = _accepted(shlex.split(service["ExecStart"]))
+    assert settings["app"] == "photos:app"
+    assert service.getint("TimeoutStopSec") > settings["drain_timeout"] + Config(Path()).term_grace_s
+
+
+def test_the_image_starts_what_there_is() -> None:
+    lines = (ROOT / "docs" / "Dockerfile").read_text().splitlines()
+    (variable,) = (line.removeprefix("ENV ").split("=") for line in lines if line.startswith("ENV "))
+    (command,) = (json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD "))
+    assert _accepted(command, dict([variable]))["db"] == "/data/photos.db"
+
+
+def _accepted(command: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:
+    """The settings that `ringq serve` would use, if that is what the command is."""
+    program, verb, *args = command
+    assert (Path(program).name, verb) == ("ringq", "serve")
+    show = [sys.executable, "-m", "ringq", "config", "show", "--json", *args]
+    shown = subprocess.run(show, cwd="/", env={**os.environ, **(env or {})}, capture_output=True, check=True)
+    settings: dict[str, Any] = json.loads(shown.stdout)
+    return settings

@@ -177,8 +177,8 @@ def test_a_server_as_pid_1_reaps_serves_and_stops(tmp_path: Path) -> None:
         )  # fmt: skip
     try:
         with ringq.connect(tmp_path / "tasks.db", reconnect=20) as client:
-            inside = psutil.Process(outer.pid).children()[0] if command else psutil.Process(outer.pid)
             assert client.health()["pid"] == (1 if command else outer.pid)
+            inside = psutil.Process(outer.pid).children()[0] if command else psutil.Process(outer.pid)
             client.submit("inner::orphans", {"count": 20}).result(timeout=30)
             wait_for(lambda: not zombies(inside.pid))
             first = client.health()["workers"][0]["pid"]
