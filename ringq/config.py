@@ -21,6 +21,7 @@ NAME_CHARS_MAX = 200
 WORKERS_MAX = 255  # the ring has 256 places; one is for the replacement of a worker that is to leave
 EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
 
@@ -40,6 +41,7 @@ class Config:
     recycle_rss_mib: int = 0  # … when it holds so much memory between two attempts; 0: never
     recycle_age_s: float = 0.0  # … when it is that old; 0: never
     reload: bool = False  # replace the workers when a Python file below the working directory changes
+    log_level: str = "info"  # of the records of Python's logging that handlers leave: the least that is shown
     log_format: str = "text"  # text, or json: one object a line
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
@@ -74,6 +76,7 @@ class Config:
         power_of_two = self.slots & (self.slots - 1) == 0
         _check("slots", 8 <= self.slots <= 65536 and power_of_two, "a power of two, 8 to 65536", self.slots)
         _check("drain_timeout_s", 0 <= self.drain_timeout_s <= 86400, "0 to 86400", self.drain_timeout_s)
+        _check("log_level", self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS), self.log_level)
         _check("log_format", self.log_format in ("text", "json"), "text or json", self.log_format)
         for field, limit in _RECYCLE_MAX.items():
             _check(field, 0 <= getattr(self, field) <= limit, f"0 (never) to {limit}", getattr(self, field))

@@ -18,6 +18,7 @@ from ringq.process import Exit, WorkerProcess
 READS_MAX = 3  # of one worker at a time; a full pipe is one
 SHOWN_LINES_MAX = 1000  # of one worker in WINDOW_NS: 5 us each, so a flood takes half a percent of the loop
 WINDOW_NS = 1_000_000_000
+LEVELS = {"WARNING": "warning", "ERROR": "error", "CRITICAL": "error"}  # as log records of a worker begin
 
 Attempt = tuple[int, int, int]  # task id, lease, kind number; zeroes: none
 Keep = Callable[[int, int, bytes, bytes, int], None]  # task id, lease, first bytes, last bytes, bytes dropped between
@@ -130,7 +131,7 @@ class Echo:
         pieces = (piece for line in lines for piece in shown(line))
         for piece in islice(pieces, max(0, SHOWN_LINES_MAX - window.lines)):
             window.lines += 1
-            self._say(piece, label=label, printed=True, **fields)
+            self._say(piece, level=LEVELS.get(piece.partition(" ")[0], "info"), label=label, printed=True, **fields)
         if next(pieces, None) is not None and not window.is_over:
             window.is_over = True
             hint = f"… more than {SHOWN_LINES_MAX:,} lines a second: not all are shown"

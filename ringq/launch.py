@@ -83,7 +83,8 @@ class Launcher:
         environment = {**dict.fromkeys(THREAD_CAPS, "1"), **os.environ}
         if self._config.reload:
             environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        return {**environment, "RINGQ_DB": str(self._config.database.resolve())}
+        ours = {"RINGQ_DB": str(self._config.database.resolve()), "RINGQ_LOG_LEVEL": self._config.log_level}
+        return {**environment, **ours}
 
     def clear_event(self) -> None:
         """Reset the descriptor by which workers wake the parent."""

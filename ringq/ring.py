@@ -173,9 +173,9 @@ class Segment:
 def _explain(path: Path, size: int, error: OSError) -> str:
     what = f"cannot create {size / MIB:.1f} MiB ({size} bytes) of shared memory as {path}: {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM, errno.EDQUOT):
-        return f"{what}; free some of {path.parent} or make it larger (docker run --shm-size=64m), or use fewer slots"
+        return f"{what}; free some of {path.parent} or make it larger (docker run --shm-size=64m), or use fewer workers"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
-        return f"{what}; set shm_dir to a directory in memory (tmpfs) that you may write to"
+        return f"{what}; name a directory in memory (tmpfs) that you may write to: --shm-dir"
     if error.errno == errno.EEXIST:
         return f"{what}; it was left by another server of this database: remove it if none runs"
     return what

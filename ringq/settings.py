@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ringq.config import Config
+from ringq.config import LOG_LEVELS, Config
 from ringq.errors import InvalidConfig
 
 FILE, SHARED_FILE = "ringq.toml", "pyproject.toml"
@@ -26,7 +26,7 @@ _SIZES_MIB = {
     f"{unit}{tail}": mib for unit, mib in (("k", 1 / 1024), ("m", 1), ("g", 1024)) for tail in ("", "b", "ib")
 }
 _BOOLEANS = {**dict.fromkeys(["1", "true", "yes", "on"], True), **dict.fromkeys(["0", "false", "no", "off"], False)}
-_NO_SETTINGS = ("RINGQ_DEBUG", "RINGQ_FAILPOINT", "RINGQ_LOG_LEVEL", "RINGQ_WORKER")  # ours, but no settings
+_NO_SETTINGS = ("RINGQ_DEBUG", "RINGQ_FAILPOINT", "RINGQ_WORKER")  # ours, but no settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +218,9 @@ def one_of(*words: str) -> Callable[[object], str]:
     """One of these words."""
 
     def parse(written: object) -> str:
-        if not isinstance(written, str) or written not in words:
-            raise ValueError(f"{written!r} is not {' or '.join(words)}")
-        return written
+        if not isinstance(written, str) or written.lower() not in words:
+            raise ValueError(f"{written!r} is not {', '.join(words[:-1])} or {words[-1]}")
+        return written.lower()
 
     return parse
 
@@ -238,6 +238,8 @@ SETTINGS = {
         Setting("recycle_rss", "recycle_rss_mib", size_mib, "MB"),
         Setting("recycle_age", "recycle_age_s", span, "s"),
         Setting("reload", "reload", boolean),
+        Setting("shm_dir", "shm_dir", path),
+        Setting("log_level", "log_level", one_of(*LOG_LEVELS)),
         Setting("log_format", "log_format", one_of("text", "json")),
         Setting("quiet", "quiet", boolean),
     )

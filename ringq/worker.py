@@ -23,7 +23,7 @@ from typing import Any
 
 from ringq import failpoint
 from ringq.config import DAMAGE_MARK, EXIT_RING_DAMAGED
-from ringq.errors import StateFailed
+from ringq.errors import AppImportError, StateFailed
 from ringq.kinds import App
 from ringq.loading import line_of, load_app, own_frames
 from ringq.output import Printed, Taken
@@ -132,6 +132,8 @@ def _import_app(target: str, control: socket.socket) -> App | None:
         return app
     except StateFailed as error:
         message = {"error": f"{target}: {error}", "traceback": own_frames(error.__cause__ or error)}
+    except AppImportError as error:  # whose line says it all
+        message = {"error": line_of(target, error), "traceback": []}
     except BaseException as error:
         message = {"error": line_of(target, error), "traceback": own_frames(error)}
     control.sendall(json.dumps(message).encode() + b"\n")
@@ -139,14 +141,10 @@ def _import_app(target: str, control: socket.socket) -> App | None:
 
 
 def _prepare_logging() -> None:
-    """Records of the logging module go the way of everything that is printed, unless the app has seen to them.
-
-    RINGQ_LOG_LEVEL: the name of the least level to be shown, INFO if it is not set or unknown.
-    """
+    """Records of the logging module go the way of everything that is printed, unless the app has seen to them."""
     if logging.getLogger().handlers:
         return
-    levels = logging.getLevelNamesMapping()
-    level = levels.get(os.environ.get("RINGQ_LOG_LEVEL", "INFO").upper(), logging.INFO)
+    level = os.environ["RINGQ_LOG_LEVEL"].upper()
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 

@@ -151,6 +151,10 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
     ),
     setting("recycle_age", "Replace a worker that is this old, e.g. 6h.", "SPAN"),
     setting("reload", "Replace the workers when a Python file below the working directory changes."),
+    setting(
+        "shm_dir", "Where the segment of shared memory lies: a directory in memory (/dev/shm if not given).", "DIR"
+    ),
+    setting("log_level", "Show log records of handlers from this level on.", "debug|info|warning|error|critical"),
     setting("log_format", "How to write to stderr; json: one object a line.", "text|json"),
     setting("quiet", "Say only what is out of the ordinary, and what handlers print."),
 )

@@ -173,7 +173,7 @@ class MapResults(Iterator[R], Generic[R]):
             except InvalidPayload as error:  # PayloadTooLarge among them
                 middle = len(part) // 2
                 if middle == 0:
-                    self._end(start, [MapCall(start, None, error)])
+                    self._end(start, [MapCall(start, None, type(error)(f"input {start}: {error}"))])
                 else:
                     halves += [(start + middle, part[middle:]), (start, part[:middle])]
 

@@ -295,9 +295,11 @@ def test_the_output_of_an_attempt_that_a_stop_ends_is_kept(serve: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("level", "shown"), [(None, "INFO"), ("warning", "WARNING"), ("DEBUG", "DEBUG"), ("loud", "INFO")]
+    ("settings", "shown"), [({}, "INFO"), ({"log_level": "warning"}, "WARNING"), ({"log_level": "debug"}, "DEBUG")]
 )
-def test_logging_goes_the_same_way_with_its_level(serve: Callable[..., Any], level: str | None, shown: str) -> None:
+def test_logging_goes_the_same_way_with_its_level(
+    serve: Callable[..., Any], settings: dict[str, str], shown: str
+) -> None:
     source = """
 import logging
 import ringq
@@ -308,7 +310,7 @@ def all_levels() -> None:
     for name in ("debug", "info", "warning"):
         getattr(logging.getLogger("shop"), name)("as %s", name)
 """
-    served = serve(source, env={"RINGQ_LOG_LEVEL": level} if level else {})
+    served = serve(source, settings=settings)
     with served.client() as client:
         one = client.submit("out::all_levels")
         one.result(timeout=20)

@@ -1055,7 +1055,7 @@ def test_no_directory_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotCreate) as caught:
         Segment.create(tmp_path / "none", uuid=UUID, epoch=1, nonce=NONCE, size=SHAPE.size)
     assert "No such file" in str(caught.value)
-    assert "shm_dir" in str(caught.value)
+    assert "--shm-dir" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -1068,7 +1068,7 @@ def test_a_full_shared_memory_is_an_error_and_leaves_nothing(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert f"({SHAPE.size} bytes)" in str(caught.value)
-    assert "fewer slots" in str(caught.value)
+    assert "fewer workers" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

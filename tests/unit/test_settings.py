@@ -56,6 +56,8 @@ def shown(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
         ("reload", "Yes", True),
         ("quiet", "off", False),
         ("log_format", "json", "json"),
+        ("log_level", "DEBUG", "debug"),
+        ("shm_dir", "/dev/shm", Path("/dev/shm")),
         ("app", "photos.tasks:app", "photos.tasks:app"),
         ("db", "a.db", Path("a.db")),
     ],
@@ -238,6 +240,8 @@ def test_a_broken_file_stops_no_verb_that_does_not_need_it(tmp_path: Path, capsy
         ("drain_timeout", 1.0, "2", "3", 30.0),
         ("recycle_rss", 100, "200", "300", 0),
         ("log_format", "json", "text", "json", "text"),
+        ("log_level", "debug", "warning", "error", "info"),
+        ("shm_dir", "/file", "/environment", "/flag", "/dev/shm"),
     ],
 )
 def test_flag_before_environment_before_file_before_default(
@@ -323,7 +327,8 @@ def test_what_nobody_gave_is_left_for_the_app_to_decide(tmp_path: Path, monkeypa
     assert command.run(["serve", "photos:app", "--workers", "auto", "--host-pidfd", "7"]) == 0
     (config,) = served
     assert config.undecided == {
-        *("drain_timeout_s", "recycle_tasks", "recycle_rss_mib", "recycle_age_s", "reload", "log_format", "quiet")
+        *("drain_timeout_s", "recycle_tasks", "recycle_rss_mib", "recycle_age_s", "reload", "log_format", "quiet"),
+        *("log_level", "shm_dir"),
     }
     assert (config.database, config.queues, config.durability) == (tmp_path / "a.db", (("bulk", None),), "normal")
     assert (config.workers, config.host_pidfd) == (0, 7)
