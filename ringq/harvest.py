@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ringq.clock import Clock
+from ringq.codec import ASIDE_SUFFIX
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
 from ringq.entries import Interruption
@@ -37,6 +38,7 @@ class Harvest:
         self._writer = writer
         self._feed = feed
         self._dispatcher = dispatcher
+        self._begun_ns: dict[int, int] = {}  # attempts seen to run, by lease
         self._unneeded: list[Path] = []  # files of what was collected, after its COMMIT
         self._looked_ns = 0
         self.damage: str | None = None
@@ -80,6 +82,7 @@ class Harvest:
                 self._writer.interrupt(replace(report, published=self._take_aside(report.lease)))
         if self._writer.uncommitted == 0:
             self._ring.free()  # tasks that had not begun leave nothing to record
+        self._forget_asides()
         self._check()
 
     def look_around(self) -> None:
@@ -90,8 +93,10 @@ class Harvest:
         self._looked_ns = now_ns
         self._ring.scan()
         self._check()
-        for worker, task_id, lease, kind, attempt, _, started_ns, _ in self._ring.running():
-            age_ns = now_ns - started_ns
+        running = self._ring.running()  # since when the present call of a chunk does; its attempt has begun before
+        self._begun_ns = {row[2]: min(self._begun_ns.get(row[2], now_ns), row[6]) for row in running}
+        for worker, task_id, lease, kind, attempt, *_ in running:
+            age_ns = now_ns - self._begun_ns[lease]
             if age_ns >= self._config.lease_persist_ms * 1e6:
                 self._writer.lease(task_id, lease, kind, attempt, worker, self._clock.now_us() - age_ns // 1000)
 
@@ -100,6 +105,13 @@ class Harvest:
         for path in self._unneeded:
             path.unlink(missing_ok=True)
         self._unneeded.clear()
+
+    def _forget_asides(self) -> None:
+        """A worker that died after its receipt was published has left what it had put aside of the calls in it."""
+        running = {row[2] for row in self._ring.running()}
+        for path in spill_dir(self._config).glob(f"*{ASIDE_SUFFIX}"):
+            if int(path.stem) not in running:
+                self._unneeded.append(path)
 
     def collect_last(self) -> None:
         """When no worker lives any more: also the receipts whose hints were lost."""

@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ringq.config import Config
 from ringq.errors import AlreadyServed, CannotCreate
@@ -19,6 +19,7 @@ from ringq.ring import Parent, Segment, Shape
 
 RUNTIME_MODE = 0o700
 THREAD_CAPS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_held: Final[dict[Path, int]] = {}  # runtime directories that this process holds, with their descriptors
 
 
 class Launcher:
@@ -133,6 +134,8 @@ def _lock_directory(path: Path) -> None:
     Who owns the database is decided by the lock on its file. But if the file is deleted or replaced under a server,
     that server still lives here: its socket and its workers' files must not be taken for leavings.
     """
+    if path in _held:
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,3 +148,4 @@ def _lock_directory(path: Path) -> None:
         raise AlreadyServed(
             f"a server still runs in {path} ({holder}), on a database file that was deleted or replaced: end it first"
         ) from None
+    _held[path] = descriptor

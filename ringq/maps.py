@@ -9,7 +9,8 @@ from ringq.config import NAME_CHARS_MAX
 from ringq.connection import Connection
 from ringq.errors import InvalidSubmission, MapInUse
 
-MAPS_MAX = 1000  # that one connection may have: bounds what a client makes the server remember
+MAPS_MAX = 1000  # that one connection may have: bounds what a client makes the server remember …
+OWNED_MAX = 10_000  # … and all clients together
 INDEX_MAX = (1 << 63) - 1
 KIND_CHARS_MAX = 2 * NAME_CHARS_MAX + 2  # domain::name
 
@@ -39,6 +40,8 @@ class Maps:
         maps = self._maps.setdefault(connection, set())
         if len(maps) >= MAPS_MAX and name not in maps:
             raise InvalidSubmission(f"a connection may have {MAPS_MAX:,} maps at a time")
+        if len(self._owners) >= OWNED_MAX and name not in self._owners:
+            raise InvalidSubmission(f"a server may have {OWNED_MAX:,} maps with a key at a time")
         maps.add(name)
         self._owners[name] = connection
         number = self._store.find_map(wanted.kind, wanted.key)

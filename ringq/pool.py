@@ -22,8 +22,6 @@ from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
 from ringq.rotation import Rotation
 
-OnRegistry = Callable[[list[dict[str, Any]], dict[str, Any]], dict[str, int]]
-
 
 class Attempts(Protocol):
     """What the pool needs of the ring."""
@@ -44,14 +42,15 @@ class Unstarted:
 class Pool:
     """Keeps `config.worker_count` workers alive, in one berth more: the spare one is for the replacement of a worker.
 
-    `on_registry` gets the list of kinds that a worker reported, as JSON, and the App's settings; it returns the numbers
-    of the kinds. `on_change` is
-    called when the workers that may claim tasks have changed in another way than by such a report.
+    `on_settings` gets what the App decides, and says whether the worker shall go on. `on_registry` gets the list of
+    kinds that a worker reported, as JSON, and returns their numbers. `on_change` is called when the workers that may
+    claim tasks have changed in another way than by such a report.
     """
 
     def __init__(
         self, config: Config, ring: Attempts, clock: Clock, selector: selectors.BaseSelector, *,
-        launch: Callable[[int], WorkerProcess], on_registry: OnRegistry,
+        launch: Callable[[int], WorkerProcess], on_settings: Callable[[dict[str, Any]], bool],
+        on_registry: Callable[[list[dict[str, Any]]], dict[str, int]],
         on_change: Callable[[], None], say: Callable[..., None], keep: Keep,
     ) -> None:  # fmt: skip
         self._config = config
@@ -59,6 +58,7 @@ class Pool:
         self._clock = clock
         self._selector = selector
         self._launch = launch
+        self._on_settings = on_settings
         self._on_registry = on_registry
         self._on_change = on_change
         self._say = say
@@ -129,6 +129,7 @@ class Pool:
         return max(0, min(waits)) if waits else None
 
     def _start(self, berth: Berth, now_ns: int) -> None:
+        berth.error = None
         try:
             process = self._launch(berth.index)
         except OSError as error:  # no descriptor, process or memory left: perhaps later
@@ -149,10 +150,13 @@ class Pool:
             self._unregister(process.control)
         elif "error" in message:
             self._on_import_error(berth, str(message["error"]), message.get("traceback", []))
+        elif "settings" in message:
+            if self._on_settings(message["settings"]):
+                process.send({"go": True})
         elif "kinds" in message:
             berth.reports, berth.claims = message["kinds"], True
             try:
-                numbers = self._on_registry(message["kinds"], message.get("settings", {}))
+                numbers = self._on_registry(message["kinds"])
                 self._echo.learn(numbers)
                 process.send({"numbers": numbers})
             except (StorageFull, StoreBusy) as error:
@@ -206,6 +210,7 @@ class Pool:
         return reports
 
     def _bury(self, berth: Berth) -> list[Interruption | Unstarted]:
+        is_ended = berth.is_ended
         was_told = berth.is_leaving or (not berth.is_kept and berth.error is not None)
         process = berth.clear()
         for registered in (process.pidfd, process.control, process.output):
@@ -232,7 +237,7 @@ class Pool:
         if not self.stopping:
             self._on_change()
         self._echo.bury(berth.index, process.epoch, exit_, held[0] if held else None)
-        has_left = was_told and exit_.returncode == 0 and not held
+        has_left = was_told and (exit_.returncode == 0 or is_ended) and not held
         if not self.stopping and not has_left:
             self.deaths += 1
             whereabouts = f" while running task {held[0][0]}" if held else ""

@@ -99,12 +99,13 @@ def read_spilled(
 def part_outgrown(rows: list[ReceiptRow]) -> tuple[list[ReceiptRow], list[Interruption]]:
     """Take out the receipts of chunks whose results outgrew one: what is left of them goes on as other tasks.
 
-    Returns (the other rows, those). One that cannot be read after all counts as a damaged receipt.
+    Returns (the other rows, those). One that cannot be read after all counts as a damaged receipt. Their accounts hold
+    the time that was taken, so the interruptions take none.
     """
     reason = Reason.SPLIT.code
     outgrown = [
         Interruption(
-            row[0], row[1], row[2], row[3], row[8], Reason.DAMAGED_RECEIPT, row[6] - row[7], row[6], OUTGROWN,
+            row[0], row[1], row[2], row[3], row[8], Reason.DAMAGED_RECEIPT, row[6], row[6], OUTGROWN,
             row[9], row[10], published=f"{row[11]}\n",
         )
         for row in rows

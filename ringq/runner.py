@@ -60,7 +60,7 @@ class Runner:
         """Run one attempt to its receipt. Whatever a handler raises ends here."""
         task = self._handlers.get(kind)
         self._raised = False
-        aside = Aside(self._spill, lease)
+        aside: Aside | None = None
         is_whole = True
         ring = self._ring
         try:
@@ -71,6 +71,7 @@ class Runner:
                     raise LookupError(f"this app has no handler of kind number {kind}")
                 context = partial(Context, task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
                 if codec.is_chunk(payload):
+                    aside = Aside(self._spill, lease)
                     body, is_whole = run_calls(self, task, context, payload, aside)
                 else:
                     arguments = task.decode(payload)
@@ -86,8 +87,9 @@ class Runner:
         failpoint.hit("worker.before_receipt")
         if not is_whole or not ring.finish(status.code, reason.code, body):
             self._finish_spilled(lease, status, reason, body)
-        aside.remove()
         failpoint.hit("worker.after_receipt")
+        if aside is not None:
+            aside.remove()
 
     def _damage(self) -> str | None:
         """What a handler did to the process that would harm the next one; None if all is well.

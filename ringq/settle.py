@@ -32,8 +32,9 @@ class Settlement:
         self._listener.tell(committed.receipts)
         for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
             self._dispatcher.pace.learn(kind, count, duration_us)
-        if committed.receipts:
+        if committed.receipts or committed.returned:
             self._harvest.committed()
+        if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         for priority, queue, rows in committed.admitted:
             self._feed.backlog.append(priority, queue, rows)

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
 import signal
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
+from typing import Any, Self
 
 
 class SignalInbox:
-    """Takes over some signals of this process until `remove`."""
+    """Takes over some signals of this process for as long as the block lasts."""
 
-    def __init__(self, selector: selectors.BaseSelector, numbers: Iterable[int]) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    def __init__(self, numbers: Iterable[int]) -> None:
+        """Begins with the block."""
+        self._numbers = tuple(numbers)
         self._arrived: list[int] = []
-        wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._restore: list[Callable[[], object]] = [partial(signal.set_wakeup_fd, wakeup)]
-        for number in numbers:
-            self._restore.append(partial(signal.signal, number, signal.signal(number, self._note)))
-        selector.register(self._read, selectors.EVENT_READ, lambda _: os.read(self._read, 4096))
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in self._numbers:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back to whoever had them."""
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+    def wake(self, selector: selectors.BaseSelector) -> None:
+        """Let a signal end this selector's `select`."""
+        selector.register(self._read, selectors.EVENT_READ, lambda _: self._drain())
+
+    def was_ignored(self, number: int) -> bool:
+        """Whether the signal was ignored before."""
+        return self._before[number] is signal.SIG_IGN
 
     def take(self) -> list[int]:
         """The signals that came since the last call, in order."""
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    def remove(self) -> None:
-        """Give the signals back to whoever had them."""
-        for restore in self._restore:
-            restore()
-        os.close(self._read)
-        os.close(self._write)
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._read, 4096)
 
     def _note(self, number: int, _frame: object) -> None:
         self._arrived.append(number)

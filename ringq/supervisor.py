@@ -7,18 +7,16 @@ refuse submissions ─► workers leave ─► last commit ─► segment, socke
 
 from __future__ import annotations
 
-import gc
+import dataclasses
 import json
-import os
 import selectors
 import signal
-from collections.abc import Callable
 from typing import Any
 
-from ringq import failpoint, log
+from ringq import failpoint
 from ringq.admission import Admission
 from ringq.banner import greet
-from ringq.clock import Clock, SystemClock
+from ringq.clock import Clock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
 from ringq.errors import StorageFailed
@@ -26,76 +24,44 @@ from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
 from ringq.health import describe
-from ringq.launch import Launcher, prepare_runtime_dir
-from ringq.listener import Listener, check_socket_path
+from ringq.launch import Launcher
+from ringq.listener import Listener
 from ringq.log import say, warn
 from ringq.notify import ServiceSocket
-from ringq.orphans import bury_orphans, inherits_orphans
+from ringq.orphans import bury_orphans
 from ringq.pool import Pool
 from ringq.recover import adopt
 from ringq.registry import Registry
-from ringq.reload import Watcher, check_installed
+from ringq.reload import Watcher
 from ringq.renewal import Renewal
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
-from ringq.store import OwnerLock, Store
+from ringq.store import Store
 from ringq.writer import Writer
 
-EXIT_DONE = 0
 EXIT_INTERNAL = 70
 EXIT_IO = 74
 CLOCK_LOOK_NS = 30_000_000_000
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
-
-
-def serve(config: Config) -> int:
-    """Run a server until it is told to stop. Returns its exit code.
-
-    Raises a RingqError (AlreadyServed, NotADatabase, CannotCreate, CannotStart, AppImportError …) when it cannot start.
-    """
-    log.configure(format=config.log_format, quiet=config.quiet)
-    failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
-    umask = os.umask(0o077)  # for everything of ringq's own; handlers get theirs back
-    if config.reload:
-        check_installed()
-    # Rows are tuples of numbers and text and form no cycles; collecting them again and again took 10 % of the loop.
-    gc.set_threshold(200_000, 20, 50)
-    with OwnerLock.obtain(config.database):
-        code, decided = _serve(config, umask, prepare_runtime_dir)
-        return code if decided == config else _serve(decided, umask, lambda _: None)[0]
-
-
-def _serve(config: Config, umask: int, prepare: Callable[[Config], None]) -> tuple[int, Config]:
-    """The exit code; and the settings to start again with, if the App decides some that nobody gave.
-
-    The parent learns them from its first worker, never by an import of its own: an App that decides nothing costs
-    nothing, and one that does a second start of the workers.
-    """
-    with Store.open(config.database, durability=config.durability, say=say) as store:
-        prepare(config)
-        check_socket_path(socket_path(config.database))
-        supervisor = Supervisor(config, store, SystemClock(), umask)
-        try:
-            return supervisor.run(), supervisor.decided
-        finally:
-            supervisor.close()
 
 
 class Supervisor:
     """Everything that runs in the parent, and the order in which it does."""
 
-    def __init__(self, config: Config, store: Store, clock: Clock, umask: int = 0o077) -> None:
-        self.config = self.decided = config
+    def __init__(
+        self, config: Config, store: Store, clock: Clock, signals: SignalInbox, service: ServiceSocket, umask: int
+    ) -> None:
+        self.config = self._decided = config
         self._store = store
         self._umask = umask
         self._clock = clock
         self._started_ns = self._woke_ns = clock.monotonic_ns()
         self._selector = selectors.DefaultSelector()
-        self._is_unhangable = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # by nohup
+        self._is_unhangable = signals.was_ignored(signal.SIGHUP)  # by nohup
         self._terminal = Terminal()
-        self._signals = SignalInbox(self._selector, SIGNALS if inherits_orphans() else SIGNALS[:-1])
-        self._service = ServiceSocket()
+        self._signals = signals
+        self._service = service
+        signals.wake(self._selector)
         self._watcher: Watcher | None = None
         self._is_reloading = self._has_orphans = False
         self._tend_ns: int | None = None
@@ -134,8 +100,8 @@ class Supervisor:
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,
-            launch=self._launcher.launch, on_registry=self._on_registry, on_change=self._follow_workers, say=say,
-            keep=self._writer.keep_output,
+            launch=self._launcher.launch, on_settings=self._on_settings, on_registry=self._on_registry,
+            on_change=self._follow_workers, say=say, keep=self._writer.keep_output,
         )  # fmt: skip
         self._registry = Registry(self._store, self._admission, self._dispatcher, self._feed)
         self._harvest = Harvest(
@@ -154,7 +120,15 @@ class Supervisor:
             self._selector.register(self.config.host_pidfd, selectors.EVENT_READ, lambda _: self._on_host_death())
         self._is_listening = False
 
-    def _on_registry(self, reports: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, int]:
+    def _on_settings(self, settings: dict[str, Any]) -> bool:
+        """A worker told what the App decides. Whether it shall go on: not if that needs another start."""
+        decided = self.config.decided_by(settings)
+        if decided == self.config or self._is_listening:
+            return True
+        self._decided = dataclasses.replace(decided, undecided=frozenset())
+        return False
+
+    def _on_registry(self, reports: list[dict[str, Any]]) -> dict[str, int]:
         """A worker reported the app's kinds: number the new ones and let clients in."""
         texts = {report["name"]: json.dumps(report) for report in reports}
         if set(texts.values()) != set(self._store.registry()):
@@ -162,10 +136,7 @@ class Supervisor:
                 self._store.set_registry(texts)  # for clients that come while no server runs
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
-        if not self._is_listening:
-            self.decided = self.config.decided_by(settings)
-            if self.decided != self.config:
-                return numbers
+        if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))
             greet(self.config, list(texts), len(self._feed.backlog))
@@ -178,14 +149,14 @@ class Supervisor:
 
     # -- the loop -----------------------------------------------------------------------------
 
-    def run(self) -> int:
-        """Loop until stopped; returns the exit code."""
+    def run(self) -> int | Config:
+        """Loop until stopped; returns the exit code, or the settings to start again with."""
         try:
             while True:
                 self._turn()
-                code = self._verdict()
-                if code is not None:
-                    return code
+                outcome = self._verdict()
+                if outcome is not None:
+                    return outcome
                 self._sleep()
         except StorageFailed as error:
             say(f"stopping: {error}", level="error")
@@ -310,13 +281,13 @@ class Supervisor:
         self._service.stopping(f"draining: {why}")
         self._shutdown.begin(why, number)
 
-    def _verdict(self) -> int | None:
-        """The exit code once there is nothing left to do; None to go on."""
+    def _verdict(self) -> int | Config | None:
+        """The outcome once there is nothing left to do; None to go on."""
         if self._shutdown.is_begun:
             return self._shutdown.verdict()
-        if self.decided != self.config:
+        if self._decided != self.config:
             self._shutdown.undo_start()
-            return EXIT_DONE
+            return self._decided
         if self._renewal.see_to_it():
             self._ring = self._launcher.ring
             self._tend_ns = 0  # the berths are empty: no sleep before they are filled
@@ -337,6 +308,4 @@ class Supervisor:
             self._watcher.close()
         self._listener.close()
         self._launcher.close()
-        self._service.close()
-        self._signals.remove()
         self._selector.close()

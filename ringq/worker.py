@@ -50,8 +50,7 @@ def main(argument: str) -> int:
     app = _import_app(given["app"], control)
     if app is None:
         return 0
-    _prepare_logging()
-    numbers = _introduce(app, control)
+    numbers: dict[str, int] = _ask(control, {"kinds": app.reports()})["numbers"]
     try:
         return _work(given, app, numbers, control, lock, printed)
     except RingDamaged as error:
@@ -128,6 +127,8 @@ def _import_app(target: str, control: socket.socket) -> App | None:
     """The app, its states made: a replacement is warm when it is ready. None when the parent was told what is wrong."""
     try:
         app = load_app(target)
+        _prepare_logging()
+        _ask(control, {"settings": app.settings})  # not answered if the parent has to start again because of them
         app.states.start()
         return app
     except StateFailed as error:
@@ -148,17 +149,17 @@ def _prepare_logging() -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
-def _introduce(app: App, control: socket.socket) -> dict[str, int]:
-    """Tell the parent the app's kinds and its settings, and learn the numbers of the kinds."""
-    control.sendall(json.dumps({"kinds": app.reports(), "settings": app.settings}).encode() + b"\n")
+def _ask(control: socket.socket, message: dict[str, Any]) -> dict[str, Any]:
+    """The parent's answer to a message."""
+    control.sendall(json.dumps(message).encode() + b"\n")
     received = b""
     while not received.endswith(b"\n"):
         chunk = control.recv(65536)
         if not chunk:
             os._exit(0)
         received += chunk
-    numbers: dict[str, int] = json.loads(received)["numbers"]
-    return numbers
+    answer: dict[str, Any] = json.loads(received)
+    return answer
 
 
 def _leave(code: int) -> None:

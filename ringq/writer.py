@@ -37,6 +37,7 @@ class Committed:
     admitted: list[tuple[int, str, list[Row]]] = field(default_factory=list)  # (priority, queue, rows)
     delayed: bool = False  # tasks with a future start were added
     due: list[int] = field(default_factory=list)  # delayed tasks that may start now
+    submitted: int = 0
     receipts: list[ReceiptRow] = field(default_factory=list)
     returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
 
@@ -154,8 +155,7 @@ class Writer:
         Raises StorageFailed when the disk failed. A full disk, or a stranger who locks the database, is not raised:
         submissions are refused, receipts stay in the ring and are tried again.
         """
-        committed = Committed()
-        answers: list[Callable[[], None]] = []
+        committed, answers = Committed(), list[Callable[[], None]]()
         batches, self._batches = self._batches, []
         forgettings, self._forgettings = self._forgettings, []
         try:
@@ -222,6 +222,7 @@ class Writer:
             self._store.insert_delayed([(at, task_id) for task_id, at in delayed.items()])
             committed.delayed |= bool(delayed)
         committed.admitted += self._admit(batch, ids, delayed)
+        committed.submitted += len(ids)
         self._store.next_task_id = first_id + len(ids)
         return lambda: batch.reply(first_id, False)
 
@@ -335,7 +336,7 @@ class Writer:
         """Bring what is kept in memory in line with what is durable now."""
         self.statistics["commits"] += 1
         self.statistics["receipts"] += len(committed.receipts)
-        self.statistics["submitted"] += sum(len(rows) for _, _, rows in committed.admitted)
+        self.statistics["submitted"] += committed.submitted
         self.interruptions.update(self._tallies)
         for task_id, _ in committed.returned:
             self._leased.discard(task_id)

@@ -28,7 +28,7 @@ LAYER_OF = {
     **dict.fromkeys(["splitting", "worker", "writer"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
-    **dict.fromkeys(["server", "settle", "shutdown", "supervisor"], FACES),
+    **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor"], FACES),
     **dict.fromkeys(["__main__", "cli", "demo"], CLI),
 }
 
@@ -74,6 +74,8 @@ NEIGHBOURS = {
     ("listener", "connection"): "serves them",
     ("listener", "maps"): "who has which",
     ("maps", "connection"): "a map belongs to one",
+    ("serving", "listener"): "the path of its socket is looked at before anything is started",
+    ("serving", "supervisor"): "runs it",
     ("supervisor", "settle"): "commits by it",
     ("settle", "harvest"): "tells it what is durable",
     ("settle", "listener"): "tells clients what is durable",

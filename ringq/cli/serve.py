@@ -27,7 +27,7 @@ def serve(context: click.Context, /, host_pidfd: int | None, **given: Any) -> in
     acknowledged is lost either way. HUP replaces the workers one by one with fresh ones that import the code as it is
     then; if they cannot, the old ones stay. USR1 prints the stacks of all processes.
     """
-    from ringq import log, supervisor
+    from ringq import log, serving
     from ringq.config import Config
     from ringq.settings import stranger_warnings
 
@@ -40,7 +40,7 @@ def serve(context: click.Context, /, host_pidfd: int | None, **given: Any) -> in
     log.configure(format=config.log_format, quiet=config.quiet)
     for warning in stranger_warnings(os.environ):
         log.say(warning, level="warning")
-    return supervisor.serve(config)
+    return serving.serve(config)
 
 
 def _require(given: dict[str, Any]) -> None:

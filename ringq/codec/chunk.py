@@ -251,7 +251,7 @@ def _joined(published: str, count: int) -> Account:
             break
         after = len(results) + len(errors)
         upto = after + len(values) + len(part.errors)
-        if part.parts or upto > count or not 0 <= part.us <= US_MAX:
+        if part.parts or upto > count or part.us < 0 or us + part.us > US_MAX:
             break
         if not all(after <= index < upto and _is_object(failure.error) for index, failure in part.errors.items()):
             break

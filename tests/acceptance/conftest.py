@@ -39,7 +39,7 @@ class Served:
         command = [sys.executable, "-m", "ringq", "serve", app, "--db", str(database), *options]
         if settings:
             config = f"Config(database=Path({str(database)!r}), app={app!r}, workers=2, **{settings!r})"
-            imports = "from pathlib import Path; from ringq.config import Config; from ringq.supervisor import serve"
+            imports = "from pathlib import Path; from ringq.config import Config; from ringq.serving import serve"
             command = [sys.executable, "-c", f"{imports}; raise SystemExit(serve({config}))"]
         with self.stderr_path.open("ab") as stderr:
             self.process = subprocess.Popen(

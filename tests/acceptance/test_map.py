@@ -20,6 +20,7 @@ from conftest import wait_for
 
 import ringq
 from ringq import protocol
+from ringq.model import Status
 from ringq.query import Query
 
 Serve = Callable[..., Any]
@@ -435,6 +436,25 @@ def test_workers_that_die_at_their_receipt_deliver_each_call_once(serve: Serve, 
         assert max(ledger(tmp_path).values()) == 1
 
 
+def test_what_was_put_aside_goes_when_a_worker_dies_behind_its_receipt(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS, env={"RINGQ_FAILPOINT": "worker.after_receipt=kill"})
+    spill = served.database.with_name(f"{served.database.name}-ringq") / "spill"
+    with served.client() as client:
+        assert list(client.map("map::slowly", range(20), chunk=10)) == list(range(20))  # 0.2 s each: put aside once
+        client.submit("map::double", {"number": 1}).result(timeout=20)  # they go with the next transaction
+        wait_for(lambda: not list(spill.iterdir()))
+
+
+def test_a_long_chunk_of_short_calls_has_a_lease_for_when_the_host_dies(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        calls = client.map("map::slowly", range(40), chunk=40)
+        started = threading.Thread(target=list, args=[calls])
+        started.start()
+        wait_for(lambda: any(task.status == Status.RUNNING for task in client.query.tasks()))
+        started.join()
+
+
 @pytest.mark.parametrize("commit", [2, 3])
 def test_results_that_outgrow_a_receipt_survive_the_death_of_the_server(
     mortal: Callable[[str], Any], commit: int
@@ -617,7 +637,7 @@ def test_a_chunk_is_shown_by_its_calls(serve: Serve, cli: Callable[..., Any]) ->
         list(client.map("map::picky", range(20), chunk=20, errors="return"))
         list(client.starmap("map::poison", [(n, "exit", [1]) for n in range(3)], chunk=3, errors="return"))
     listed = cli("task", "list").stdout
-    assert "20 calls: [[0],[1]" in listed
+    assert "20 calls, 3 failed: [[0],[1]" in listed
     assert '1 call: [[1,"exit",[1]]]' in listed
     shown = cli("task", "show", "1").stdout
     for line in ("calls\t20", "returned\t17", "call 3 failed\tValueError: not 3", "call 17 failed\tValueError: not 17"):
@@ -625,7 +645,9 @@ def test_a_chunk_is_shown_by_its_calls(serve: Serve, cli: Callable[..., Any]) ->
     split = cli("task", "show", "2").stdout
     for line in ("status\tsuperseded", "calls\t3", "how\tsplit", "exit_code\t3", "went on as task 4\t1 call"):
         assert line in split
-    assert "Split: the worker exited with code 3" in cli("history").stdout
+    told = [line.split("\t")[-1] for line in cli("history").stdout.splitlines()]
+    assert "20 calls, 3 failed" in told
+    assert any(one.startswith("3 calls; Split: the worker exited with code 3") for one in told)
 
 
 # -- hostile frames -------------------------------------------------------------------------------
@@ -689,7 +711,7 @@ def test_many_stored_chunks_are_told_of_in_pages(serve: Serve, monkeypatch: pyte
     source = HANDLERS + "\n"
     (tmp_path / "small.py").write_text("from ringq import protocol\nprotocol.CHUNKS_MAX = 3\n")
     code = (
-        "import small\nfrom pathlib import Path\nfrom ringq.config import Config\nfrom ringq.supervisor import serve\n"
+        "import small\nfrom pathlib import Path\nfrom ringq.config import Config\nfrom ringq.serving import serve\n"
         f"raise SystemExit(serve(Config(database=Path({str(tmp_path / 'tasks.db')!r}), app='handlers:app', workers=2)))"
     )
     (tmp_path / "handlers.py").write_text(source)

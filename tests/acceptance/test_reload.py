@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +20,10 @@ import psutil
 from conftest import wait_for
 
 import ringq
+from ringq.config import runtime_dir
 
 Serve = Callable[..., Any]
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 OLD = """
 import os, time
@@ -189,6 +193,91 @@ def test_a_fresh_worker_killed_while_it_imports_ends_the_reload_and_nothing_else
         served.signal(signal.SIGHUP)
         wait_for(lambda: served.health()["reloads"] == 1)
     assert load.numbers() == list(range(load.count))
+
+
+def test_the_verb_reloads_and_ends_when_the_new_code_runs(serve: Serve, cli: Cli) -> None:
+    served = serve(OLD)
+    wait_for(lambda: all_ready(served))
+    before = pids(served)
+    change(served.folder, NEW)
+    done = cli("reload")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"reloaded 2 workers in \d+\.\d s\n", done.stdout)
+    assert not before & {worker["pid"] for worker in served.health()["workers"] if worker["ready"]}
+    assert cli("submit", "shop::version", "--wait").stdout == "rather new\n"
+    told = json.loads(cli("reload", "--json").stdout)
+    assert (told["reloaded"], told["workers"], told["error"]) == (True, 2, None)
+    assert served.health()["reloads"] == 2
+
+
+def test_the_verb_says_why_the_new_code_cannot_be_imported(serve: Serve, cli: Cli) -> None:
+    served = serve(OLD)
+    wait_for(lambda: all_ready(served))
+    change(served.folder, BROKEN)
+    done = cli("reload")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ringq: reload failed: handlers:app: SyntaxError: ")
+    assert done.stderr.endswith("; the workers stay as they are\n")
+    assert done.stderr.removeprefix("ringq: ") in served.stderr
+    asked = cli("reload", "--json")
+    assert (asked.returncode, asked.stderr) == (1, "")
+    told = json.loads(asked.stdout)
+    assert (told["reloaded"], told["error"]) == (False, served.health()["reload_error"])
+    change(served.folder, NEW)
+    assert cli("reload").returncode == 0
+    assert served.health()["reload_error"] is None
+
+
+def test_the_verb_waits_for_long_tasks_as_long_as_it_may(serve: Serve, cli: Cli, tmp_path: Path) -> None:
+    served = serve(OLD)
+    wait_for(lambda: all_ready(served))
+    with served.client() as client:
+        long = [client.submit("shop::until", {"path": str(tmp_path / "over")}) for _ in range(2)]
+        wait_for(lambda: all(worker["task_id"] for worker in client.health()["workers"]))
+        late = cli("reload", "--timeout", "1.5s")
+        assert (late.returncode, late.stdout) == (124, "")
+        says = r"ringq: the reload is not over after 1\.5 s; it goes on: worker \d leaves when task ([12]) has ended\n"
+        assert re.fullmatch(says, late.stderr)
+        (tmp_path / "over").touch()
+        assert [task.result(timeout=20) for task in long] == ["old", "old"]
+        wait_for(lambda: served.health()["reloads"] == 1)
+
+
+def test_the_verb_ends_with_a_server_that_stops_meanwhile(serve: Serve, cli: Cli, tmp_path: Path) -> None:
+    served = serve(OLD)
+    wait_for(lambda: all_ready(served))
+    with served.client() as client:
+        for _ in range(2):
+            client.submit("shop::until", {"path": str(tmp_path / "over")})
+        wait_for(lambda: all(worker["task_id"] for worker in client.health()["workers"]))
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "ringq", "reload", "--db", str(served.database)], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: served.health()["reloading"])
+    served.signal(signal.SIGTERM)
+    assert asking.communicate(timeout=20)[1].startswith("ringq: the server stops before the reload is over")
+    assert asking.returncode == 69
+    again = cli("reload")
+    assert again.returncode == 69
+    assert again.stderr.startswith("ringq: the server is stopping (pid ")
+    (tmp_path / "over").touch()
+    assert served.wait() == 0
+
+
+def test_a_process_that_only_has_the_servers_number_gets_no_signal(serve: Serve, cli: Cli, tmp_path: Path) -> None:
+    """As seen from another container: there, the number that the server has for itself is another's."""
+    served = serve(OLD)
+    wait_for(lambda: all_ready(served))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        known = runtime_dir(served.database) / "server.json"
+        known.write_text(json.dumps({**json.loads(known.read_text()), "pid": other.pid}))
+        refused = cli("reload")
+        assert refused.returncode == 69
+        assert refused.stderr.count("\n") == 1
+        assert "run `ringq reload` where the server runs" in refused.stderr
+        assert other.poll() is None
+        other.kill()
+    assert served.health()["reloads_begun"] == 0
 
 
 def test_a_worker_that_dies_while_another_is_replaced_is_replaced_too(serve: Serve, tmp_path: Path) -> None:
@@ -452,7 +541,7 @@ def test_reload_without_the_library_names_what_to_install(tmp_path: Path) -> Non
         "import importlib.util; found = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'watchfiles' else found(name, *a)\n"
         "from pathlib import Path; from ringq.config import Config; from ringq.errors import RingqError\n"
-        "from ringq.cli.exit_codes import exit_code; from ringq.supervisor import serve\n"
+        "from ringq.cli.exit_codes import exit_code; from ringq.serving import serve\n"
         "try:\n    serve(Config(Path('t.db'), 'handlers:app', 1, reload=True))\n"
         "except RingqError as error:\n    sys.exit(f'{exit_code(error)} {error}')\n"
     )

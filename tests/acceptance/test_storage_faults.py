@@ -316,7 +316,7 @@ def test_a_whole_folder_deleted_is_noticed_too(serve: Serve, tmp_path: Path) -> 
 
 SERVE_AS = """
 import os, sys
-import ringq.cli.serve, ringq.supervisor, ringq.store.migrate, ringq.cli
+import ringq.cli.serve, ringq.serving, ringq.store.migrate, ringq.cli
 user = int(sys.argv.pop(1))
 if user:
     os.setgroups([]); os.setgid(user); os.setuid(user)

@@ -68,7 +68,7 @@ HOST = """
 import os, subprocess, sys
 pidfd = os.pidfd_open(os.getpid())
 source = (
-    "import sys; from pathlib import Path; from ringq.config import Config; from ringq.supervisor import serve; "
+    "import sys; from pathlib import Path; from ringq.config import Config; from ringq.serving import serve; "
     "sys.exit(serve(Config(Path('tasks.db'), 'handlers:app', 2, drain_timeout_s=float(sys.argv[1]), "
     f"host_pidfd={pidfd})))"
 )

@@ -68,7 +68,7 @@ def run_supervisor(folder: Path, app: str, timeout: float, **settings: float) ->
     """A server with settings that the command line does not have; it is expected to end by itself."""
     arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     source = (
-        "import sys; from pathlib import Path; from ringq.config import Config; from ringq.supervisor import serve\n"
+        "import sys; from pathlib import Path; from ringq.config import Config; from ringq.serving import serve\n"
         f"sys.exit(serve(Config(Path('t.db').absolute(), {app!r}, 1, {arguments})))"
     )
     done = subprocess.run(

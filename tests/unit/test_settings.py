@@ -317,10 +317,10 @@ def test_a_variable_that_is_no_setting_gets_a_warning(
 
 
 def test_what_nobody_gave_is_left_for_the_app_to_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ringq import supervisor
+    from ringq import serving
 
     served: list[Config] = []
-    monkeypatch.setattr(supervisor, "serve", lambda config: served.append(config) or 0)
+    monkeypatch.setattr(serving, "serve", lambda config: served.append(config) or 0)
     (tmp_path / "ringq.toml").write_text("db = 'a.db'\nqueues = 'bulk'\n")
     monkeypatch.setenv("RINGQ_DURABILITY", "normal")
     monkeypatch.setenv("PYTHONPATH", "")
