@@ -43,6 +43,8 @@ def describe(
             "worker_deaths": pool.deaths,
             "reloading": pool.rotation.is_reloading,
             "reloads": pool.rotation.reloads,
+            "reloads_begun": pool.rotation.generation,
+            "reload_error": pool.rotation.reload_error,
             "recycled": pool.rotation.recycled,
             "refusals": dict(dispatcher.gate.refusals),
             "writer": writer.statistics,

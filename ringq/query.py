@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +38,7 @@ class Query:
     def task(self, task_id: int) -> TaskRecord:
         """Everything known about one task, its attempts included. Raises UnknownTask."""
         with asking(self._path) as ask:
-            row = ask.task(task_id) if 0 < task_id <= FIRST else None
+            row = ask.task(task_id) if 0 < _whole("task_id", task_id) <= FIRST else None
             if row is None:
                 raise UnknownTask(f"there is no task {task_id}")
             return _task(row, tuple(_attempt(row) for row in ask.attempts(task_id)))
@@ -48,7 +49,7 @@ class Query:
         One that printed nothing, or that has not ended, is left out.
         """
         with asking(self._path) as ask:
-            row = ask.task(task_id) if 0 < task_id <= FIRST else None
+            row = ask.task(task_id) if 0 < _whole("task_id", task_id) <= FIRST else None
             if row is None:
                 raise UnknownTask(f"there is no task {task_id}")
             return tuple(OutputRecord(*printed) for printed in ask.outputs(task_id))
@@ -70,7 +71,7 @@ class Query:
         before = FIRST if after is None else _within("after", after, 1, FIRST)
         _within("limit", limit, 1, LIMIT_MAX)
         with asking(self._path) as ask:
-            return [_task(row) for row in ask.tasks(wanted, _kind(kind), _text(queue), before, limit)]
+            return [_task(row) for row in ask.tasks(wanted, _kind(kind), _queue(queue), before, limit)]
 
     def history(
         self,
@@ -86,9 +87,22 @@ class Query:
         """
         wanted = _status(status)
         _within("limit", limit, 1, LIMIT_MAX)
+        if not isinstance(before, AttemptRecord | None):
+            raise InvalidOption(f"before: expected the last record of the page before, got {before!r}")
         cursor = (FIRST, FIRST) if before is None else (_microseconds(before.ended_at), before.task_id)
         with asking(self._path) as ask:
             return [_attempt(row) for row in ask.history(_kind(kind), wanted, cursor, limit)]
+
+    def calls(self, task_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """For tasks that carry calls of a map, by id: how many calls, and how many of those failed.
+
+        Tasks that carry none, and ids that do not exist, are left out. A call that went on as part of another task
+        counts there. `task_ids`: at most 10,000.
+        """
+        ids = [_within("task_ids", task_id, -FIRST, FIRST) for task_id in task_ids]
+        _within("number of task_ids", len(ids), 0, LIMIT_MAX)
+        with asking(self._path) as ask:
+            return {task_id: (calls, failed) for task_id, calls, failed in ask.calls(ids)}
 
     def statistics(self, kind: str | Task[..., Any] | None = None) -> list[KindStatistics]:
         """How many tasks ended how and how long they took, by kind and status. As fast with any number of tasks."""
@@ -204,12 +218,24 @@ def _kind(kind: str | Task[..., Any] | None) -> str | None:
     raise InvalidOption(f"kind: expected domain::name, as in media::thumbnail, or the task itself, got {kind!r}")
 
 
+def _queue(queue: str | None) -> str | None:
+    if queue is None or isinstance(queue, str):
+        return _text(queue)
+    raise InvalidOption(f"queue: expected the name of a queue, got {queue!r}")
+
+
 def _text(name: str | None) -> str | None:
     """A name to compare with; one that is not Unicode text is the name of nothing, and SQLite would not take it."""
     return None if name is None else name.encode(errors="replace").decode()
 
 
 def _within(name: str, value: int, least: int, most: int) -> int:
-    if not least <= value <= most:
+    if not least <= _whole(name, value) <= most:
         raise InvalidOption(f"{name}: expected {least} to {most}, got {value}")
+    return value
+
+
+def _whole(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidOption(f"{name}: expected a whole number, got {value!r}")
     return value

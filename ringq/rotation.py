@@ -22,7 +22,8 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Rotation:
-    """Attributes: `reloads`, how many are complete; `recycled`, how many workers were; `generation`, of new processes.
+    """Attributes: `reloads`, how many are complete; `recycled`, how many workers were; `generation`, of new processes,
+    which is how many reloads were begun; `reload_error`, why the latest reload failed, None if it did not.
 
     `start` fills an empty berth, `retire` tells its worker to leave; `busy` gives the tasks that run now by the index
     of their berth; `on_change` is called when a worker claims no more.
@@ -42,6 +43,7 @@ class Rotation:
         self._on_change = on_change
         self._say = say
         self.reloads = self.recycled = self.generation = 0
+        self.reload_error: str | None = None
         self._reload_began_ns: int | None = None
         self._old: Berth | None = None  # its worker leaves when …
         self._new: Berth | None = None  # … the process in this one is ready
@@ -59,6 +61,7 @@ class Rotation:
         """Replace every worker by one that imports the app anew; during a reload, all of them once more."""
         self._say("reload: every worker is replaced" + (", once more" if self.is_reloading else ""))
         self.generation += 1
+        self.reload_error = None
         self._reload_began_ns = now_ns = self._clock.monotonic_ns()
         self._is_too_light = False
         for berth in self._berths:
@@ -133,14 +136,12 @@ class Rotation:
             self._say(f"worker {old.index} stays, because of its replacement: {why}", level="warning")
             return
         self._reload_began_ns = None
-        if len({berth.generation for berth in self._berths if berth.is_kept and berth.process is not None}) == 1:
-            self._say(f"reload failed: {why}; the workers stay as they are", level="warning")
-        else:
-            self._say(
-                f"reload failed half way: {why}; old and new workers go on with the kinds that both have "
-                "until another reload (HUP) succeeds",
-                level="warning",
-            )
+        place, consequence = "", "the workers stay as they are"
+        if len({berth.generation for berth in self._berths if berth.is_kept and berth.process is not None}) != 1:
+            place = " half way"
+            consequence = "old and new workers go on with the kinds that both have until another reload (HUP) succeeds"
+        self.reload_error = f"{why}; {consequence}"
+        self._say(f"reload failed{place}: {self.reload_error}", level="warning")
 
     def _watch_leaving(self, berth: Berth, now_ns: int) -> int | None:
         """Nobody else is replaced until this worker has left its berth.
@@ -165,11 +166,11 @@ class Rotation:
 
     def _see_if_reloaded(self, now_ns: int) -> None:
         kept = [berth for berth in self._berths if berth.is_kept and not berth.disabled]
-        if all(berth.ready and berth.generation == self.generation for berth in kept):
+        if kept and all(berth.ready and berth.generation == self.generation for berth in kept):
             assert self._reload_began_ns is not None
             took_s, self._reload_began_ns = (now_ns - self._reload_began_ns) / 1e9, None
             self.reloads += 1
-            self._say(f"reloaded {len(kept)} worker{'s' if len(kept) > 1 else ''} in {took_s:.1f} s")
+            self._say(f"reloaded {len(kept)} worker{'' if len(kept) == 1 else 's'} in {took_s:.1f} s")
 
     def _begin_next(self, now_ns: int) -> None:
         """The next worker with old code; idle ones first: they leave at once, and the new code serves the sooner."""

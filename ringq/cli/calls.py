@@ -22,27 +22,37 @@ def count(payload: str) -> int:
         return 0
 
 
-def summary(payload: str) -> str:
-    """A payload for one line of a table."""
-    calls = count(payload)
-    return f"{_counted(calls)}: {payload}" if calls else payload
+def summary(record: TaskRecord) -> str:
+    """A payload for one line of a table, with how many of its calls failed."""
+    calls = count(record.payload)
+    return f"{outcome(calls, len(_failures(record)))}: {record.payload}" if calls else record.payload
+
+
+def outcome(calls: int, failed: int) -> str:
+    """So many calls, and so many of them failed."""
+    return f"{calls:,} call{'' if calls == 1 else 's'}" + (f", {failed:,} failed" if failed else "")
 
 
 def facts(record: TaskRecord) -> list[tuple[str, object]]:
     """What became of the calls of a task: how many there are, which failed, and where the others went on."""
-    account: Any = json.loads(record.result) if record.result else record.error
+    account, failures = _account(record), _failures(record)
     facts: list[tuple[str, object]] = [("calls", count(record.payload)), ("payload", record.payload)]
-    if isinstance(account, dict) and "results" in account:
-        failures = account.get("errors") or {}
+    if "results" in account:
         facts += [
             ("returned", len(account["results"])),
             ("results", printing.compact(account["results"])),
             *((f"call {i} failed", printing.error_line(one["error"])) for i, one in [*failures.items()][:FAILURES_MAX]),
             ("more failed", max(0, len(failures) - FAILURES_MAX) or None),
-            *((f"went on as task {task}", _counted(calls)) for task, _, calls in account.get("parts", ())),
+            *((f"went on as task {task}", outcome(calls, 0)) for task, _, calls in account.get("parts", ())),
         ]
     return [*facts, ("error", printing.error_line(record.error))]
 
 
-def _counted(calls: int) -> str:
-    return f"{calls:,} call{'' if calls == 1 else 's'}"
+def _failures(record: TaskRecord) -> dict[str, Any]:
+    failures: dict[str, Any] = _account(record).get("errors") or {}
+    return failures
+
+
+def _account(record: TaskRecord) -> dict[str, Any]:
+    account: Any = json.loads(record.result) if record.result else record.error
+    return account if isinstance(account, dict) else {}

@@ -63,6 +63,7 @@ VERBS = {
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),
+    "reload": ("ringq.cli.reload:reload", "Replace the workers by ones with fresh code."),
     "config": ("ringq.cli.config:config", "Show the settings of this project, and where each comes from."),
     "demo": ("ringq.cli.demo:demo", "Analyse the standard library, kill processes, lose nothing."),
     "version": ("ringq.cli.version:version", "Print the versions of ringq and of what it stands on."),

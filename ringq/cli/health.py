@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,5 +22,54 @@ def health(database: Path, as_json: bool) -> int:
     if as_json:
         printing.document(answer)
     else:
-        printing.table(["", ""], ((name, printing.compact(value)) for name, value in answer.items()))
+        _show(answer)
     return exit_codes.OK if any(worker["ready"] for worker in answer["workers"]) else exit_codes.NO
+
+
+def _show(answer: dict[str, Any]) -> None:
+    """The facts, one a line; then the workers, who are many."""
+    facts = {name: value for name, value in answer.items() if name != "workers" and value is not None}
+    printing.table(["", ""], (_fact(name, value) for name, value in facts.items()))
+    click.echo()
+    printing.table(
+        ["worker", "pid", "state", "task", "running for", "progress"],
+        (
+            (
+                *(one["index"], one["pid"], _state(one), one["task_id"]),
+                *(printing.seconds(one["running_s"]), _progress(one)),
+            )
+            for one in answer["workers"]
+        ),
+        right=["worker", "pid", "task", "running for"],
+    )
+
+
+def _fact(name: str, value: Any) -> tuple[str, str]:
+    for unit, per_second in (("_s", 1), ("_ms", 1000)):
+        if name.endswith(unit):
+            name, value = name.removesuffix(unit), printing.seconds(value / per_second)
+    match value:
+        case bool():
+            value = "yes" if value else "no"
+        case list():
+            value = ", ".join(value) or "none"
+        case dict():
+            value = ", ".join(f"{count:,} {_words(what)}" for what, count in value.items() if count) or "none"
+    return _words(name), str(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _state(worker: dict[str, Any]) -> str:
+    if worker["pid"] is None:
+        return "absent"
+    if worker["leaving"]:
+        return "leaving"
+    return "ready" if worker["ready"] else "starting"
+
+
+def _progress(worker: dict[str, Any]) -> str:
+    share = f"{worker['progress']:.0%}" if worker["progress"] or worker["message"] else ""
+    return f"{share} {worker['message']}".strip()

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ringq.cli import calls as calls_
 from ringq.cli import options, printing
+
+if TYPE_CHECKING:
+    from ringq.model import AttemptRecord
+    from ringq.query import Query
+
+ROWS_AT_ONCE = 100  # whose calls are counted by one question, which may take a second
 
 
 @click.command()
@@ -25,14 +35,28 @@ def history(database: Path, kind: str | None, status: str | None, limit: int, as
         printing.lines({**printing.fields(one), "duration_s": one.duration_s} for one in records)
         return
     printing.table(
-        ["id", "kind", "status", "reason", "ended", "took", "attempt", "worker", "error"],
+        ["id", "kind", "status", "reason", "ended", "took", "attempt", "worker", "calls, error"],
         (
             (
                 *(one.task_id, one.kind, one.status, one.reason, printing.moment(one.ended_at)),
                 *(printing.seconds(one.duration_s), one.attempt, one.worker),
-                printing.shorten(printing.error_line(one.error)),
+                printing.shorten(_told(one, calls)),
             )
-            for one in records
+            for one, calls in _with_calls(query, records)
         ),
         right=["id", "took", "attempt", "worker"],
     )
+
+
+def _with_calls(query: Query, records: Iterator[AttemptRecord]) -> Iterator[tuple[AttemptRecord, tuple[int, int]]]:
+    """Each record with the number of calls that its task carries, and of those that failed."""
+    while rows := list(islice(records, ROWS_AT_ONCE)):
+        counts = query.calls([one.task_id for one in rows])
+        yield from ((one, counts.get(one.task_id, (0, 0))) for one in rows)
+
+
+def _told(record: AttemptRecord, calls: tuple[int, int]) -> str:
+    told = [calls_.outcome(*calls)] if calls[0] else []
+    if record.error:
+        told.append(printing.error_line(record.error))
+    return "; ".join(told)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import ringq
 from ringq.cli import calls, options, printing
 from ringq.output import shown, text_of
 
 if TYPE_CHECKING:
     from ringq.model import AttemptRecord, OutputRecord, TaskRecord
+
+BLOCKS = ("stack", "traceback", "output")  # of an attempt's error; they have many lines
+FRAME = '  File "'
+_FOREIGN = (f"{FRAME}{Path(ringq.__file__).parent}{os.sep}", f"{FRAME}<frozen runpy>")
 
 
 @click.group()
@@ -46,7 +52,7 @@ def list_(database: Path, status: str | None, kind: str | None, queue: str | Non
         (
             (
                 *(one.id, one.kind, one.status, one.queue, one.priority),
-                *(printing.moment(one.submitted_at), printing.shorten(calls.summary(one.payload))),
+                *(printing.moment(one.submitted_at), printing.shorten(calls.summary(one))),
             )
             for one in records
         ),
@@ -70,10 +76,8 @@ def show(id_: int, database: Path, as_json: bool) -> None:
     for attempt in record.attempts:
         click.echo()
         printing.table(["", ""], _attempt_facts(attempt))
-    traceback = (record.error or {}).get("traceback")
-    if traceback:
-        click.echo()
-        click.echo("\n".join(printing.visible(line) for line in str(traceback).splitlines()))
+        for name, lines in _blocks(attempt):
+            click.echo("\n".join([name, *(f"    {printing.visible(line.expandtabs())}".rstrip() for line in lines)]))
 
 
 @task.command()
@@ -140,11 +144,8 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
 
 
 def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:
-    error = attempt.error or {}
-    told = {"type", "message", "traceback"}
-    if attempt.reason == "split":
-        error = {**error, **error.get("cause", {})}
-        told.update(calls.ACCOUNT)
+    error = _details(attempt)
+    told = {"type", "message", "rss_kib", *BLOCKS, *(calls.ACCOUNT if attempt.reason == "split" else ())}
     facts = [
         ("attempt", attempt.attempt),
         ("lease", attempt.lease),
@@ -154,9 +155,43 @@ def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:
         ("cpu", printing.seconds(attempt.cpu_s)),
         ("peak memory", f"{attempt.rss_kib / 1024:.0f} MiB" if attempt.rss_kib else None),
         ("worker", attempt.worker),
-        *((name, printing.compact(error[name])) for name in error if name not in told),
+        *(
+            (name, printing.compact(value))
+            for name, value in error.items()
+            if name not in told and value is not None
+        ),
     ]
     return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _blocks(attempt: AttemptRecord) -> list[tuple[str, list[str]]]:
+    """What an attempt left behind that has many lines."""
+    error = _details(attempt)
+    found = [(name, str(error[name]).rstrip().split("\n")) for name in BLOCKS if str(error.get(name) or "").strip()]
+    return [(name, _own_frames(lines) if name == "stack" else lines) for name, lines in found]
+
+
+def _own_frames(lines: list[str]) -> list[str]:
+    """The stacks of a dead worker, without the frames of ringq below the handler's: the innermost come first.
+
+    Those above it stay: a handler may have died in what it called.
+    """
+    kept: list[str] = []
+    for line in [*lines, ""]:
+        if not line.startswith(FRAME):
+            outer = len(kept)
+            while outer and kept[outer - 1].startswith(_FOREIGN):
+                outer -= 1
+            if outer and kept[outer - 1].startswith(FRAME):  # else ringq's are all there is
+                del kept[outer:]
+        if line:
+            kept.append(line)
+    return kept
+
+
+def _details(attempt: AttemptRecord) -> dict[str, Any]:
+    error = attempt.error or {}
+    return {**error, **error.get("cause", {})} if attempt.reason == "split" else error
 
 
 def _plain_output(record: OutputRecord) -> dict[str, Any]:

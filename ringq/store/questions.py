@@ -59,6 +59,16 @@ FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
 """
 
+# How many calls tasks carry, and how many of them failed: of a JSON array of ids those that carry calls of a map.
+SELECT_CALLS: Final = """
+SELECT task.id, json_array_length(task.payload),
+    CASE WHEN json_valid(COALESCE(receipt.result, receipt.error))
+    THEN (SELECT COUNT(*) FROM json_each(COALESCE(receipt.result, receipt.error), '$.errors')) ELSE 0 END
+FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
+LEFT JOIN receipt ON receipt.task_id = task.id
+WHERE substr(task.payload, 1, 1) = '[' AND json_valid(task.payload)
+"""
+
 # Tasks of any status, newest first.
 SELECT_TASK_ROWS: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id < ?1" + TASK_FILTER + BY_TASK
 
@@ -231,6 +241,10 @@ class Questions:
     def ends(self, task_ids: Sequence[int]) -> list[Row]:
         """(id, status, reason, result, error) of those of these tasks that exist, in their order."""
         return self._rows(SELECT_ENDS, json.dumps(list(task_ids)))
+
+    def calls(self, task_ids: Sequence[int]) -> list[Row]:
+        """(id, calls, failed calls) of those of these tasks that carry calls of a map."""
+        return self._rows(SELECT_CALLS, json.dumps(list(task_ids)))
 
     def attempts(self, task_id: int) -> list[Row]:
         """Its attempts by lease, in the columns of HISTORY_ROW; the status is NULL where it went on."""

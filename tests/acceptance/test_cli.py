@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import wait_for
+
+import ringq
+from ringq.cli.task import _own_frames
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 HANDLERS = """
-import os, sys, time
+import ctypes, os, sys, time
 import ringq
 
 with open("importers", "a") as file:
@@ -37,6 +41,16 @@ def fail(text: str) -> None:
 @app.task
 def sleep(seconds: float) -> None:
     time.sleep(seconds)
+
+@app.task
+def crash() -> None:
+    print("on the way\\tto\\x1b[31m\\na crash", flush=True)
+    ctypes.string_at(0)
+
+@app.task
+def progress(context: ringq.Context) -> None:
+    context.progress(0.4, "half\\x1b[31m done")
+    time.sleep(60)
 
 @app.task
 def loaded() -> list[str]:
@@ -241,6 +255,63 @@ def test_health(served: Any, cli: Cli) -> None:
     assert answer.stderr.count("\n") == 1
 
 
+def test_health_is_a_page_of_facts_and_a_table_of_workers(served: Any, cli: Cli) -> None:
+    cli("submit", "t::progress")
+    wait_for(lambda: any(worker["progress"] for worker in served.health()["workers"]))
+    facts, workers = ok(cli("health")).split("\n\n")
+    told = dict(line.split("\t") for line in facts.splitlines())
+    assert (told["stopping"], told["in flight"], told["refusals"]) == ("no", "1", "none")
+    assert told["kinds"] == "t::add, t::crash, t::fail, t::loaded, t::progress, t::sleep"
+    assert told["writer"] == "1 commits, 1 submitted"
+    assert re.fullmatch(r"[0-9.]+ (ms|s|min)", told["uptime"])
+    assert not set("{}[]\x1b") & set(facts)
+    heading, *rows = (line.split("\t") for line in workers.splitlines())
+    assert heading == ["worker", "pid", "state", "task", "running for", "progress"]
+    pids = [str(worker["pid"]) for worker in served.health()["workers"]]
+    assert [row[:3] for row in rows] == [["0", pids[0], "ready"], ["1", pids[1], "ready"]]
+    (busy,) = (row for row in rows if row[3])
+    assert (busy[3], busy[5]) == ("1", "40% half\\x1b[31m done")
+
+
+@pytest.mark.usefixtures("served")
+def test_a_crash_is_shown_attempt_by_attempt_with_the_users_frames_alone(cli: Cli) -> None:
+    assert cli("submit", "t::crash", "--wait").returncode == 1
+    shown = ok(cli("task", "show", "1"))
+    _, *attempts = shown.split("\n\n")
+    assert [attempt.splitlines()[0] for attempt in attempts] == ["attempt\t1", "attempt\t2", "attempt\t3"]
+    for attempt in attempts:
+        facts, _, stack = attempt.partition("\nstack\n")
+        assert "signal\tSIGSEGV" in facts
+        stack, _, output = stack.partition("\noutput\n")
+        assert all(line.startswith("    ") for line in stack.splitlines())
+        frames = [line.strip() for line in stack.splitlines() if line.strip().startswith("File")]
+        assert [frame.rpartition(" in ")[2] for frame in frames] == ["string_at", "crash"]
+        assert output.splitlines() == ["    on the way      to\\x1b[31m", "    a crash"]
+    record = documents(cli("task", "show", "1", "--json"))[0]
+    assert "ringq" in record["attempts"][0]["error"]["stack"]
+
+
+def test_frames_of_ringq_are_left_out_below_the_handler_and_nowhere_else() -> None:
+    ours = f'  File "{Path(ringq.__file__).parent}/runner.py", line 1 in run'
+    theirs, runpy = '  File "/app/handlers.py", line 2 in crash', '  File "<frozen runpy>", line 88 in _run_code'
+    first, second = "Thread 0x1 (most recent call first):", "Current thread 0x2 (most recent call first):"
+    assert _own_frames([first, ours, runpy, "", second, ours, theirs, ours, runpy]) == [
+        *(first, ours, runpy),  # nothing else would be left of it
+        *(second, ours, theirs),
+    ]
+    assert _own_frames(["no stack at all"]) == ["no stack at all"]
+
+
+@pytest.mark.usefixtures("served")
+def test_a_traceback_stands_with_its_attempt_in_lines(cli: Cli) -> None:
+    cli("submit", "t::fail", "--payload", '{"text": "x"}', "--wait")
+    shown = ok(cli("task", "show", "1")).splitlines()
+    at = shown.index("traceback")
+    assert shown.index("attempt\t1") < at
+    assert shown[at + 1] == "    Traceback (most recent call last):"
+    assert shown[-1] == "    ValueError: x"
+
+
 @pytest.mark.usefixtures("served")
 def test_health_answers_at_once(cli: Cli) -> None:
     """A probe may ask every second. The best of several: a loaded machine is not what is measured."""
@@ -291,7 +362,7 @@ def test_no_database_and_no_database_at_all(cli: Cli, tmp_path: Path, verb: list
 
 
 def test_nobody_there(cli: Cli) -> None:
-    for verb in (["wait", "1"], ["health"]):
+    for verb in (["wait", "1"], ["health"], ["reload"]):
         answer = cli(*verb)
         assert answer.returncode == 69
         assert answer.stderr.count("\n") == 1

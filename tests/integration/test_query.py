@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -211,6 +212,53 @@ def test_a_status_that_does_not_exist_is_refused_with_those_that_do(query: Query
             ask(status="finished")
     with pytest.raises(InvalidOption, match="after"):
         query.tasks(after=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "says"),
+    [
+        ("task", {"task_id": "1"}, "task_id: expected a whole number, got '1'"),
+        ("output", {"task_id": None}, "task_id: expected a whole number, got None"),
+        ("tasks", {"status": 10}, "status: expected one of .*, got 10"),
+        ("tasks", {"kind": 5}, "kind: expected domain::name, .*, got 5"),
+        ("tasks", {"queue": b"bulk"}, "queue: expected the name of a queue, got b'bulk'"),
+        ("tasks", {"after": 2.5}, "after: expected a whole number, got 2.5"),
+        ("tasks", {"limit": "x"}, "limit: expected a whole number, got 'x'"),
+        ("history", {"limit": True}, "limit: expected a whole number, got True"),
+        ("history", {"before": 7}, "before: expected the last record of the page before, got 7"),
+        ("statistics", {"kind": ["media::thumbnail"]}, "kind: expected domain::name, .*"),
+        ("calls", {"task_ids": ["x"]}, "task_ids: expected a whole number, got 'x'"),
+        ("calls", {"task_ids": range(LIMIT_MAX + 1)}, "number of task_ids: expected 0 to 10000, got 10001"),
+    ],
+)
+def test_an_argument_of_another_type_is_one_clear_line(
+    query: Query, method: str, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        getattr(query, method)(**arguments)
+    assert re.fullmatch(says, str(caught.value))
+
+
+def test_calls_are_counted_for_tasks_that_carry_some(store: Store, query: Query) -> None:
+    with store.transaction():
+        carrying = [
+            (20, 1, NOW, None, "[[1],[2],[3]]"),
+            (21, 1, NOW, None, "[[1]]"),
+            (22, 1, NOW, None, '[[1],{"n":2}]'),
+            (23, 1, NOW, None, "[[1],[2],[3],[4]]"),
+        ]
+        store.insert_tasks(carrying)
+        account = '{"us":5,"results":[1],"errors":{"1":{"reason":"handler_error","error":{}},"2":{"error":{}}}}'
+        split = '{"type":"Split","us":5,"results":[1],"errors":{"1":{"error":{}}},"parts":[[24,2,2]]}'
+        store.insert_receipts(
+            [
+                (*receipt(20)[:11], account, None),
+                (*receipt(21, status=Status.FAILED, reason=Reason.HANDLER_ERROR)[:11], None, "no JSON at all"),
+                (*receipt(23, status=Status.SUPERSEDED, reason=Reason.SPLIT)[:11], None, split),
+            ]
+        )
+    assert query.calls(range(1, 100)) == {20: (3, 2), 21: (1, 0), 22: (2, 0), 23: (4, 1)}
+    assert query.calls([]) == {}
 
 
 def test_a_missing_database_is_one_clear_line_and_stays_missing(tmp_path: Path) -> None:

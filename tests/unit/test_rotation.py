@@ -110,8 +110,10 @@ def test_a_replacement_that_fails_ends_the_reload_and_changes_nothing() -> None:
     floor.gone(2)
     assert floor.state() == "RR-"
     assert floor.said[-1] == "reload failed: shop:app: SyntaxError; the workers stay as they are"
+    assert floor.rotation.reload_error == "shop:app: SyntaxError; the workers stay as they are"
     assert not floor.rotation.is_reloading
     floor.rotation.reload()
+    assert floor.rotation.reload_error is None
     floor.step()
     assert floor.state() == "RRb"
 
