@@ -1,4 +1,4 @@
-"""Face: the server's state in one answer, from memory alone."""
+"""Face: the server's state in one answer."""
 
 from __future__ import annotations
 
