@@ -202,7 +202,7 @@ class Printed:
             self._flush_err()
         except Exception:
             self._flush_again()
-        if self._printed_twice() != self._printed_before:
+        if (self._unread(self._looked_at) << 1) + self._word[0] != self._printed_before:  # as _printed_twice
             self._mark(_MARK.pack(task_id, lease, kind))
 
     def tell(self, line: str) -> None:

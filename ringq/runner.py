@@ -69,13 +69,16 @@ class Runner:
                 failpoint.hit("worker.running")
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
-                context = partial(Context, task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
                 if codec.is_chunk(payload):
+                    begin = partial(Context, task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
                     aside = Aside(self._spill, lease)
-                    body, is_whole = run_calls(self, task, context, payload, aside)
+                    body, is_whole = run_calls(self, task, begin, payload, aside)
                 else:
                     arguments = task.decode(payload)
-                    body = task.encode_result(task.invoke(context() if task.wants_context else None, arguments))
+                    context = None
+                    if task.wants_context:
+                        context = Context(task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
+                    body = task.encode_result(task.invoke(context, arguments))
                 status, reason = Status.COMPLETED, Reason.NONE if is_whole else Reason.SPLIT
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt

@@ -56,7 +56,7 @@ class Account(msgspec.Struct, omit_defaults=True):
 
 def is_chunk(payload: str | bytes) -> bool:
     """Whether a payload carries calls rather than the arguments of one."""
-    return payload[:1] in ("[", b"[")
+    return payload[:1] == (b"[" if isinstance(payload, bytes) else "[")
 
 
 class ChunkCodec:
