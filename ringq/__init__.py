@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ringq.client import Client, connect
+    from ringq.client import Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
         AlreadyServed,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
-    from ringq.kinds import App, AsyncTask, Domain, Ended, Submission, Submitted, Task, TaskOptions
+    from ringq.kinds import App, AsyncTask, Domain, Ended, MapCall, Submission, Submitted, Task, TaskOptions
     from ringq.model import (
         BACKGROUND,
         HIGH,
@@ -96,8 +96,10 @@ __all__ = [
     "InvalidResult",
     "InvalidSubmission",
     "KindStatistics",
+    "MapCall",
     "MapInUse",
     "MapMismatch",
+    "MapResults",
     "NewerSchema",
     "NotADatabase",
     "NotBound",
@@ -134,9 +136,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ringq.client": ("Client", "connect"),
+    "ringq.client": ("Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
-    "ringq.kinds": (*("App", "AsyncTask", "Domain", "Ended", "Submission", "Submitted", "Task", "TaskOptions"),),
+    "ringq.kinds": (
+        *("App", "AsyncTask", "Domain", "Ended", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
+    ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
         *("AttemptRecord", "KindStatistics", "Outcome", "OutputRecord", "Reason", "Status", "TaskRecord"),

@@ -5,7 +5,6 @@ Precedence of every option: call > kind > domain (both reported by the worker) >
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from ringq.entries import Batch, Chunks, Spec
 from ringq.errors import BatchTooLarge, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
 from ringq.model import NORMAL
 from ringq.protocol import DIGEST_BYTES, SUBMISSION_ID_BYTES, SpecFields, Submit, check_map_key
+from ringq.spelling import nearest
 
 DEFAULT_QUEUE = "default"
 RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
@@ -77,8 +77,8 @@ class Admission:
         return spec
 
     def _unknown(self, kind: str) -> str:
-        close = difflib.get_close_matches(kind, self._defaults, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"registered are: {', '.join(self.kinds) or 'none'}"
+        near = nearest(kind, self._defaults)
+        hint = f"did you mean {near!r}?" if near else f"registered are: {', '.join(self.kinds) or 'none'}"
         return f"no handler of kind {kind[:NAME_CHARS_MAX]!r} is registered; {hint}"
 
 

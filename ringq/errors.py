@@ -12,6 +12,17 @@ class RingqError(Exception):
     def __init__(self, message: str | None = None, *args: Any) -> None:
         super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__, *args)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with `args` alone, which is not how a TaskFailed is made: a pool of processes that
+        # cannot read an exception waits for ever.
+        return _revived, (type(self), self.args), vars(self)
+
+
+def _revived(cls: type[RingqError], args: tuple[Any, ...]) -> RingqError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error
+
 
 # -- what was asked for is wrong: nothing was written ---------------------------------------------
 
@@ -84,7 +95,7 @@ class NotBound(RingqError):
 
 
 class ClientClosed(RingqError):
-    """This client was closed: open another one with `ringq.connect`."""
+    """This client was closed: wait inside the `with` block, or open another one with `ringq.connect`."""
 
 
 class ServerUnavailable(RingqError, ConnectionError):

@@ -30,6 +30,7 @@ def describe(
             "pid": os.getpid(),
             "database": os.fsencode(config.database).decode(errors="replace"),
             "durability": config.durability,
+            "queues": [name for name, _ in config.queues],
             "drain_timeout_s": config.drain_timeout_s,
             **state,
             "pending": len(backlog) + len(dispatcher.stranded) + ring.ready(),

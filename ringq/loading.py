@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 from ringq.errors import AppImportError
 from ringq.kinds import App, Task
+from ringq.spelling import meant
 
 SCRIPT_MODULE = "__ringq_main__"
 """The name under which a script is imported: its `if __name__ == "__main__":` is false, pickling finds it."""
@@ -32,13 +32,13 @@ def load_app(target: str) -> App:
 
     Raises whatever the module raises, or AppImportError with one line if there is no such module or attribute.
     """
-    _, found = _load(target)
+    _, found = _load(target, "app", "photos:app")
     return found.app if isinstance(found, Task) else found
 
 
 def load_task(target: str) -> Task[..., Any]:
     """The Task that "module:attribute" or "path/to/script.py:attribute" names; raises what `load_app` raises."""
-    module, found = _load(target)
+    module, found = _load(target, "task", "photos:thumbnail")
     if isinstance(found, Task):
         return found
     place, _, attribute = target.rpartition(":")
@@ -77,11 +77,11 @@ def own_frames(error: BaseException) -> list[str]:
 # -- from a name to the object --------------------------------------------------------------------
 
 
-def _load(target: str) -> tuple[ModuleType, App | Task[..., Any]]:
+def _load(target: str, what: str, example: str) -> tuple[ModuleType, App | Task[..., Any]]:
     global _importing  # noqa: PLW0603 - there is one import path, and one import at a time
     place, _, attribute = target.rpartition(":")
     if not place or not attribute.isidentifier():
-        raise AppImportError(f"{target!r} names no app: write module:attribute, for example photos:app")
+        raise AppImportError(f"{target!r} names no {what}: write module:attribute, for example {example}")
     _importing = place
     is_handed_over = _take_path_over()
     try:
@@ -140,7 +140,7 @@ def _not_found(name: str) -> str:
     parent, _, last = name.rpartition(".")
     places = getattr(sys.modules.get(parent), "__path__", None) if parent else [os.getcwd()]
     known = [module.name for module in pkgutil.iter_modules(places)] if places is not None else []
-    near = _nearest(last, known)
+    near = meant(last, known)
     if parent:
         return f"{parent} has no module {last!r}{near}"
     advice = near or f": run in its folder, or name its file, path/to/{last}.py:app"
@@ -151,17 +151,12 @@ def _no_attribute(place: str, module: ModuleType, attribute: str) -> str:
     known = [name for name, value in vars(module).items() if isinstance(value, App)]
     if known:
         tasks = [name for name, value in vars(module).items() if isinstance(value, Task)]
-        advice = _nearest(attribute, [*known, *tasks]) or f"; its App is {known[0]}"
+        advice = meant(attribute, [*known, *tasks]) or f"; its App is {known[0]}"
     elif module.__name__ == SCRIPT_MODULE:
         advice = ' when it is imported: make the App outside of `if __name__ == "__main__":`'
     else:
         advice = f', nor any ringq.App: make one, {attribute} = ringq.App("{place.rpartition(".")[2]}")'
     return f"{place} has no attribute {attribute!r}{advice}"
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 # -- from the object to a name --------------------------------------------------------------------

@@ -19,11 +19,11 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from ringq import errors, loading
 from ringq.client import Client, connect
-from ringq.errors import AlreadyServed, AppImportError, CannotStart, InvalidConfig, RingqError
+from ringq.errors import AlreadyServed, AppImportError, CannotStart, InvalidOption, RingqError
 from ringq.kinds import App, Task, binding
 from ringq.settings import SETTINGS
 
@@ -51,37 +51,35 @@ class Server:
         app: App | Task[..., Any] | str,
         database: str | os.PathLike[str],
         *,
-        workers: int | None = None,
+        workers: int | Literal["auto"] | None = None,
         queues: str | Iterable[str] | Mapping[str, int | None] | None = None,
         durability: str | None = None,
-        drain_timeout: float | timedelta | None = None,
-        quiet: bool = True,
-        start_timeout: float | timedelta = 60.0,
+        drain_timeout: float | str | timedelta | None = None,
+        quiet: bool | None = True,
+        start_timeout: float | str | timedelta = 60.0,
     ) -> None:
         """Starts nothing yet. What is None is decided as `ringq serve` decides it: RINGQ_*, the project's file.
 
         `app`: an App that stands at the top level of a module or of this script, one of its tasks, or a text as
-        "photos:app". `workers`: processes, 1 to 256. `queues`: serve only these; names, or a mapping to how many
-        of their tasks may run at a time. `durability`: full or normal. `drain_timeout`: seconds or timedelta, 0
-        to 86400, that running tasks are given when it stops. `quiet`: say only what is out of the ordinary, and
-        what handlers print. `start_timeout`: seconds or timedelta within which it must take tasks.
+        "photos:app". `workers`: processes, 1 to 255, or "auto" for one a core. `queues`: serve only these; names,
+        or a mapping to how many of their tasks may run at a time. `durability`: full or normal. `drain_timeout`:
+        seconds, timedelta or text as "1m", 0 to a day, that running tasks are given when it stops. `quiet`: say only
+        what is out of the ordinary, and what handlers print. `start_timeout`, written alike: within it the server
+        must take tasks.
 
-        Raises AppImportError for an App that workers cannot import, InvalidConfig or InvalidOption for an option
-        out of range.
+        Raises AppImportError for an App that workers cannot import, InvalidOption for an option out of range.
         """
         self.app = _name(app)
-        if not isinstance(database, (str, os.PathLike)) or not os.fspath(database):
-            raise InvalidConfig(f"database: expected a path, got {database!r}")
         self.client: Client = connect(database)
         self.database: Path = self.client.database
         self._flags = _flags(
             workers=workers,
             queues=_queues(queues),
             durability=durability,
-            drain_timeout=_seconds(drain_timeout),
+            drain_timeout=drain_timeout,
             quiet=quiet,
         )
-        self._start_timeout_s = float(_read("drain_timeout", _seconds(start_timeout), "start_timeout"))
+        self._start_timeout_s = float(_read("drain_timeout", start_timeout, "start_timeout"))
         self._drain_timeout_s = 0.0  # the server says what it is
         self._process: subprocess.Popen[bytes] | None = None
         self._host = 0
@@ -100,16 +98,19 @@ class Server:
     def __repr__(self) -> str:
         if self._process is None:
             state = "not started"
-        elif self._process.returncode is None:
-            state = f"pid {self._process.pid}"
+        elif self.pid is not None:
+            state = f"pid {self.pid}"
         else:
             state = f"ended with exit code {self._process.returncode}"
         return f"<server of {self.database} for {self.app}: {state}>"
 
     @property
     def pid(self) -> int | None:
-        """The server's process id; None before it was started."""
-        return self._process.pid if self._process is not None else None
+        """The server's process id; None before it was started, and when it has ended."""
+        if self._process is None:
+            return None
+        has_ended = self._host == os.getpid() and self._process.poll() is not None  # who was forked from it cannot say
+        return None if has_ended else self._process.pid
 
     def start(self) -> None:
         """Start the server and wait until it takes tasks; the `with` block does it. A Server is started once.
@@ -234,7 +235,7 @@ def _refuse_here() -> None:
             f"{imported} starts a server when it is imported, and workers import it: put "
             '`if __name__ == "__main__":` around that'
         )
-    if os.environ.get("RINGQ_WORKER") == str(os.getpid()):
+    if os.environ.get("RINGQ_INSIDE_WORKER") == str(os.getpid()):
         raise CannotStart(
             "a handler cannot start a server inside its worker: submit to the one it serves (`task.submit(...)`), "
             "or start it in the program that submits"
@@ -249,16 +250,15 @@ def _refuse_here() -> None:
 
 def _name(app: object) -> str:
     if isinstance(app, str):
-        return app
+        try:
+            return str(SETTINGS["app"].read(app))
+        except ValueError as error:
+            raise AppImportError(f"app: {error}") from None
     if isinstance(app, Task):
         app = app.app
     if not isinstance(app, App):
         raise AppImportError(f'app: expected a ringq.App, one of its tasks, or text as "photos:app", got {app!r}')
     return loading.name_of(app)
-
-
-def _seconds(span: object) -> object:
-    return span.total_seconds() if isinstance(span, timedelta) else span
 
 
 def _queues(queues: str | Iterable[str] | Mapping[str, int | None] | None) -> object:
@@ -270,13 +270,13 @@ def _queues(queues: str | Iterable[str] | Mapping[str, int | None] | None) -> ob
 def _flags(**given: object) -> list[str]:
     """Settings as `ringq serve` takes them."""
     read = {name: _read(name, value) for name, value in given.items() if value is not None}
-    quiet = {"True": "--quiet", "False": "--no-quiet"}[read.pop("quiet")]
-    return [quiet, *(f"--{name.replace('_', '-')}={text}" for name, text in read.items())]
+    quiet = {None: [], "True": ["--quiet"], "False": ["--no-quiet"]}[read.pop("quiet", None)]
+    return [*quiet, *(f"--{name.replace('_', '-')}={text}" for name, text in read.items())]
 
 
 def _read(name: str, value: object, called: str | None = None) -> str:
-    """One setting as text, checked here, where the mistake is in the caller's line. Raises InvalidConfig."""
+    """One setting as text, checked here, where the mistake is in the caller's line. Raises InvalidOption."""
     try:
         return str(SETTINGS[name].plain(SETTINGS[name].read(value)))
     except ValueError as error:
-        raise InvalidConfig(f"{called or name}: {error}") from None
+        raise InvalidOption(f"{called or name}: {error}") from None

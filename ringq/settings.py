@@ -5,17 +5,17 @@ flag ─► RINGQ_* ─► ringq.toml or [tool.ringq] of pyproject.toml ─► t
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ringq.config import LOG_LEVELS, Config
-from ringq.errors import InvalidConfig
+from ringq.config import LOG_LEVELS, WORKERS_MAX, Config
+from ringq.errors import InvalidConfig, InvalidOption
+from ringq.spelling import meant
 
 FILE, SHARED_FILE = "ringq.toml", "pyproject.toml"
 
@@ -26,7 +26,7 @@ _SIZES_MIB = {
     f"{unit}{tail}": mib for unit, mib in (("k", 1 / 1024), ("m", 1), ("g", 1024)) for tail in ("", "b", "ib")
 }
 _BOOLEANS = {**dict.fromkeys(["1", "true", "yes", "on"], True), **dict.fromkeys(["0", "false", "no", "off"], False)}
-_NO_SETTINGS = ("RINGQ_DEBUG", "RINGQ_FAILPOINT", "RINGQ_WORKER")  # ours, but no settings
+_NO_SETTINGS = ("RINGQ_DEBUG", "RINGQ_FAILPOINT", "RINGQ_INSIDE_WORKER")  # ours, but no settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,19 @@ def stranger_warnings(environment: Iterable[str]) -> list[str]:
     return [f"the environment variable {name} is no setting of ringq{nearest(name, known)}" for name in strangers]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` for the known word nearest to `word`, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean x?` for a name that is no setting, or nothing."""
+    other = {"database": "db", "RINGQ_DATABASE": "RINGQ_DB"}.get(name)
+    return f"; did you mean {other}?" if other else meant(name, known)
+
+
+def option(name: str, value: object) -> tuple[str, Any]:
+    """A setting that a program gives, as its field of Config and what that takes. Raises InvalidOption."""
+    one = SETTINGS[name]
+    try:
+        return one.field, one.read(value)
+    except ValueError as error:
+        raise InvalidOption(f"{name}: {error}") from None
 
 
 # -- how values are written -----------------------------------------------------------------------
@@ -148,8 +157,8 @@ def workers(written: object) -> int:
     if written == "auto":
         return 0
     text = _text(written)
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 256:
-        raise ValueError(f"{written!r} is neither auto nor 1 to 256")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or not 1 <= int(text) <= WORKERS_MAX:
+        raise ValueError(f"{written!r} is neither auto nor 1 to {WORKERS_MAX}")
     return int(text)
 
 
@@ -182,6 +191,8 @@ def queues(written: object) -> Queues:
 
 def span(written: object) -> float:
     """Seconds, from a number with or without a unit: 500ms, 90s, 15m, 2h, 7d."""
+    if isinstance(written, timedelta):
+        written = written.total_seconds()
     seconds = _measure(_text(written), _SPANS_S, "s")
     if seconds is None:
         raise ValueError(f"{written!r} is no span; write seconds or e.g. 500ms, 15m, 2h")
@@ -277,8 +288,10 @@ def _table(path: Path) -> dict[str, Any] | None:
         raise InvalidConfig(f"{path} cannot be read: {error.strerror}") from None
     if path.name == SHARED_FILE and b"ringq" not in content:
         return None  # not ours, even if it is broken
+    import tomllib  # noqa: PLC0415 - a worker of an App with settings reads no file
+
     try:
-        document = tomllib.loads(content.decode())
+        document = tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InvalidConfig(f"{path}:{line} is not UTF-8") from None
@@ -287,6 +300,8 @@ def _table(path: Path) -> dict[str, Any] | None:
         told = re.search(r"line (\d+)", where)
         line = int(told[1]) if told else content.rstrip().count(b"\n") + 1
         raise InvalidConfig(f"{path}:{line} is not TOML: {what or error}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested a thousand times
+        raise InvalidConfig(f"{path} cannot be read: {error}") from None
     if path.name == FILE:
         return document
     tools = document.get("tool")
@@ -303,7 +318,10 @@ def _project(path: Path, table: dict[str, Any]) -> Project:
         name = key.replace("-", "_")
         place = found.place(name)
         if name not in SETTINGS:
-            raise InvalidConfig(f"{place}: unknown setting {key!r}{nearest(name, SETTINGS)}")
+            hint = nearest(name, SETTINGS)
+            if name == "tool" and path.name == FILE:
+                hint = ": [tool.ringq] is for pyproject.toml; here write the settings without it"
+            raise InvalidConfig(f"{place}: unknown setting {key!r}{hint}")
         if name in values:
             raise InvalidConfig(f"{place}: {name} is given twice, as {name} and as {name.replace('_', '-')}")
         try:
@@ -319,7 +337,7 @@ def _lines(path: Path) -> dict[str, int]:
     """The line of each key: the first in our part of the file that begins like it. tomllib does not tell."""
     lines: dict[str, int] = {}
     is_ours = path.name == FILE
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
         header = re.match(r"\s*\[\s*(?:tool\s*\.\s*ringq\s*\.?\s*)?([\w-]*)", line)
         if header:
             is_ours = path.name == FILE or re.match(r"\s*\[\s*tool\s*\.\s*ringq\b", line) is not None

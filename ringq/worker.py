@@ -40,7 +40,7 @@ def main(argument: str) -> int:
     given = json.loads(argument)
     failpoint.arm(os.environ.get("RINGQ_FAILPOINT"))
     os.umask(given["umask"])
-    os.environ["RINGQ_WORKER"] = str(os.getpid())  # a number, so that what a handler starts is not taken for a worker
+    os.environ["RINGQ_INSIDE_WORKER"] = str(os.getpid())  # what a handler starts has another pid
     _offer_to_oom_killer()
     _die_with_parent(given["parent"])
     lock = _take_life_lock(given["lock"], given["parent"])

@@ -94,15 +94,8 @@ def ringq() -> None:
     """A durable task queue for one host that uses every core of it."""
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """The console script: run one verb and leave with its exit code."""
-    sys.exit(run(sys.argv[1:] if args is None else args))
-
-
 def run(args: Sequence[str]) -> int:
     """Run one verb; whatever it raises becomes one line on stderr and an exit code."""
-    if sys.stdout is None:  # `>&-`: nobody wants to read it
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     output = sys.stdout
     try:
         answer = ringq.main(args=list(args), prog_name="ringq", standalone_mode=False)
@@ -126,7 +119,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _tell(error: Exception) -> int:
-    if os.environ.get("RINGQ_DEBUG"):
+    if os.environ.get("RINGQ_DEBUG", "").lower() not in ("", "0", "false", "no", "off"):
         traceback.print_exception(error)
     if isinstance(error, OSError) and _is_of_output(error):
         _drop_output()

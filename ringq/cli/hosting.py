@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
 
 from ringq import Server, connect
 from ringq.cli.options import nearest
-from ringq.config import usable_cores
-from ringq.errors import AlreadyServed, ServerUnavailable, UnknownKind
+from ringq.errors import AlreadyServed, InvalidOption, ServerUnavailable, UnknownKind
 
 LOOK_S: Final = 0.05
 STARTS_S: Final = 60.0  # for which a server that owns the database and does not answer is waited for
@@ -20,19 +19,22 @@ STARTS_S: Final = 60.0  # for which a server that owns the database and does not
 class Host:
     """Has a server for one kind. Attributes: `client`, of the database, whoever serves it."""
 
-    def __init__(self, database: Path, kind: str, target: str | None, workers: int | None) -> None:
-        """Asks nobody yet. `target`: by what name workers import the task, None if that is not known."""
+    def __init__(
+        self, database: Path, kind: str, queue: str | None, target: str | None, workers: int | None
+    ) -> None:  # fmt: skip
+        """Asks nobody yet. `queue` in which its tasks wait, `target` by which workers import it: None if not known."""
         self.client = connect(database)
         self._kind = kind
+        self._queue = queue
         self._target = target
-        self._workers = usable_cores() if workers == 0 else workers
+        self._workers: int | Literal["auto"] | None = "auto" if workers == 0 else workers
         self._server: Server | None = None
 
     def find(self) -> None:
         """Find the server or start one; again, when it is gone.
 
-        Raises UnknownKind if the one that runs does not know the kind, ServerUnavailable if none runs and none can
-        be started, and what `ringq.Server` raises.
+        Raises UnknownKind if the one that runs does not know the kind, InvalidOption if it does not serve the queue,
+        ServerUnavailable if none runs and none can be started, and what `ringq.Server` raises.
         """
         self._stop()
         patience_until = time.monotonic() + STARTS_S
@@ -42,7 +44,9 @@ class Host:
                     f"no server runs for {self.client.database}: start one that has {self._kind} with `ringq serve`, "
                     "or name the task as module:task"
                 )
-            server = Server(self._target, self.client.database, workers=self._workers)
+            # Of the map's queue alone: which queues this project's servers serve is said for the others.
+            queues = None if self._queue is None else [self._queue]
+            server = Server(self._target, self.client.database, workers=self._workers, queues=queues)
             try:
                 server.start()
             except AlreadyServed:  # by one that begins or ends at this moment
@@ -86,5 +90,11 @@ class Host:
             raise UnknownKind(
                 f"the server of {self.client.database} (pid {health['pid']}) does not know {self._kind}"
                 f"{nearest(self._kind, health['kinds'])}: stop it, so that one is started here, or use another database"
+            )
+        if self._queue is not None and health["queues"] and self._queue not in health["queues"]:
+            raise InvalidOption(
+                f"the server of {self.client.database} (pid {health['pid']}) does not serve queue {self._queue}, "
+                f"only {', '.join(health['queues'])}: name one of these with --queue, or stop it, so that one is "
+                "started here"
             )
         return True

@@ -116,7 +116,8 @@ class Inputs:
     def _read(self) -> None:
         try:
             for block in self._blocks():
-                self._put(block.split(self._end), len(block))
+                lines = block.replace(b"\r\n", b"\n").removesuffix(b"\r") if self._form == "lines" else block
+                self._put(lines.split(self._end), len(block))
         except OSError as error:
             self._error = OSError(error.errno, error.strerror, self._name)
         except InvalidSubmission as error:

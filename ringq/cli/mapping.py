@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ringq.cli import exit_codes, options
-from ringq.errors import AppImportError, MapInUse, MapMismatch, ServerStopping, ServerUnavailable, StorageFull
+from ringq.errors import (
+    AppImportError,
+    MapInUse,
+    MapMismatch,
+    RingqError,
+    ServerStopping,
+    ServerUnavailable,
+    StorageFull,
+)
 
 if TYPE_CHECKING:
     import ringq
@@ -77,8 +85,8 @@ def map_(
     TARGET is module:task, whose hints check the inputs here; when no server runs for the database, one is started
     for as long as the map takes. Or it is a kind, `domain::name`, that a running server knows.
 
-    A line, without its end, is the first argument: text, or what the task's hint makes of it (a number, true and
-    false, null); for a kind it is always text. Empty lines are skipped. A line that is no UTF-8 fails alone.
+    A line, without its end (\\n or \\r\\n), is the first argument: text, or what the task's hint makes of it (a number,
+    true or false, null); for a kind it is always text. Empty lines are skipped. One that is no UTF-8 fails alone.
 
     A result that is text is printed as it is, line ends in it as \\n; any other as JSON. A call that failed prints
     nothing but with --json, and is listed at the end; then the exit code is 1.
@@ -86,14 +94,15 @@ def map_(
     Killed or interrupted, the same command goes on where it was: it wants the same inputs in the same order, and
     prints all results from the first line on, those of calls that have run from the database. The same command is
     the same task, kind of inputs, --from, options of the tasks and working directory, or the same --key. When all
-    is printed the map is forgotten, and the same command starts over; one with --key is kept, and the same command
-    prints the same results again, until --fresh.
+    is printed, or the reader has left as `head` does, the map is forgotten, and the same command starts over; one
+    with --key is kept, and the same command prints the same results again, until --fresh.
     """
     if null and ndjson:
         raise click.UsageError("give --null or --ndjson, not both")
     form: Form = "null" if null else "ndjson" if ndjson else "lines"
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        from ringq.admission import DEFAULT_QUEUE
         from ringq.cli.hosting import Host
         from ringq.cli.inputs import Inputs
         from ringq.cli.map_output import Output
@@ -103,7 +112,8 @@ def map_(
         inputs = Inputs(descriptor, name, form, str if task is None or ndjson else task.text_reader())
         has_bar = not quiet and sys.stderr.isatty()
         output = Output(inputs, _encoder(task), as_json=as_json, has_bar=has_bar)
-        with contextlib.closing(Host(database, kind, None if task is None else target, workers)) as host:
+        queue = given["queue"] or (None if task is None else task.report.queue or DEFAULT_QUEUE)
+        with contextlib.closing(Host(database, kind, queue, None if task is None else target, workers)) as host:
             shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *sorted(given.items())]
             mapping = Mapping(host, task or kind, key, shape)
             mapping.begin(inputs, chunk=chunk, ordered=not unordered, **given)
@@ -172,6 +182,11 @@ def _run(mapping: Mapping, output: Output) -> int:
         with contextlib.closing(output):
             _deliver(mapping, output)
         mapping.end()
+    except BrokenPipeError:  # as by `| head`: who had enough does not want the rest the next time
+        mapping.results.close()
+        with contextlib.suppress(RingqError):
+            mapping.end()
+        raise
     except KeyboardInterrupt as pressed:
         mapping.results.close()
         click.echo(f"ringq: interrupted; {output.progress()}; run it again to go on", err=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ringq import settings
+from ringq import settings, spelling
 from ringq.model import Status
 from ringq.settings import SETTINGS, Project, Setting
 
@@ -23,7 +23,7 @@ ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER)
 """What a task can have come to in this version."""
 REACHED = (Status.PENDING, Status.RUNNING, *ENDED)
 
-nearest = settings.nearest
+nearest = spelling.meant
 
 
 def _flag(parse: Callable[[Any], R]) -> Callable[[Any], R]:

@@ -155,11 +155,7 @@ def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:
         ("cpu", printing.seconds(attempt.cpu_s)),
         ("peak memory", f"{attempt.rss_kib / 1024:.0f} MiB" if attempt.rss_kib else None),
         ("worker", attempt.worker),
-        *(
-            (name, printing.compact(value))
-            for name, value in error.items()
-            if name not in told and value is not None
-        ),
+        *((name, printing.compact(value)) for name, value in error.items() if name not in told and value is not None),
     ]
     return [(name, value) for name, value in facts if value not in (None, "")]
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ringq.client.client import Client, connect
+from ringq.client.mapping import MapResults
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client", "MapResults", "connect"]

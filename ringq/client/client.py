@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
@@ -17,14 +17,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from ringq import protocol
+from ringq.client.batch import columns
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
 from ringq.client.watch import Watch
 from ringq.codec import decode_json
-from ringq.config import BATCH_TASKS_MAX
-from ringq.errors import BatchTooLarge, InvalidOption, InvalidPayload, InvalidSubmission, ProtocolError, ServerStopping
-from ringq.kinds import Ended, Submission, Submitted, Task, binding
+from ringq.errors import InvalidOption, InvalidPayload, ProtocolError, ServerStopping
+from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
 from ringq.loading import refuse_while_importing
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ REPLY_TIMEOUT_S: Final = 60.0
 """How long a server that is connected may take to answer a submission."""
 
 _clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()  # in a forked child they let go of the parent's links
-_spec = attrgetter("_spec")
-_payload = attrgetter("_payload")
-_run_at_us = attrgetter("_run_at_us")
 _results = attrgetter("_results")
 _kind = attrgetter("kind")
 
@@ -59,19 +56,16 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     is told at once if no server was reached before. A request cut off by a restart is sent again with the same id, or
     committed with it, so nothing is submitted twice.
 
-    Raises InvalidOption for a path too long for a socket, or `reconnect` out of range.
+    Raises InvalidOption for what is no path of a file, or one too long for a socket, or `reconnect` out of range.
     """
-    seconds = reconnect.total_seconds() if isinstance(reconnect, timedelta) else reconnect
-    if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < math.inf):
-        raise InvalidOption(f"reconnect: expected seconds from 0 on, got {reconnect!r}")
-    return Client(Path(database), seconds)
+    seconds = None if reconnect is None else options.span_s("reconnect", reconnect, 0.0)
+    return Client(_path(database), seconds)
 
 
 class Client(Maps):
     """A connection to the server of one database. Made by `ringq.connect`.
 
-    Attributes: `database`, its path; `stored_alone`, whether the latest submission found no server and waits in the
-    database for one to start.
+    Attributes: `database`, its path.
     """
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:
@@ -81,7 +75,7 @@ class Client(Maps):
         self._query: Query | None = None
         self._exchange = Exchange(self.database, reconnect_s)
         self._lines = threading.local()
-        self.stored_alone = False
+        self._stored = threading.local()
         _clients.add(self)
 
     def __enter__(self) -> Self:
@@ -101,6 +95,11 @@ class Client(Maps):
         """Close the connections of all threads; one that waits gets ClientClosed. May be called again."""
         self._exchange.close()
         self._lines = threading.local()  # lets go of every thread's link
+
+    @property
+    def stored_alone(self) -> bool:
+        """Whether this thread's latest submission found no server and waits in the database for one to start."""
+        return getattr(self._stored, "alone", False)
 
     # -- submit -----------------------------------------------------------------------------------
 
@@ -131,7 +130,7 @@ class Client(Maps):
         run_after: float | timedelta | None = None,
     ) -> Submitted[Any]: ...
     def submit(
-        self, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None, **options: Any
+        self, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None, **given: Any
     ) -> Submitted[Any]:
         """Store one task; returns after it is on disk.
 
@@ -142,13 +141,14 @@ class Client(Maps):
         Raises InvalidOption, InvalidPayload, PayloadTooLarge, UnknownKind or InvalidSubmission if the task is
         refused, and what `submit_many` raises.
         """
+        options.check_names("submit", given, options.OF_SUBMISSION)
         submission: Submission[Any]
         if isinstance(kind, Task):
             if isinstance(payload, str):
                 raise InvalidPayload(f"{kind.kind}: JSON text goes with a kind as text, got the task itself")
-            submission = kind.options(**options).submission_of(payload or {})
+            submission = kind.options(**given).submission_of({} if payload is None else payload)
         else:
-            submission = Submission(kind, payload, **options)
+            submission = Submission(kind, payload, **given)
         return self.submit_many([submission])[0]
 
     def submit_many(self, submissions: Iterable[Submission[R]]) -> list[Submitted[R]]:
@@ -172,7 +172,7 @@ class Client(Maps):
         reply = self._store(batch)
         if reply.count != len(batch):
             raise ProtocolError(f"sent {len(batch)} tasks, the server counted {reply.count}")
-        specs = map(_spec, batch)
+        specs = map(attrgetter("_spec"), batch)
         ids = range(reply.first_id, reply.first_id + reply.count)
         return list(map(Submitted, ids, map(_kind, specs), repeat(self), map(_results, batch)))
 
@@ -187,35 +187,48 @@ class Client(Maps):
             raise InvalidOption(f"task: expected a handle or the id of a task, got {task_id!r}")
         return Submitted(task_id, "", self)
 
-    def wait_many(self, tasks: Iterable[Submitted[Any] | int], timeout: float | None = None) -> list[Ended]:
+    def wait_many(self, tasks: Iterable[Submitted[Any] | int], timeout: float | timedelta | None = None) -> list[Ended]:
         """How these tasks ended, in their order, once all have.
 
-        `tasks`: handles or ids. `timeout`: seconds in all, None for as long as it takes; ends that arrive in time
-        are remembered by the handles.
+        `tasks`: handles or ids. `timeout`: seconds or timedelta in all, None for as long as it takes; ends that arrive
+        in time are remembered by the handles.
 
         While no server runs, the database tells of those that have ended. Raises WaitTimeout, UnknownTask if a
-        task's record was deleted, ServerUnavailable if the server is away for longer than `reconnect`, ClientClosed.
+        task's record was deleted, ServerUnavailable if the server is away for longer than `reconnect`, ClientClosed,
+        InvalidOption.
         """
-        handles = [task if isinstance(task, Submitted) else self.handle(task) for task in tasks]
-        for _ in self._ends(self._line(), handles, timeout):
+        handles = self._handles(tasks)
+        for _ in self._ends(self._line(), handles, options.seconds_of("timeout", timeout)):
             pass
         known = {handle.id: handle.known_end for handle in handles if handle.known_end is not None}
         return [known[handle.id] for handle in handles]
 
-    def as_completed(self, tasks: Iterable[Submitted[R]], timeout: float | None = None) -> Iterator[Submitted[R]]:
-        """The handles of these tasks, each as soon as it has ended, in whatever way.
+    @overload
+    def as_completed(
+        self, tasks: Iterable[Submitted[R]], timeout: float | timedelta | None = None
+    ) -> Iterator[Submitted[R]]: ...
+    @overload
+    def as_completed(
+        self, tasks: Iterable[Submitted[Any] | int], timeout: float | timedelta | None = None
+    ) -> Iterator[Submitted[Any]]: ...
+    def as_completed(
+        self, tasks: Iterable[Submitted[Any] | int], timeout: float | timedelta | None = None
+    ) -> Iterator[Submitted[Any]]:
+        """The handles of these tasks, given as handles or ids, each as soon as it has ended, in whatever way.
 
-        `timeout`: seconds in all, None for as long as it takes. Of more than 80,000 tasks the first ones are
-        watched first. It has a connection of its own, which is closed with the iterator: other calls may be made
-        in between.
+        `timeout`: seconds or timedelta in all, from the first on, None for as long as it takes. Of more than 80,000
+        tasks the first ones are watched first. It has a connection of its own, which is closed with the iterator: other
+        calls may be made in between.
 
-        Raises what `wait_many` raises, while iterating.
+        Raises InvalidOption at once; while iterating what `wait_many` raises.
         """
-        line = Line(self._exchange)
-        try:
-            yield from self._ends(line, list(tasks), timeout)
-        finally:
-            line.close()
+        handles, seconds = self._handles(tasks), options.seconds_of("timeout", timeout)
+
+        def completed() -> Iterator[Submitted[Any]]:
+            with closing(Line(self._exchange)) as line:
+                yield from self._ends(line, handles, seconds)
+
+        return completed()
 
     # -- ask --------------------------------------------------------------------------------------
 
@@ -234,6 +247,9 @@ class Client(Maps):
 
     # -- inside -----------------------------------------------------------------------------------
 
+    def _handles(self, tasks: Iterable[Submitted[Any] | int]) -> list[Submitted[Any]]:
+        return [task if isinstance(task, Submitted) else self.handle(task) for task in tasks]
+
     def _line(self) -> Line:
         line: Line | None = getattr(self._lines, "line", None)
         if line is None:
@@ -243,17 +259,17 @@ class Client(Maps):
     def _store(self, batch: Sequence[Submission[Any]]) -> protocol.Submitted:
         """Have a batch stored, by the server or, where none runs, from here; however often it takes, with one id."""
         refuse_while_importing()
-        message = _columns(batch)
+        message = columns(batch)
 
         def commit() -> protocol.Submitted:
             from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
 
             reports = {one.kind: one.report for one in batch if one.report is not None}
             reply = alone.commit(self.database, message, reports.values())
-            self.stored_alone = True
+            self._stored.alone = True
             return reply
 
-        self.stored_alone = False
+        self._stored.alone = False
         return self._ask(message, protocol.Submitted, commit)
 
     def _ask(self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None) -> Reply:
@@ -306,34 +322,16 @@ class Client(Maps):
                 yield from told
 
 
+def _path(database: object) -> Path:
+    path = os.fspath(database) if isinstance(database, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path or not os.path.basename(os.path.abspath(path)):
+        raise InvalidOption(f"database: expected the path of a file, got {database!r}")
+    return Path(path)
+
+
 def _leave_to_parent() -> None:
     for client in list(_clients):
         client._exchange.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
-
-
-def _columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
-    """A batch column by column, equal specs once."""
-    if len(batch) > BATCH_TASKS_MAX:
-        raise BatchTooLarge(f"the batch has {len(batch):,} tasks, the limit is {BATCH_TASKS_MAX:,}: send several")
-    try:
-        specs = list(map(_spec, batch))
-        payloads = list(map(_payload, batch))
-        run_at = list(map(_run_at_us, batch))
-    except AttributeError:
-        strange = next(one for one in batch if not isinstance(one, Submission))
-        raise InvalidSubmission(f"expected what task.submission(...) returns, got {strange!r}") from None
-    number_of: dict[int, int] = {}  # by identity first: submissions of one `options(...)` share their spec
-    numbers: dict[protocol.SpecFields, int] = {}
-    keys = list(map(id, specs))
-    for key, spec in dict(zip(keys, specs, strict=True)).items():
-        number_of[key] = numbers.setdefault(spec, len(numbers))
-    return protocol.Submit(
-        submission=protocol.submission_id(),
-        specs=list(numbers),
-        spec_of=None if len(numbers) == 1 else [number_of[key] for key in keys],
-        payloads=payloads,
-        run_at_us=None if run_at.count(None) == len(run_at) else run_at,
-    )

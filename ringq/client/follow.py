@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from ringq import protocol
 from ringq.client.line import Line
 from ringq.client.link import Link
-from ringq.client.watch import Watch
-from ringq.errors import MapInUse, ProtocolError
+from ringq.client.watch import Watch, batches
+from ringq.errors import MapInUse, ProtocolError, ServerUnavailable
 from ringq.kinds import Ended
 
 Reply = TypeVar("Reply", bound=protocol.Message)
@@ -28,29 +29,56 @@ class Follow(Watch):
         self._requests_max = sys.maxsize  # else a few long calls would hold all; a map bounds what is under way itself
         self._greeting = greeting
         self._early: list[Ended] = []  # arrived while something else was asked
+        self._lost_at: float | None = None  # since when the server is away, while `take` is called again and again
 
     def add(self, task_ids: list[int]) -> None:
-        """Follow these too: ascending ids of stored tasks, at most protocol.WAIT_IDS_MAX."""
+        """Follow these too: ids of stored tasks, at most protocol.WAIT_IDS_MAX."""
         if not task_ids:
             return
-        self._left += len(task_ids)
         if self._unasked and len(self._unasked[-1]) + len(task_ids) <= protocol.WAIT_IDS_MAX:
             self._unasked[-1] = self._unasked[-1] + task_ids
         else:
             self._unasked.append(task_ids)
 
+    def restart(self, task_ids: Iterable[int]) -> None:
+        """Follow these and no others, whatever was asked and heard before: replies may have been lost on the way."""
+        self._line.close()
+        self._early = []
+        self._asked.clear()
+        self._asked_on = None
+        self._unasked = deque(batches(list(task_ids)))
+
     def take(self, timeout: float | None) -> list[Ended]:
-        """The next ends; none if there are none within `timeout` seconds.
+        """The next ends; none if there are none within `timeout` seconds, whether or not the server is there.
 
         Raises UnknownTask, ServerUnavailable if the server is away for longer than `reconnect`, ClientClosed.
         """
-        part, self._early = self._early, []
-        if not part:
-            self._line.run(self._ask)
-            if self._line.run(lambda link: link.has_input(timeout)):
-                part = self._line.run(lambda link: self._next_part(link, None))
-        self._left -= len(part)
+        if self._early:
+            part, self._early = self._early, []
+            return part
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
+
+        def talk(link: Link) -> list[Ended]:
+            self._ask(link)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            return self._next_part(link, None) if link.has_input(left) else []
+
+        try:
+            part = self._line.run(talk, deadline, lost_at=self._lost_at)
+        except TimeoutError:
+            self._lost_at = self._lost_at or began
+            return []
+        except ServerUnavailable:
+            self._lost_at = None  # who asks again is patient again
+            raise
+        self._lost_at = None
         return part
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the latest `take` did not reach the server."""
+        return self._lost_at is not None
 
     def ask(self, message: protocol.Message, expected: type[Reply]) -> Reply:
         """The reply to a request on the same connection; ends that come in between are kept for `take`."""

@@ -116,7 +116,7 @@ class Line:
 
     def run(
         self, talk: Callable[[Link], T], deadline: float | None = None, *, absent: Callable[[], T | None] | None = None,
-        stranger: float = 0.0,
+        stranger: float = 0.0, lost_at: float | None = None,
     ) -> T:  # fmt: skip
         """What `talk` returns when called with an open link.
 
@@ -126,11 +126,11 @@ class Line:
 
         `absent` is called whenever nobody listens; unless it returns None, that is the answer. What it raises is
         raised on, but AlreadyServed and StoreBusy only when patience is over. `stranger`: seconds of patience with a
-        server that was never reached.
+        server that was never reached. `lost_at`: the monotonic time since when the server is away, if an earlier `run`
+        has found that.
 
         Raises ServerUnavailable, ServerStopping, ClientClosed; TimeoutError after the monotonic `deadline`.
         """
-        lost_at: float | None = None
         pause = _PAUSE_S
         sent = False
         cause: Exception
@@ -171,11 +171,11 @@ class Line:
         """Raise the error of what went wrong if there is no time left to try again, or no use."""
         if self._exchange.closed:
             raise ClientClosed from None
-        if deadline is not None and _left(deadline) <= 0:
-            raise TimeoutError from cause
         patience_s = self._exchange.patience_s(stranger)
         if isinstance(cause, PermissionError) or time.monotonic() - lost_at >= patience_s:
             raise self._exchange.unavailable(cause, sent=sent) from cause
+        if deadline is not None and _left(deadline) <= 0:
+            raise TimeoutError from cause
 
     def close(self) -> None:
         """Close the link, if one is open. The next `run` opens another."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from ringq import protocol
 from ringq.client.follow import Follow
@@ -15,12 +15,24 @@ from ringq.client.pacing import CALLS_MAX, Pacing
 from ringq.client.source import Source
 from ringq.config import NAME_CHARS_MAX, usable_cores
 from ringq.errors import InvalidOption
-from ringq.kinds import Submission, Task
+from ringq.kinds import Task, options
 from ringq.loading import refuse_while_importing
 
 R = TypeVar("R")
 Reply = TypeVar("Reply", bound=protocol.Message)
 Chunk = int | Literal["auto"]
+
+
+class MapOptions(TypedDict, total=False):
+    """The options of a map, as `Client.map` says."""
+
+    chunk: Chunk
+    ordered: bool
+    key: str | None
+    queue: str | None
+    priority: int | None
+    group: str | None
+    run_timeout: float | timedelta | None
 
 
 class Asking(Protocol):
@@ -38,41 +50,23 @@ class Maps:
 
     @overload
     def map(
-        self: Asking,
-        kind: Task[..., R],
-        iterable: Iterable[Any],
-        *,
-        chunk: Chunk = "auto",
-        ordered: bool = True,
-        key: str | None = None,
-        errors: Literal["raise"] = "raise",
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-    ) -> MapResults[R]: ...
+        self: Asking, kind: Task[..., R], iterable: Iterable[Any], *, errors: Literal["raise"] = "raise",
+        **options: Unpack[MapOptions],
+    ) -> MapResults[R]: ...  # fmt: skip
     @overload
     def map(
-        self: Asking,
-        kind: Task[..., R],
-        iterable: Iterable[Any],
-        *,
-        chunk: Chunk = "auto",
-        ordered: bool = True,
-        key: str | None = None,
-        errors: Literal["return"],
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-    ) -> MapResults[R | Exception]: ...
+        self: Asking, kind: Task[..., R], iterable: Iterable[Any], *, errors: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> MapResults[R | Exception]: ...  # fmt: skip
     @overload
     def map(
-        self: Asking, kind: str, iterable: Iterable[Any], *, chunk: Chunk = "auto", ordered: bool = True,
-        key: str | None = None, errors: Literal["raise", "return"] = "raise", queue: str | None = None,
-        priority: int | None = None, group: str | None = None, run_timeout: float | timedelta | None = None,
+        self: Asking, kind: str, iterable: Iterable[Any], *, errors: Literal["raise", "return"] = "raise",
+        **options: Unpack[MapOptions],
     ) -> MapResults[Any]: ...  # fmt: skip
-    def map(self: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], **options: Any) -> MapResults[Any]:
+    def map(
+        self: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], *, errors: str = "raise",
+        **options: Unpack[MapOptions],
+    ) -> MapResults[Any]:  # fmt: skip
         """Call `kind` with each input as its first argument, on all workers; the results as an iterator.
 
         Nothing is lost by the death of anything: calls that were submitted run, and their results are stored. Calls
@@ -90,47 +84,29 @@ class Maps:
         Raises InvalidOption, InvalidPayload at once; while iterating what `MapResults.__next__` says, and MapInUse if
         another program is mapping with this key.
         """
-        return _results(self, kind, iterable, star=False, **options)
+        return _results(self, kind, iterable, errors, options, star=False)
 
     @overload
     def starmap(
-        self: Asking,
-        kind: Task[..., R],
-        iterable: Iterable[Any],
-        *,
-        chunk: Chunk = "auto",
-        ordered: bool = True,
-        key: str | None = None,
-        errors: Literal["raise"] = "raise",
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-    ) -> MapResults[R]: ...
+        self: Asking, kind: Task[..., R], iterable: Iterable[Any], *, errors: Literal["raise"] = "raise",
+        **options: Unpack[MapOptions],
+    ) -> MapResults[R]: ...  # fmt: skip
     @overload
     def starmap(
-        self: Asking,
-        kind: Task[..., R],
-        iterable: Iterable[Any],
-        *,
-        chunk: Chunk = "auto",
-        ordered: bool = True,
-        key: str | None = None,
-        errors: Literal["return"],
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-    ) -> MapResults[R | Exception]: ...
+        self: Asking, kind: Task[..., R], iterable: Iterable[Any], *, errors: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> MapResults[R | Exception]: ...  # fmt: skip
     @overload
     def starmap(
-        self: Asking, kind: str, iterable: Iterable[Any], *, chunk: Chunk = "auto", ordered: bool = True,
-        key: str | None = None, errors: Literal["raise", "return"] = "raise", queue: str | None = None,
-        priority: int | None = None, group: str | None = None, run_timeout: float | timedelta | None = None,
+        self: Asking, kind: str, iterable: Iterable[Any], *, errors: Literal["raise", "return"] = "raise",
+        **options: Unpack[MapOptions],
     ) -> MapResults[Any]: ...  # fmt: skip
-    def starmap(self: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], **options: Any) -> MapResults[Any]:
+    def starmap(
+        self: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], *, errors: str = "raise",
+        **options: Unpack[MapOptions],
+    ) -> MapResults[Any]:  # fmt: skip
         """As `map`, with all arguments of a call in each input: a tuple by position, or a dict by name."""
-        return _results(self, kind, iterable, star=True, **options)
+        return _results(self, kind, iterable, errors, options, star=True)
 
     def forget_map(self: Asking, kind: str | Task[..., Any], key: str) -> int:
         """Let the map of this kind and key start over the next time. Its tasks stay in history.
@@ -138,21 +114,24 @@ class Maps:
         Returns how many chunks it had, 0 if there was none. Raises MapInUse while a program is mapping with it,
         InvalidOption, ServerUnavailable, ClientClosed.
         """
-        name = kind if isinstance(kind, str) else kind.kind
+        name = options.check_kind(kind.kind if isinstance(kind, Task) else kind)
         return self._ask(protocol.ForgetMap(name, _checked_key(key)), protocol.MapForgotten).count
 
 
 def _results(
-    client: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], *, star: bool, chunk: Chunk = "auto",
-    ordered: bool = True, key: str | None = None, errors: str = "raise", **options: Any,
-) -> MapResults[Any]:  # fmt: skip
+    client: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], errors: str, given: MapOptions, *, star: bool
+) -> MapResults[Any]:
     refuse_while_importing()
+    options.check_names("starmap" if star else "map", given, ("errors", *MapOptions.__annotations__))
+    chunk, key = given.get("chunk", "auto"), given.get("key")
     if chunk != "auto" and not (isinstance(chunk, int) and not isinstance(chunk, bool) and 1 <= chunk <= CALLS_MAX):
         raise InvalidOption(f'chunk: expected "auto" or 1 to {CALLS_MAX} calls, got {chunk!r}')
     if errors not in ("raise", "return"):
         raise InvalidOption(f'errors: expected "raise" or "return", got {errors!r}')
-    # Submission checks kind and options; its payload is not used.
-    spec = kind.options(**options).spec if isinstance(kind, Task) else Submission(kind, **options).spec
+    spec = options.spec_of(
+        options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
+        priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"),
+    )  # fmt: skip
     source = Source(iterable, star=star)
     greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))
 
@@ -163,7 +142,7 @@ def _results(
     return MapResults(
         source, Follow(Line(client._exchange), client._requests.__next__, greeting), kind=kind, submit=submit,
         pacing=lambda: Pacing(_workers(client.health()), None if chunk == "auto" else chunk),
-        key=key, ordered=ordered, raises=errors == "raise",
+        key=key, ordered=given.get("ordered", True), raises=errors == "raise",
     )  # fmt: skip
 
 

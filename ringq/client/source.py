@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 import time
@@ -17,8 +18,9 @@ IDLE: Final = object()
 
 
 class Source:
-    """Attributes: `index`, how many calls were read; `has_ended`; `is_idle`, the last read ended by IDLE; `error`, what
-    the iterable raised.
+    """Reads an iterable. What it gave is kept until it is let go: it may be asked for again, after Ctrl-C or an error.
+
+    Attributes: `is_idle`, the last read ended by IDLE; `error`, what the iterable raised.
     """
 
     def __init__(self, iterable: Iterable[Any], *, star: bool) -> None:
@@ -29,49 +31,76 @@ class Source:
             raise InvalidOption(f"map: expected an iterable of inputs, got {iterable!r}") from None
         self._star = star
         self._length = _length(iterable)
-        self.index = 0
-        self._held: list[Call | InvalidPayload] = []  # read, and not given away yet
-        self.has_ended = self.is_idle = False
-        self.error: Exception | None = None
+        self._held: tuple[int, list[Call | InvalidPayload]] = 0, []  # the number of the first, and the calls
+        self._has_ended = False
+        self.is_idle = False
+        self.error: BaseException | None = None
 
     @property
-    def left(self) -> int | None:
-        """How many calls are still to come, if the iterable tells."""
-        return None if self._length is None else max(0, self._length - self.index)
+    def read(self) -> int:
+        """How many calls the iterable has given."""
+        first, held = self._held
+        return first + len(held)
 
-    def read(self, count: int, *, whole: bool = False) -> list[Call | InvalidPayload]:
-        """The next `count` calls; fewer if the iterable ends, raises or is slow. What it raises is in `error`.
+    def left(self, first: int) -> int | None:
+        """How many calls there are from `first` on, if the iterable tells."""
+        return None if self._length is None else max(0, self._length - first)
 
-        `whole`: a slow one is waited for; if it is idle, none are given, until all are there. Nothing that was read is
-        lost by what is no Exception, as Ctrl-C.
+    def has_ended(self, first: int) -> bool:
+        """Whether there are none from `first` on."""
+        return self._has_ended and self.read <= first
+
+    def take(self, first: int, count: int, *, whole: bool = False) -> list[Call | InvalidPayload]:
+        """Calls from `first` on, at most `count`; fewer if the iterable ends, raises or is slow.
+
+        `whole`: a slow one is waited for; if it is idle, none are given, until all are there. What it raises is in
+        `error`; what is no Exception, as Ctrl-C, is raised here, and nothing that was read is lost by it. It is the
+        `error` as well if it ended a generator: that would go on as if there were no more.
         """
-        calls = self._held
+        start, held = self._held
+        begin = first - start
+        end = begin + count
         until = math.inf if whole else time.monotonic() + READ_S
         self.is_idle = False
         try:
-            while len(calls) < count and not self.has_ended:
-                entry = next(self._entries)
-                if entry is IDLE:
-                    self.is_idle = True
-                    break
-                calls.append(_spread(entry) if self._star else (entry,))
-                if time.monotonic() >= until:
-                    break
-        except StopIteration:
-            self.has_ended = True
+            if self._star and held:
+                held[-1] = _spread(held[-1])  # where Ctrl-C came before this
+            if len(held) < end and not self._has_ended:
+                self._read(held, end, until)
         except Exception as error:
-            self.has_ended, self.error = True, error
+            self._has_ended, self.error = True, error
+        except BaseException as error:
+            if inspect.isgenerator(self._entries) and self._entries.gi_frame is None:
+                self._has_ended, self.error = True, error
+            raise
         if whole and self.is_idle:
             return []
-        calls, self._held = calls[:count], calls[count:]
-        self.index += len(calls)
-        return calls
+        return held[begin:end]
+
+    def let_go(self, first: int) -> None:
+        """Those before `first` are not asked for again."""
+        start, held = self._held
+        self._held = first, held[first - start :]
+
+    def _read(self, held: list[Call | InvalidPayload], end: int, until: float) -> None:
+        star, monotonic = self._star, time.monotonic
+        for entry in self._entries:
+            if entry is IDLE:
+                self.is_idle = True
+                break
+            held.append(entry if star else (entry,))  # CPython looks at signals after this, and not before
+            if star:
+                held[-1] = _spread(entry)
+            if len(held) >= end or monotonic() >= until:
+                break
+        else:
+            self._has_ended = True
 
 
 def _spread(entry: Any) -> Call | InvalidPayload:
     if isinstance(entry, (tuple, list)):
         return tuple(entry)
-    if isinstance(entry, Mapping):
+    if isinstance(entry, (Mapping, InvalidPayload)):
         return entry
     return InvalidPayload(f"starmap: each input is a tuple or a dict of arguments, got {entry!r:.100}")
 

@@ -46,7 +46,7 @@ class Watch:
         self._left = len(ids)
         self._first_id = ids[0] if ids else 0
         self._count = len(ids)
-        self._unasked = deque(_batches(ids))
+        self._unasked = deque(batches(ids))
         self._asked: dict[int, set[int]] = {}
         self._requests_max = REQUESTS_AT_ONCE
         self._asked_on: Link | None = None
@@ -90,7 +90,7 @@ class Watch:
         self._are_stored = True
         told = {end.task_id for end in part}
         left = [task_id for task_id in ids if task_id not in told]
-        self._unasked = deque(_batches(left))
+        self._unasked = deque(batches(left))
         return part or None
 
     def _ask_again(self) -> None:
@@ -133,7 +133,8 @@ class Watch:
         return part
 
 
-def _batches(ids: list[int]) -> Iterator[list[int]]:
+def batches(ids: list[int]) -> Iterator[list[int]]:
+    """The ids as so many Wait requests take them."""
     size = protocol.WAIT_IDS_MAX
     return (ids[start : start + size] for start in range(0, len(ids), size))
 

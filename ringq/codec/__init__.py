@@ -9,7 +9,7 @@ what was sent, and a large array does not belong into a queue.
 
 from __future__ import annotations
 
-from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, encode_mapping
+from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_mapping
 from ringq.codec.chunk import (
     ASIDE_SUFFIX,
     Account,
@@ -41,6 +41,7 @@ __all__ = [
     "Parameter",
     "ResultCodec",
     "Split",
+    "by_name",
     "decode_json",
     "encode_calls",
     "encode_error",

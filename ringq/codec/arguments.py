@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import msgspec
 from ringq.codec import hints, plain
 from ringq.config import PAYLOAD_BYTES_MAX
 from ringq.errors import InvalidKind, InvalidPayload, PayloadTooLarge
+from ringq.spelling import nearest
 
 REQUIRED: Final = object()
 """The default of a parameter that has none."""
@@ -187,8 +187,8 @@ class ArgumentsCodec:
         if missing := _MISSING.match(what):
             return f"argument '{missing[1]}' is missing"
         if unknown := _UNKNOWN.match(what):
-            close = difflib.get_close_matches(unknown[1], self._names, 1)
-            takes = f"did you mean '{close[0]}'?" if close else f"it takes {', '.join(self._names) or 'none'}"
+            near = nearest(unknown[1], self._names)
+            takes = f"did you mean '{near}'?" if near else f"it takes {', '.join(self._names) or 'none'}"
             return f"no parameter '{unknown[1]}': {takes}"
         return plain.in_words(what)
 
@@ -198,7 +198,7 @@ def encode_mapping(kind: str, arguments: Mapping[str, Any] | str) -> str:
 
     `arguments` may be JSON text already. Raises as `ArgumentsCodec.encode` does.
     """
-    given = _read_object(kind, arguments) if isinstance(arguments, str) else dict(arguments)
+    given = _read_object(kind, arguments) if isinstance(arguments, str) else by_name(kind, arguments)
     for name in given:
         if not isinstance(name, str):
             raise InvalidPayload(f"{kind}: arguments are named by text, got {name!r}")
@@ -211,6 +211,13 @@ def encode_mapping(kind: str, arguments: Mapping[str, Any] | str) -> str:
     except plain.LossError as loss:
         raise InvalidPayload(f"{kind}: {loss}") from None
     return payload.decode()
+
+
+def by_name(kind: str, arguments: object) -> dict[str, Any]:
+    """Arguments that were given as a mapping. Raises InvalidPayload for what is none."""
+    if not isinstance(arguments, Mapping):
+        raise InvalidPayload(f"{kind}: expected the arguments by name, as {{'path': 'a.jpg'}}, got {arguments!r:.100}")
+    return dict(arguments)
 
 
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
-from ringq.kinds.handler import Handler, place_of
+from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.report import KindReport
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
@@ -139,16 +139,16 @@ class App(Domain):
         queue: str | None = None,
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
-        workers: int | None = None,
+        workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
-        drain_timeout: float | timedelta | None = None,
+        drain_timeout: float | str | timedelta | None = None,
     ) -> None:
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `run_timeout`. Settings for a server of this App that no flag, variable or file decides: `workers`, 0 (as many
-        as the machine has cores for) to 255; `durability`, full (survives power loss) or normal (survives crashes of
-        processes); `drain_timeout`, seconds or timedelta that running attempts get when the server stops, 0 to a day.
+        `run_timeout`. Settings for a server of this App that no flag, variable or file decides: `workers`, 1 to 255,
+        or "auto" for one a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
+        `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get when the server stops, 0 to a day.
 
         Raises InvalidKind for the name, InvalidOption for the others.
         """
@@ -159,6 +159,9 @@ class App(Domain):
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(self, name, queue=queue, priority=priority, run_timeout=run_timeout)
         self._domains[name] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reference(self, self.module, "pass its name, and import it there")
 
     def __repr__(self) -> str:
         return f"<app {self.name}: {len(self._tasks)} kinds>"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from ringq.codec import REQUIRED, ArgumentsCodec, Parameter, ResultCodec, hints
 from ringq.context import Context
-from ringq.errors import InvalidKind
+from ringq.errors import InvalidKind, InvalidOption
 
 _BY_NAME = "arguments are stored by name"
 
@@ -52,6 +54,21 @@ def place_of(function: Callable[..., Any]) -> str:
     """Where a function is defined, as `file:line`."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+def reference(one: object, module: str, advice: str) -> tuple[Any, ...]:
+    """How pickle finds a task or an App again: by the name it has in its module, as a function.
+
+    Raises InvalidOption if it has none there: a copy of it would be another one.
+    """
+    for name, value in vars(sys.modules.get(module)).items() if module in sys.modules else ():
+        if value is one:
+            return _named, (module, name)
+    raise InvalidOption(f"{one!r} cannot be pickled, since no name at the top level of {module} is it: {advice}")
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
 def _check_callable(kind: str, function: Any) -> None:

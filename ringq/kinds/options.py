@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
-from ringq.config import NAME_CHARS_MAX, Config
-from ringq.errors import InvalidConfig, InvalidKind, InvalidOption
+from ringq.config import NAME_CHARS_MAX
+from ringq.errors import InvalidKind, InvalidOption
 from ringq.protocol import SpecFields
+from ringq.spelling import meant
 
 RUN_TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
+WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
+OF_SUBMISSION: Final = ("queue", "priority", "group", "run_timeout", "run_at", "run_after")
 SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -61,24 +64,23 @@ def spec_of(
     return SpecFields(kind, queue, None if priority is None else int(priority), group, limit_ms)
 
 
-def settings_of(
-    *, workers: int | None, durability: str | None, drain_timeout: float | timedelta | None
-) -> dict[str, int | float | str]:
+def settings_of(**given: object) -> dict[str, int | float | str]:
     """The settings that an App gives, by their names in the configuration. Raises InvalidOption naming the range."""
-    settings: dict[str, int | float | str] = {}
-    if workers is not None:
-        if not isinstance(workers, int) or isinstance(workers, bool):
-            raise InvalidOption(f"workers: expected a whole number, 0 for as many as there are cores, got {workers!r}")
-        settings["workers"] = int(workers)
-    if durability is not None:
-        settings["durability"] = durability
-    if drain_timeout is not None:
-        settings["drain_timeout_s"] = _seconds("drain_timeout", drain_timeout, 0.0)
-    try:
-        Config(Path(), **settings)  # type: ignore[arg-type]  # the ranges are written down there
-    except InvalidConfig as error:
-        raise InvalidOption(str(error).replace("drain_timeout_s", "drain_timeout")) from None
-    return settings
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return {}
+    from ringq.settings import option  # noqa: PLC0415 - most Apps give none
+
+    return dict(option(name, value) for name, value in given.items())
+
+
+def check_names(verb: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise InvalidOption for an option that `verb` does not have."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            takes = meant(name, known) or f"; there are {', '.join(known)}"
+            raise InvalidOption(f"{verb}: there is no option {name!r}{takes}")
 
 
 def instant_us(run_at: datetime | None, run_after: float | timedelta | None) -> int | None:
@@ -99,20 +101,35 @@ def instant_us(run_at: datetime | None, run_after: float | timedelta | None) -> 
         return at
     if run_after is None:
         return None
-    at = time.time_ns() // 1_000 + round(_seconds("run_after", run_after, 0.0) * 1e6)
+    at = time.time_ns() // 1_000 + round(span_s("run_after", run_after, 0.0) * 1e6)
     if at > _INSTANT_US_MAX:
         raise InvalidOption(f"run_after: expected an instant before the year 10000, got {run_after!r}")
     return at
 
 
+def seconds_of(option: str, span: Any) -> float | None:
+    """How long somebody is willing to wait, None for as long as it takes; that is also what 20 days or more mean.
+
+    Below 0 is 0, as it comes of a deadline that is over. Raises InvalidOption for what is neither a number nor a
+    timedelta.
+    """
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds):
+        raise InvalidOption(f"{option}: expected seconds (a number or a timedelta) or None, got {span!r}")
+    return max(0.0, float(seconds)) if seconds < WAIT_S_MAX else None
+
+
 def _run_timeout_ms(span: float | timedelta) -> int:
-    seconds = _seconds("run_timeout", span, 0.001)
+    seconds = span_s("run_timeout", span, 0.001)
     if seconds > RUN_TIMEOUT_S_MAX:
         raise InvalidOption(f"run_timeout: expected at most {RUN_TIMEOUT_S_MAX:.0f} seconds, got {span!r}")
     return math.ceil(round(seconds * 1000, 6))
 
 
-def _seconds(option: str, span: Any, least: float) -> float:
+def span_s(option: str, span: Any, least: float) -> float:
+    """Seconds, from a number or a timedelta. Raises InvalidOption for what is neither, or less."""
     if isinstance(span, timedelta):
         span = span.total_seconds()
     if isinstance(span, (int, float)) and not isinstance(span, bool) and least <= span < math.inf:

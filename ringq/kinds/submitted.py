@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
@@ -43,7 +44,7 @@ class MapCall(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
 class Waiter(Protocol):
     """What a handle needs of its client."""
 
-    def wait_many(self, tasks: Iterable[Submitted[Any]], timeout: float | None = None) -> list[Ended]:
+    def wait_many(self, tasks: Iterable[Submitted[Any]], timeout: float | timedelta | None = None) -> list[Ended]:
         """How these tasks ended, in order, once all have."""
 
 
@@ -65,20 +66,20 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         """What became of the submission."""
         return Outcome.INSERTED
 
-    def wait(self, timeout: float | None = None) -> Ended:
+    def wait(self, timeout: float | timedelta | None = None) -> Ended:
         """How the task ended, whatever that is; waits for it.
 
-        `timeout`: seconds, None for as long as it takes. Raises WaitTimeout; the task goes on. Raises
+        `timeout`: seconds or timedelta, None for as long as it takes. Raises WaitTimeout; the task goes on. Raises
         UnknownTask if its record was deleted, ServerUnavailable if no server answers.
         """
         if self._ended is None:
             self._ended = self._client.wait_many([self], timeout)[0]
         return self._ended
 
-    def result(self, timeout: float | None = None) -> R_co:
+    def result(self, timeout: float | timedelta | None = None) -> R_co:
         """The handler's result; waits for it.
 
-        `timeout`: seconds, None for as long as it takes.
+        `timeout`: seconds or timedelta, None for as long as it takes.
 
         Raises TaskFailed, or its heirs TaskTimedOut, TaskDead and TaskCancelled, if the task ended without a
         result: the handler's traceback is a note on the exception. Raises InvalidResult if the stored result

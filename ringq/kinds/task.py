@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from ringq.codec import ChunkCodec
+from ringq.codec import ChunkCodec, by_name
 from ringq.context import Context
 from ringq.errors import InvalidPayload
 from ringq.kinds import binding, options
-from ringq.kinds.handler import Handler
+from ringq.kinds.handler import Handler, reference
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
 from ringq.kinds.submitted import Submitted
@@ -60,6 +60,9 @@ class Task(Generic[P, R]):
         context = args[0] if is_given else Context(kind=self.kind)
         context.offer(self.app.states)
         return self.function(context, *args[is_given:], **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reference(self, self.__module__, "pass its kind, task.kind, instead")
 
     def __repr__(self) -> str:
         return f"<task {self.kind} at {self.place}>"
@@ -111,7 +114,7 @@ class Task(Generic[P, R]):
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
         if isinstance(payload, str):
             raise InvalidPayload(f"{self.kind}: JSON text goes with a kind as text, got the task itself")
-        return self._arguments.encode((), dict(payload))
+        return self._arguments.encode((), by_name(self.kind, payload))
 
     @property
     def results(self) -> Any:
@@ -204,7 +207,7 @@ class TaskOptions(Generic[P, R]):
 
     def submission_of(self, payload: Mapping[str, Any], args: tuple[Any, ...] = ()) -> Submission[R]:
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
-        encoded = self.task._arguments.encode(args, dict(payload))
+        encoded = self.task._arguments.encode(args, by_name(self.task.kind, payload))
         at = options.instant_us(self._run_at, self._run_after)
         return Submission.prepared(self._spec, encoded, at, self.task._results, self.task.report)
 

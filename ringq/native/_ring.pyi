@@ -141,7 +141,10 @@ class Worker:
     def set_progress(self, fraction: float, message: str) -> None:
         """Show how far the attempt is: clamped to 0..1, the message cut to 63 bytes. May come from any thread."""
     def unread(self, fd: int) -> int:
-        """Bytes written to the pipe `fd` that its reader has not taken yet; -1 if it is not open, or no pipe and not empty."""
+        """Bytes written to the pipe `fd` that its reader has not taken yet.
+
+        -1 if it is not open, or no pipe and not empty.
+        """
     @property
     def stopping(self) -> bool:
         """True once the parent wants this worker to leave."""

@@ -133,6 +133,7 @@ def test_the_traceback_is_there_when_asked_for(cli: Cli) -> None:
     answer = cli("submit", "a::b", "--payload", "{", RINGQ_DEBUG="1")
     assert "Traceback" in answer.stderr
     assert answer.returncode == 2
+    assert "Traceback" not in cli("submit", "a::b", "--payload", "{", RINGQ_DEBUG="0").stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -184,6 +185,26 @@ def test_no_output_at_all_is_no_fault() -> None:
     line = f"{sys.executable} -m ringq version >&-"
     ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_nobody_reads_what_goes_wrong() -> None:
+    line = f"{sys.executable} -m ringq nonsense 2>&-"
+    ran = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+
+
+def test_ctrl_c_while_the_command_is_loaded() -> None:
+    code = (
+        "import sys\n"
+        "class Struck:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Struck())\n"
+        "from ringq.cli import main\n"
+        "main()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "ringq: interrupted\n")
 
 
 def test_every_error_class_has_an_exit_code() -> None:

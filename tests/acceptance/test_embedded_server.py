@@ -448,6 +448,8 @@ def is_draining(database: Path) -> bool:
 def test_a_server_that_was_killed_is_not_waited_for(folder: Path) -> None:
     with in_folder(folder) as server:
         os.kill(server.pid or 0, signal.SIGKILL)
+        wait_for(lambda: server.pid is None)
+        assert repr(server).endswith("ended with exit code -9>")
         started = time.monotonic()
     assert time.monotonic() - started < 5
     assert server.stop() == -signal.SIGKILL

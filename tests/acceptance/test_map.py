@@ -466,6 +466,84 @@ def test_results_that_outgrow_a_receipt_survive_the_death_of_the_server(
     assert "did not stop cleanly" in served.stderr
 
 
+# Python itself tells of a Ctrl-C that strikes in a callback of its garbage collector, and drops it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("options", [{}, {"ordered": False}, {"key": "k"}, {"chunk": 3}])
+def test_ctrl_c_at_any_moment_loses_nothing(serve: Serve, options: dict[str, Any]) -> None:
+    served = serve(HANDLERS)
+    is_armed = is_over = False
+
+    def strike(*_: object) -> None:
+        nonlocal is_armed
+        if is_armed:
+            is_armed = False
+            raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        while not is_over:
+            time.sleep(random.uniform(0.001, 0.02))
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, strike)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    interrupts = 0
+    try:
+        with served.client() as client:
+            until = time.monotonic() + 4
+            while time.monotonic() < until:
+                results, seen = client.map("map::double", range(2000), **options), list[Any]()
+                while not results.is_over:
+                    try:
+                        is_armed = True
+                        for result in results:
+                            seen.append(result)
+                    except KeyboardInterrupt:
+                        interrupts += 1
+                is_armed = False
+                assert (sorted(seen) if "ordered" in options else seen) == list(range(0, 4000, 2))
+    finally:
+        is_armed, is_over = False, True
+        thread.join()
+        signal.signal(signal.SIGUSR2, before)
+    assert interrupts > 50
+
+
+def test_threads_share_a_map(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        results = client.map("map::double", range(3000), chunk=10)
+        parts: list[list[int]] = [[] for _ in range(4)]
+        threads = [threading.Thread(target=part.extend, args=(results,)) for part in parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert sorted(itertools.chain(*parts)) == list(range(0, 6000, 2))
+    assert all(part == sorted(part) for part in parts)
+
+
+def test_a_timeout_is_kept_while_the_server_is_away(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    with ringq.connect(served.database, reconnect=1.5) as client, client.map("map::slowly", range(500)) as results:
+        next(results)
+        served.kill()
+        began = time.monotonic()
+        spans = []
+
+        def ask() -> None:
+            while True:
+                asked = time.monotonic()
+                results.next_call(0.1)
+                spans.append(time.monotonic() - asked)
+
+        with pytest.raises(ringq.ServerUnavailable):
+            ask()
+        assert 1.4 < time.monotonic() - began < 8
+        assert len(spans) > 5
+        assert max(spans) < 1.0
+
+
 # -- a program that dies --------------------------------------------------------------------------
 
 PROGRAM = """

@@ -249,6 +249,19 @@ def test_a_server_that_does_not_know_the_task(
     assert f"(pid {served.pid}) does not know files::half; did you mean files::halve?" in answer.stderr.decode()
 
 
+def test_settings_that_limit_queues_do_not_keep_a_map_waiting(
+    folder: Path, serve: Callable[..., Served], mapped: Callable[..., Answer]
+) -> None:
+    limited = {**os.environ, "RINGQ_QUEUES": "bulk"}
+    answer = mapped("handlers:half", "--workers", "1", stdin=b"1\n", env=limited)
+    assert (answer.stdout, answer.returncode) == (b"0.5\n", 0), answer.stderr
+    served = serve(HANDLERS, "--queues", "bulk:2,slow")
+    answer = mapped("handlers:half", stdin=b"1\n")
+    assert answer.returncode == 2
+    assert f"(pid {served.pid}) does not serve queue default, only bulk, slow: " in answer.stderr.decode()
+    assert mapped("handlers:half", "--queue", "bulk", stdin=b"3\n").stdout == b"1.5\n"
+
+
 def test_text_becomes_what_the_hint_says(serve: Callable[..., Served], mapped: Callable[..., Answer]) -> None:
     serve(HANDLERS)
 
@@ -266,7 +279,7 @@ def test_text_becomes_what_the_hint_says(serve: Callable[..., Served], mapped: C
     assert mapped("files::shown", stdin=b"12\n").stdout == b"'12'\n"
     answer = mapped("handlers:shown_int", stdin=b"1\ntwelve\n2\n")
     assert (answer.stdout, answer.returncode) == (b"1\n2\n", 1)
-    assert b"  twelve: files::shown_int: value: expected int | null, got str\n" in answer.stderr
+    assert b"  twelve: input 1: files::shown_int: value: expected int | null, got str\n" in answer.stderr
 
 
 def test_json_in_and_out(serve: Callable[..., Served], mapped: Callable[..., Answer]) -> None:
@@ -359,6 +372,33 @@ def test_the_reader_leaves_early(folder: Path, serve: Callable[..., Served]) -> 
     assert running.stderr.read() == b"a module that prints when it is imported\n"
     running.stderr.close()
     first.wait(10)
+
+
+def test_a_map_whose_reader_has_left_starts_over(
+    folder: Path, serve: Callable[..., Served], mapped: Callable[..., Answer]
+) -> None:
+    serve(HANDLERS)
+    first = subprocess.Popen(
+        command(folder, "handlers:half"), cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert first.stdin
+    assert first.stdout
+    first.stdin.write(b"".join(b"%d\n" % (n + 14) for n in range(20_000)))
+    first.stdin.flush()
+    assert first.stdout.readline() == b"7.0\n"
+    first.stdout.close()
+    with contextlib.suppress(BrokenPipeError):
+        first.stdin.close()
+    assert first.wait(60) == 141
+    answer = mapped("handlers:half", stdin=b"3\n")
+    assert (answer.stdout, answer.returncode) == (b"1.5\n", 0), answer.stderr
+
+
+def test_lines_of_windows(serve: Callable[..., Served], mapped: Callable[..., Answer]) -> None:
+    serve(HANDLERS)
+    assert mapped("handlers:shown", stdin=b"\xef\xbb\xbfa\r\n\r\nb\rc\r\r\nd\r").stdout == b"'a'\n'b\\rc\\r'\n'd'\n"
+    assert mapped("handlers:shown", "-0", stdin=b"a\r\n\0b\r\0").stdout == b"'a\\r\\n'\n'b\\r'\n"
+    assert json.loads(mapped("handlers:shown", "--json", stdin=b"a\r\n").stdout)["input"] == "a"
 
 
 def test_results_come_while_the_input_is_silent(start: Callable[..., Running]) -> None:
@@ -534,7 +574,7 @@ def test_the_bar_on_a_terminal(folder: Path, serve: Callable[..., Served], optio
     assert bool(re.search(r"\d\.\d/s", text)) == (not options), "their rate"
     plain = re.sub(r"\x1b\[\??[0-9;]*[a-zA-Z]", "", text)
     assert len(re.findall(r"^0\.05$", plain.replace("\r", "\n"), re.M)) == 20, "results have lines of their own"
-    assert "1 of 21 calls failed:\n  x: files::nap: seconds: expected float, got str\n" in plain
+    assert "1 of 21 calls failed:\n  x: input 20: files::nap: seconds: expected float, got str\n" in plain
 
 
 def test_a_terminal_as_input_is_told_of(folder: Path, serve: Callable[..., Served]) -> None:

@@ -103,6 +103,16 @@ def test_a_task_stored_before_any_server_ran_is_run_by_the_first(serve: Serve, d
         assert not client.stored_alone
 
 
+def test_each_thread_is_told_whether_it_stored_alone(database: Path) -> None:
+    with ringq.connect(database) as client:
+        thread = threading.Thread(target=client.submit, args=("shop::add", {"left": 1}))
+        thread.start()
+        thread.join(10)
+        assert not client.stored_alone
+        client.submit("shop::add", {"left": 1})
+        assert client.stored_alone
+
+
 def test_after_a_server_kinds_have_the_defaults_it_gave_them(serve: Serve, database: Path) -> None:
     assert serve(HANDLERS).stop() == 0
     with ringq.connect(database) as client:

@@ -41,7 +41,7 @@ ringq.Context(state=Model())  # error
 ringq.Context(state={"Model": Model()})  # error
 ringq.App("a", worker=2)  # error
 ringq.App("a", durability="fast")  # error
-ringq.App("a", workers="auto")  # error
+ringq.App("a", workers="many")  # error
 plain()  # error
 plain(5)  # error
 plain("a", sise=1)  # error

@@ -154,8 +154,8 @@ def test_a_server_that_was_not_started_binds_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"workers": 0}, "workers: 0 is neither auto nor 1 to 256"),
-        ({"workers": "two"}, "workers: 'two' is neither auto nor 1 to 256"),
+        ({"workers": 0}, "workers: 0 is neither auto nor 1 to 255"),
+        ({"workers": "two"}, "workers: 'two' is neither auto nor 1 to 255"),
         ({"queues": ["a", "a"]}, "queues: 'a' is named twice"),
         ({"queues": {"bulk": -1}}, "queues: '-1' in 'bulk:-1' is no number of tasks"),
         ({"durability": "none"}, "durability: 'none' is not full or normal"),
@@ -163,13 +163,38 @@ def test_a_server_that_was_not_started_binds_nothing(tmp_path: Path) -> None:
         ({"drain_timeout": timedelta(days=2)}, "drain_timeout: .*0 to 86400"),
         ({"start_timeout": "soon"}, "start_timeout: 'soon' is no span"),
         ({"quiet": "perhaps"}, "quiet: 'perhaps' is neither true nor false"),
-        ({"database": ""}, "database: expected a path, got ''"),
-        ({"database": 7}, "database: expected a path, got 7"),
+        ({"database": ""}, "database: expected the path of a file, got ''"),
+        ({"database": 7}, "database: expected the path of a file, got 7"),
+        ({"workers": 256}, "workers: 256 is neither auto nor 1 to 255"),
     ],
 )
 def test_options_of_a_server_are_checked_where_they_stand(options: dict[str, Any], says: str, tmp_path: Path) -> None:
-    with pytest.raises(errors.InvalidConfig, match=says):
+    with pytest.raises(errors.InvalidOption, match=says):
         ringq.Server("handlers:app", **{"database": tmp_path / "t.db", **options})
+
+
+def test_spans_and_workers_of_a_server_are_written_as_those_of_an_app(tmp_path: Path) -> None:
+    for span in ("1m", 60, timedelta(minutes=1)):
+        server = ringq.Server("handlers:app", tmp_path / "t.db", workers="auto", drain_timeout=span, quiet=None)
+        assert server._flags == ["--workers=auto", "--drain-timeout=60.0"]
+        assert ringq.App("a", workers="auto", drain_timeout=span).settings == {"workers": 0, "drain_timeout_s": 60.0}
+
+
+def test_a_text_that_names_no_app_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(errors.AppImportError, match="'x' does not name a module and its app"):
+        ringq.Server("x", tmp_path / "t.db")
+
+
+@pytest.mark.parametrize("path", ["", None, 5, b"x", "a\0b", "/", True])
+def test_what_is_no_path_of_a_database_is_refused(path: Any) -> None:
+    with pytest.raises(errors.InvalidOption, match="database: expected the path of a file, got"):
+        ringq.connect(path)
+
+
+@pytest.mark.parametrize("reconnect", [True, -1, float("inf"), float("nan"), "3"])
+def test_how_long_a_server_may_be_away_is_a_span(reconnect: Any) -> None:
+    with pytest.raises(errors.InvalidOption, match="reconnect: expected seconds"):
+        ringq.connect("t.db", reconnect=reconnect)
 
 
 @pytest.mark.parametrize("thing", [3, None, app.domain, Recorder])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import json
-import socket
+import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +19,9 @@ from typing import Any
 import pytest
 
 import ringq
-from ringq import errors, worker
+from ringq import errors
 from ringq.kinds import KindReport
+from ringq.kinds.options import seconds_of
 
 Plain = Callable[..., Any]
 
@@ -210,19 +213,9 @@ def test_an_app_has_the_defaults_of_its_own_domain_and_no_others() -> None:
     assert [reports["media::other_name"][key] for key in ("queue", "priority", "run_timeout_ms")] == [None, None, None]
 
 
-def test_a_worker_introduces_its_app_with_kinds_and_settings() -> None:
-    app = ringq.App("photos", workers=3)
-    app.task(name="f")(first_annotated)
-    control, parent = socket.socketpair()
-    with control, parent:
-        parent.sendall(b'{"numbers": {"photos::f": 5}}\n')
-        assert worker._introduce(app, control) == {"photos::f": 5}
-        assert json.loads(parent.recv(65536)) == {"kinds": app.reports(), "settings": {"workers": 3}}
-
-
 def test_the_settings_of_an_app_are_those_given_by_the_names_of_the_configuration() -> None:
     assert ringq.App("a").settings == {}
-    given = ringq.App("a", workers=0, durability="normal", drain_timeout=timedelta(minutes=1))
+    given = ringq.App("a", workers="auto", durability="normal", drain_timeout=timedelta(minutes=1))
     assert given.settings == {"workers": 0, "durability": "normal", "drain_timeout_s": 60.0}
     assert json.loads(json.dumps(given.settings)) == given.settings
 
@@ -230,16 +223,16 @@ def test_the_settings_of_an_app_are_those_given_by_the_names_of_the_configuratio
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"workers": -1}, r"workers: expected 0 \(auto\) to 255, got -1"),
-        ({"workers": 300}, "workers: expected"),
-        ({"workers": True}, "workers: expected a whole number"),
-        ({"workers": "auto"}, "workers: expected a whole number"),
-        ({"workers": 1.5}, "workers"),
-        ({"durability": "fast"}, "durability: expected full or normal, got 'fast'"),
+        ({"workers": -1}, "workers: -1 is neither auto nor 1 to 255"),
+        ({"workers": 0}, "workers: 0 is neither auto nor 1 to 255"),
+        ({"workers": 300}, "workers: 300 is neither auto nor 1 to 255"),
+        ({"workers": True}, "workers: True is neither auto nor"),
+        ({"workers": 1.5}, "workers: 1.5 is neither auto nor"),
+        ({"durability": "fast"}, "durability: 'fast' is not full or normal"),
         ({"durability": ["full"]}, "durability"),
-        ({"drain_timeout": -1}, "drain_timeout: expected seconds"),
+        ({"drain_timeout": -1}, "drain_timeout: -1 is no span of 0 or more"),
         ({"drain_timeout": 1e6}, "drain_timeout: expected 0 to 86400"),
-        ({"drain_timeout": "5"}, "drain_timeout: expected seconds"),
+        ({"drain_timeout": "soon"}, "drain_timeout: 'soon' is no span"),
         ({"queue": "a,b"}, "queue: expected a name without comma"),
         ({"priority": 256}, "priority"),
         ({"run_timeout": 0}, "run_timeout: expected seconds"),
@@ -359,3 +352,79 @@ def test_what_the_worker_needs_is_light() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(ringq.__file__).parent.parent)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in vars(errors).items() if inspect.isclass(c) and c.__module__ == errors.__name__]
+)
+@pytest.mark.parametrize("again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])
+def test_an_exception_comes_through_a_pool_of_processes_as_it_was(name: str, again: Plain) -> None:
+    cls = getattr(errors, name)
+    how = {"task_id": 7, "status": "failed", "reason": "crash", "error": {"signal": 9}, "index": 3}
+    error = cls("it failed", **(how if issubclass(cls, errors.TaskFailed) else {}))
+    error.add_note("In the worker: ...")
+    found = again(error)
+    assert (type(found), found.args, str(found), vars(found)) == (cls, ("it failed",), "it failed", vars(error))
+
+
+pickled = ringq.App("pickled")
+
+
+@pickled.task
+def by_name(path: str) -> str:
+    return path
+
+
+def test_a_task_and_its_app_are_pickled_by_their_names() -> None:
+    assert pickle.loads(pickle.dumps(by_name)) is by_name
+    assert pickle.loads(pickle.dumps(pickled)) is pickled
+    assert copy.deepcopy(by_name) is by_name
+
+
+def test_a_task_without_a_name_at_the_top_level_is_not_pickled(app: ringq.App) -> None:
+    @app.task
+    def inner() -> None: ...
+
+    with pytest.raises(errors.InvalidOption, match=r"photos::inner .* cannot be pickled, .*: pass its kind"):
+        pickle.dumps(inner)
+    with pytest.raises(errors.InvalidOption, match="cannot be pickled"):
+        pickle.dumps(app)
+
+
+@pytest.mark.parametrize("payload", [5, [1], [("path", 1)], 0, ""])
+@pytest.mark.parametrize("kind", [by_name, "pickled::by_name"])
+def test_a_payload_is_a_mapping(kind: Any, payload: Any) -> None:
+    with pytest.raises(errors.InvalidPayload, match=r"expected the arguments by name|JSON"):
+        ringq.Submission(kind, payload)
+    with pytest.raises(errors.InvalidPayload, match=r"expected the arguments by name|JSON"):
+        ringq.connect("t.db").submit(kind, payload)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (lambda client: client.submit(by_name, {}, retries=3), "submit: there is no option 'retries'; there are queue"),
+        (lambda client: client.submit("a::b", {}, prioriti=3), "'prioriti'; did you mean priority?"),
+        (lambda client: client.map(by_name, [], run_after=5), "map: there is no option 'run_after'"),
+        (lambda client: client.starmap("a::b", [], payload={}), "starmap: there is no option 'payload'"),
+        (lambda client: client.map(5, []), "kind: expected domain::name"),
+        (lambda client: client.forget_map(5, "k"), "kind: expected domain::name"),
+        (lambda client: client.forget_map("bad kind", "k"), "kind: expected domain::name"),
+        (lambda client: client.wait_many([1], timeout="3"), "timeout: expected seconds"),
+        (lambda client: client.as_completed([1], timeout=float("nan")), "timeout: expected seconds"),
+        (lambda client: client.as_completed(["x"]), "expected a handle or the id"),
+        (lambda client: client.handle(1).result(True), "timeout: expected seconds"),
+        (lambda client: client.map("a::b", []).next_call("3"), "timeout: expected seconds"),
+    ],
+)
+def test_what_a_client_cannot_do_is_told_before_anybody_is_asked(wrong: Plain, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidOption, match=re.escape(complaint)):
+        wrong(ringq.connect(tmp_path / "t.db"))
+
+
+@pytest.mark.parametrize(
+    ("span", "seconds"),
+    [(None, None), (2, 2.0), (timedelta(minutes=1), 60.0), (float("inf"), None), (1e12, None), (-3, 0.0)],
+)
+def test_spans_that_somebody_waits(span: Any, seconds: float | None) -> None:
+    assert seconds_of("timeout", span) == seconds

@@ -76,6 +76,8 @@ def test_a_task_is_found_as_itself_and_an_app_is_none(folder: Path) -> None:
     assert load(folder, "photos:thumbnail", "load_task").startswith("<task photos::thumbnail at ")
     line = "app in photos is an App: name one of its tasks, for example photos:thumbnail"
     assert load(folder, "photos:app", "load_task") == line
+    line = "'photos' names no task: write module:attribute, for example photos:thumbnail"
+    assert load(folder, "photos", "load_task") == line
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Server:
         self.troubles: deque[Exception] = deque()  # raised by the next requests
         self.is_echo = True  # calls end as they are submitted
         self.batches = 0
+        self.lost: list[Ended] = []  # told, and told again to who asks again
 
     def submit(self, _: bytes, payloads: list[str], chunks: protocol.Chunks | None) -> int:
         self._trouble()
@@ -60,13 +61,21 @@ class Server:
 
     # -- as Follow --
 
+    is_away = False
+
     def add(self, ids: list[int]) -> None:
         self.watched.update(ids)
+
+    def restart(self, ids: Iterable[int]) -> None:
+        lost, self.lost = self.lost, []
+        self.ends.extendleft(end for end in reversed(lost) if end.task_id in set(ids))
 
     def take(self, timeout: float | None) -> list[Ended]:
         self._trouble()
         assert self.ends or timeout is not None, "waits for ever"
-        return [self.ends.popleft()] if self.ends else []
+        part = [self.ends.popleft()] if self.ends else []
+        self.lost = [*self.lost, *part]
+        return part
 
     def ask(self, message: Any, _: Any) -> Any:
         self._trouble()
@@ -158,7 +167,47 @@ def test_splits_leave_nothing_behind_that_slows_the_map() -> None:
     server.end(3)
     server.end(2)
     assert list(results) == [0, 1]
-    assert results._under_way() == (0, 0, 0)
+    assert results._at.under_way == (0, 0, 0)
+
+
+def test_while_the_server_is_away_nothing_is_submitted_and_nobody_hurries() -> None:
+    server = Server()
+    server.is_echo = False
+    results = mapped(server, itertools.count(), chunk=1)
+    assert results.next_call(0.0) is None
+    asked: list[float | None] = []
+
+    def away(timeout: float | None) -> list[Ended]:
+        asked.append(timeout)
+        server.is_away = len(asked) < 3
+        if not server.is_away:
+            server.end(1)
+        return [server.ends.popleft()] if server.ends else []
+
+    server.is_away, server.take = True, away  # type: ignore[method-assign]
+    batches = server.batches
+    assert results.next_call(0.5) is None
+    assert next(results) == 0
+    assert asked == [0.5, None, None]
+    assert server.batches == batches
+
+
+def test_ctrl_c_while_the_server_answers_loses_no_answer() -> None:
+    server = Server()
+    take = server.take
+
+    def struck(timeout: float | None) -> list[Ended]:
+        take(timeout)
+        server.take = take  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    results = mapped(server, range(10))
+    assert next(results) == 0
+    server.take = struck  # type: ignore[method-assign]
+    assert next(results) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert list(results) == list(range(2, 10))
 
 
 def test_an_idle_iterable_gives_the_word_back() -> None:

@@ -69,7 +69,7 @@ def test_a_setting_is_read(name: str, written: object, value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "written", "says"),
     [
-        ("workers", 0, "0 is neither auto nor 1 to 256"),
+        ("workers", 0, "0 is neither auto nor 1 to 255"),
         ("workers", True, "True is neither auto"),
         ("workers", "²", "neither auto"),
         ("workers", 2.0, "neither auto"),
@@ -194,7 +194,7 @@ def test_a_deleted_working_directory_has_no_file(tmp_path: Path, monkeypatch: py
     [
         ("ringq.toml", b"db = 'a.db'\nwrokers = 2\n", "ringq.toml:2: unknown setting 'wrokers'; did you mean workers?"),
         ("ringq.toml", b"colour = 'red'\n", "ringq.toml:1: unknown setting 'colour'"),
-        ("ringq.toml", b"\n\nworkers = 'many'\n", "ringq.toml:3: workers: 'many' is neither auto nor 1 to 256"),
+        ("ringq.toml", b"\n\nworkers = 'many'\n", "ringq.toml:3: workers: 'many' is neither auto nor 1 to 255"),
         ("ringq.toml", b"drain_timeout = '1s'\ndrain-timeout = 3\n", "drain_timeout is given twice"),
         ("ringq.toml", b"workers = 2\nqueues = [\n", "ringq.toml:2 is not TOML: Invalid value"),
         ("ringq.toml", b"workers = 2\nworkers 3\n", "ringq.toml:2 is not TOML: "),
@@ -299,10 +299,41 @@ def test_config_show_is_a_table_of_every_setting(tmp_path: Path, capsys: pytest.
     assert json.loads(capsys.readouterr().out)["recycle_rss"] == 1024
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"workers = " + b"9" * 5000, "cannot be read: Exceeds the limit"),
+        (b"x = " + b"[" * 5000 + b"]" * 5000, "cannot be read: "),
+        (b"[tool.ringq]\nworkers = 2", r"unknown setting 'tool': \[tool.ringq\] is for pyproject.toml"),
+        (b'database = "a.db"', "unknown setting 'database'; did you mean db?"),
+    ],
+)
+def test_a_file_that_goes_wrong_in_another_way(
+    content: bytes, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ringq.toml").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.InvalidConfig, match=complaint):
+        project()
+
+
+def test_a_file_may_begin_with_the_mark_of_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ringq.toml").write_bytes(b"\xef\xbb\xbfworkers = 3\n")
+    monkeypatch.chdir(tmp_path)
+    found = project()
+    assert found is not None
+    assert (found.values["workers"], found.lines["workers"]) == (3, 1)
+
+
+def test_variables_that_are_nearly_settings() -> None:
+    told = stranger_warnings(["RINGQ_WORKER", "RINGQ_DATABASE", "RINGQ_INSIDE_WORKER"])
+    assert [line.partition("; ")[2] for line in told] == ["did you mean RINGQ_DB?", "did you mean RINGQ_WORKERS?"]
+
+
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("RINGQ_WORKERS", "lots")
     assert command.run(["serve", "photos:app", "--db", "a.db"]) == 2
-    assert capsys.readouterr().err.startswith("ringq: RINGQ_WORKERS: 'lots' is neither auto nor 1 to 256")
+    assert capsys.readouterr().err.startswith("ringq: RINGQ_WORKERS: 'lots' is neither auto nor 1 to 255")
 
 
 def test_a_variable_that_is_no_setting_gets_a_warning(

@@ -1,0 +1,41 @@
+"""Submit: a batch of submissions as the one message that carries it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+from ringq import protocol
+from ringq.config import BATCH_TASKS_MAX
+from ringq.errors import BatchTooLarge, InvalidSubmission
+from ringq.kinds import Submission
+
+_spec = attrgetter("_spec")
+_payload = attrgetter("_payload")
+_run_at_us = attrgetter("_run_at_us")
+
+
+def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
+    """A batch column by column, equal specs once. Raises BatchTooLarge, InvalidSubmission."""
+    if len(batch) > BATCH_TASKS_MAX:
+        raise BatchTooLarge(f"the batch has {len(batch):,} tasks, the limit is {BATCH_TASKS_MAX:,}: send several")
+    try:
+        specs = list(map(_spec, batch))
+        payloads = list(map(_payload, batch))
+        run_at = list(map(_run_at_us, batch))
+    except AttributeError:
+        strange = next(one for one in batch if not isinstance(one, Submission))
+        raise InvalidSubmission(f"expected what task.submission(...) returns, got {strange!r}") from None
+    number_of: dict[int, int] = {}  # by identity first: submissions of one `options(...)` share their spec
+    numbers: dict[protocol.SpecFields, int] = {}
+    keys = list(map(id, specs))
+    for key, spec in dict(zip(keys, specs, strict=True)).items():
+        number_of[key] = numbers.setdefault(spec, len(numbers))
+    return protocol.Submit(
+        submission=protocol.submission_id(),
+        specs=list(numbers),
+        spec_of=None if len(numbers) == 1 else [number_of[key] for key in keys],
+        payloads=payloads,
+        run_at_us=None if run_at.count(None) == len(run_at) else run_at,
+    )
