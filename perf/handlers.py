@@ -27,6 +27,11 @@ def noop_peer(arguments: dict[str, int]) -> int:
     return noop.function(**arguments)
 
 
+def noop_call_peer(number: int) -> int:
+    """`noop` for a peer that maps it over numbers."""
+    return noop.function(number)
+
+
 def spin_peer(arguments: dict[str, int]) -> int:
     """`spin` for a peer."""
     return spin.function(**arguments)
