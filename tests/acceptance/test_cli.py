@@ -262,7 +262,7 @@ def test_health_is_a_page_of_facts_and_a_table_of_workers(served: Any, cli: Cli)
     told = dict(line.split("\t") for line in facts.splitlines())
     assert (told["stopping"], told["in flight"], told["refusals"]) == ("no", "1", "none")
     assert told["kinds"] == "t::add, t::crash, t::fail, t::loaded, t::progress, t::sleep"
-    assert told["writer"] == "1 commits, 1 submitted"
+    assert told["writer"].endswith(" commits, 1 submitted")  # one, or two when the task's lease was stored meanwhile
     assert re.fullmatch(r"[0-9.]+ (ms|s|min)", told["uptime"])
     assert not set("{}[]\x1b") & set(facts)
     heading, *rows = (line.split("\t") for line in workers.splitlines())
@@ -313,21 +313,15 @@ def test_a_traceback_stands_with_its_attempt_in_lines(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("served")
-def test_health_answers_at_once(cli: Cli) -> None:
-    """A probe may ask every second. The best of several: a loaded machine is not what is measured."""
-    spans = []
-    for _ in range(7):
-        started = time.perf_counter()
-        ok(cli("health"))
-        spans.append(time.perf_counter() - started)
-    bare = min(_bare_interpreter() for _ in range(3))
-    assert min(spans) < bare + 0.2
-
-
-def _bare_interpreter() -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    return time.perf_counter() - started
+def test_health_loads_nothing_that_it_does_not_need(served: Any) -> None:
+    """A probe may ask every second."""
+    source = (
+        "import sys\nfrom ringq.cli.command import run\n"
+        f"assert run(['health', '--json', '--db', {str(served.database)!r}]) == 0\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert not {"sqlalchemy", "sqlite3", "alembic", "rich", "asyncio", "multiprocessing"} & set(done.stderr.split())
 
 
 def test_health_loads_no_database(served: Any) -> None:

@@ -173,7 +173,7 @@ def test_one_call_that_does_not_fit_leaves_its_neighbours_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"[", b"[1,", b'{"a":1}', b"[" * 100_000, b"[\xff]", b"", b"[[" + b"[" * 3000 + b"]" * 3002]
+    "payload", [b"[", b"[1,", b'{"a":1}', b"[" * 100_000, b"[\xff]", b"", b"[[" + b"[" * 200_000 + b"]" * 200_002]
 )
 def test_what_is_no_chunk_is_refused(payload: bytes) -> None:
     with pytest.raises(InvalidPayload):
@@ -326,7 +326,7 @@ def test_nobody_is_set_apart_where_nobody_is_to_blame() -> None:
         "null\n",
         "\x00\ufffd\n",
         "[" * 100_000 + "\n",
-        '{"us":1,"results":' + "[" * 3000 + "]" * 3000 + "}\n",
+        '{"us":1,"results":' + "[" * 200_000 + "]" * 200_000 + "}\n",
         '{"us":1,"results":{}}\n',
         '{"us":1,"results":[1],"parts":[[1,0,1]]}\n',
         line([1], us=1 << 80),
