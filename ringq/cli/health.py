@@ -52,7 +52,7 @@ def _fact(name: str, value: Any) -> tuple[str, str]:
         case bool():
             value = "yes" if value else "no"
         case list():
-            value = ", ".join(value) or "none"
+            value = ", ".join(value) or ("all" if name == "queues" else "none")
         case dict():
             value = ", ".join(f"{count:,} {_words(what)}" for what, count in value.items() if count) or "none"
     return _words(name), str(value)

@@ -56,7 +56,13 @@ def _chunk(text: str) -> int | str:
 @click.option("--unordered", is_flag=True, help="Print results as they come, not in the order of the inputs.")
 @click.option("--key", help="A name for this map, under which it can be continued; see above.")
 @click.option("--fresh", is_flag=True, help="Start over: forget what an earlier run has done.")
-@click.option("--chunk", type=_chunk, metavar="N|auto", default="auto", help="Calls that travel together; auto: 5 ms.")
+@click.option(
+    "--chunk",
+    type=_chunk,
+    metavar="N|auto",
+    default="auto",
+    help="Calls that travel together; auto: as many as take about 5 ms.",
+)
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop a call after e.g. 30s.")
 @click.option("--queue", help="The queue; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
