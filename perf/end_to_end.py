@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from pathlib import Path
 
 import ringq
-from perf import measure
-from perf.handlers import noop, noop_peer
+from ringq.bench import measure
+from ringq.bench.handlers import noop, noop_peer
 
 TASKS = 100_000
 PEER_TASKS = 30_000
-WORKERS = 2
 
 
 def ringq_rate(client: ringq.Client) -> tuple[float, float]:
@@ -38,7 +36,7 @@ def pool_rate(pool: multiprocessing.pool.Pool) -> float:
     return PEER_TASKS / (time.perf_counter() - started)
 
 
-def run(database: Path, rounds: int) -> dict[str, object]:
+def run(options: measure.Options) -> measure.Figures:
     """Interleave both sides; the figures."""
     submit: list[float] = []
 
@@ -47,19 +45,17 @@ def run(database: Path, rounds: int) -> dict[str, object]:
         submit.append(submitted)
         return done
 
-    with ringq.connect(database) as client, multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
-        done, peer = measure.interleave(rounds, ours, lambda: pool_rate(pool))
+    with (
+        measure.server(options) as server,
+        ringq.connect(server.database) as client,
+        multiprocessing.get_context("spawn").Pool(measure.WORKERS) as pool,
+    ):
+        done, peer = measure.interleave(options.rounds, ours, lambda: pool_rate(pool))
         gap = client.health()["longest_gap_ms"]
     return {
-        "tasks_per_s": measure.median(done),
-        "submit_per_s": measure.median(submit[1:]),
-        "pool_chunk1_per_s": measure.median(peer),
+        "tasks_per_s": measure.spread(done),
+        "submit_per_s": measure.spread(submit[1:]),
+        "pool_chunk1_per_s": measure.spread(peer),
         "ratio_pool_chunk1": measure.ratios(done, peer),
         "longest_gap_ms": round(gap, 1),
     }
-
-
-if __name__ == "__main__":
-    given = measure.options(__doc__)
-    with measure.server(WORKERS, given.durability) as path:
-        measure.report(given, "end_to_end", run(path, given.rounds))

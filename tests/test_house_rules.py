@@ -29,7 +29,7 @@ LAYER_OF = {
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor"], FACES),
-    **dict.fromkeys(["__main__", "cli", "demo"], CLI),
+    **dict.fromkeys(["__main__", "bench", "cli", "demo"], CLI),
 }
 
 # Inside a layer, parts do not know each other; except that who knows whom, because:

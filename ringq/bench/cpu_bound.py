@@ -1,4 +1,4 @@
-"""200 tasks of about 10 ms on two workers, against two bare processes that split the same work between them."""
+"""Cli: 200 tasks of about 10 ms on two workers, against two bare processes that split the same work between them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import multiprocessing
 import time
 
 import ringq
-from perf import measure
-from perf.handlers import spin, spin_peer
+from ringq.bench import measure
+from ringq.bench.handlers import spin, spin_peer
 
 TASKS = 200
-WORKERS = 2
+WORKERS = measure.WORKERS
 TASK_S = 0.010
 
 
@@ -36,9 +36,8 @@ def bare(start: multiprocessing.synchronize.Barrier, end: multiprocessing.synchr
         end.wait()
 
 
-def main() -> None:
-    """Measure and print."""
-    given = measure.options(__doc__)
+def run(options: measure.Options) -> measure.Figures:
+    """Interleave both sides; the figures."""
     iterations = calibrate()
     context = multiprocessing.get_context("spawn")
     start, end = context.Barrier(WORKERS + 1), context.Barrier(WORKERS + 1)
@@ -58,18 +57,13 @@ def main() -> None:
         end.wait()
         return time.perf_counter() - started
 
-    with measure.server(WORKERS, given.durability) as path, ringq.connect(path) as client:
-        mine, peer = measure.interleave(given.rounds, ours, theirs)
+    with measure.server(options) as server, ringq.connect(server.database) as client:
+        mine, peer = measure.interleave(options.rounds, ours, theirs)
     for process in processes:
         process.terminate()
-    figures = {
+    return {
         "efficiency": measure.ratios(peer, mine),
-        "ringq_s": measure.median(mine, 4),
-        "bare_s": measure.median(peer, 4),
+        "ringq_s": measure.spread(mine, 4),
+        "bare_s": measure.spread(peer, 4),
         "iterations": iterations,
     }
-    measure.report(given, "cpu_bound", figures)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,10 @@
-"""The handlers that the benchmarks run, and the same functions for the peers."""
+"""Cli: the handlers that the benchmarks run, and the same functions for the peers."""
 
 from __future__ import annotations
 
 import ringq
 
-app = ringq.App("perf")
+app = ringq.App("bench")
 
 
 @app.task
@@ -24,14 +24,17 @@ def spin(iterations: int) -> int:
 
 def noop_peer(arguments: dict[str, int]) -> int:
     """`noop` for a peer, called with the same dict of arguments."""
-    return noop.function(**arguments)
+    result: int = noop.function(**arguments)
+    return result
 
 
 def noop_call_peer(number: int) -> int:
     """`noop` for a peer that maps it over numbers."""
-    return noop.function(number)
+    result: int = noop.function(number)
+    return result
 
 
 def spin_peer(arguments: dict[str, int]) -> int:
     """`spin` for a peer."""
-    return spin.function(**arguments)
+    result: int = spin.function(**arguments)
+    return result
