@@ -8,6 +8,19 @@ from operator import itemgetter
 # The columns of a receipt, in the order in which the ring hands them out and the store inserts them.
 ReceiptRow = tuple[int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None]
 RESULT = itemgetter(11)
+DURATION = itemgetter(7)
+HEAD = itemgetter(2, 3, 4, 5)
+Head = tuple[int, int, int, int]  # (kind, attempt, status, reason)
+
+
+def alike(rows: Sequence[ReceiptRow]) -> dict[Head, Sequence[ReceiptRow]]:
+    """The rows by what most have in common; in one transaction nearly always all of them have."""
+    heads: dict[Head, list[ReceiptRow]] = {head: [] for head in map(HEAD, rows)}
+    if len(heads) == 1:
+        return dict.fromkeys(heads, rows)
+    for row in rows:
+        heads[HEAD(row)].append(row)
+    return dict(heads)
 
 
 def result_bytes(rows: Sequence[ReceiptRow]) -> int:
@@ -17,15 +30,9 @@ def result_bytes(rows: Sequence[ReceiptRow]) -> int:
 
 def sums(rows: Sequence[ReceiptRow]) -> dict[tuple[int, int], tuple[int, int, int]]:
     """(kind, status) -> (count, total and longest duration in microseconds)."""
-    entries: dict[tuple[int, int], list[int]] = {}
-    for row in rows:
-        key = (row[2], row[4])
-        entry = entries.get(key)
-        if entry is None:
-            entries[key] = [1, row[7], row[7]]
-        else:
-            entry[0] += 1
-            entry[1] += row[7]
-            if row[7] > entry[2]:
-                entry[2] = row[7]
-    return {key: (count, total, longest) for key, (count, total, longest) in entries.items()}
+    entries: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for (kind, _, status, _), group in alike(rows).items():
+        durations = list(map(DURATION, group))
+        count, total, longest = entries.get((kind, status), (0, 0, 0))
+        entries[kind, status] = (count + len(group), total + sum(durations), max([longest, *durations]))
+    return entries

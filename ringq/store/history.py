@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Final
 
-from ringq.store.session import Rows
+from ringq.model import Status
+from ringq.receipts import Head, ReceiptRow, alike
+from ringq.store.session import Rows, statements
 from ringq.store.tasks import TaskTables
 
 RECEIPT_COLUMNS: Final = (
@@ -25,13 +30,23 @@ RECEIPT_COLUMNS: Final = (
     "error",
 )
 
-# The one terminal receipt of a task. A second one changes nothing: the WHERE of its conflict is never true,
-# and evaluating it tells us of the row, which DO NOTHING would not.
-INSERT_RECEIPT: Final = """
+OWN: Final = itemgetter(0, 1, 6, 7, 8, 9, 10, 11, 12)  # of those, what a completed task does not share with others
+
+# The one terminal receipt of a task.
+INTO_RECEIPT: Final = """
 INSERT INTO receipt
     (task_id, lease, kind, attempt, status, reason, ended_us, duration_us,
     worker, cpu_us, rss_kib, result, error)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES
+"""
+RECEIPT: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+# The same for completed tasks: ?1 to ?4 are the kind, attempt, status and reason they have in common.
+COMPLETED: Final = "(?{}, ?{}, ?1, ?2, ?3, ?4, ?{}, ?{}, ?{}, ?{}, ?{}, ?{}, ?{})"
+
+# A second one changes nothing: the WHERE of its conflict is never true, and evaluating it tells us of the row,
+# which DO NOTHING would not.
+ON_CONFLICT: Final = """
 ON CONFLICT (task_id) DO UPDATE SET lease = receipt.lease
 WHERE ringq_conflict(excluded.task_id, excluded.lease, receipt.lease)
 """
@@ -87,6 +102,13 @@ COUNT_STRAGGLERS: Final = "SELECT COUNT(*) FROM straggler"
 COUNT_DELAYED: Final = "SELECT COUNT(*) FROM delayed"
 
 
+@cache
+def insert_completed(count: int) -> str:
+    """The statement for the receipts of so many completed tasks."""
+    own = (range(first, first + 9) for first in range(5, 5 + 9 * count, 9))
+    return INTO_RECEIPT + ", ".join(COMPLETED.format(*numbers) for numbers in own) + ON_CONFLICT
+
+
 class HistoryTables(TaskTables):
     """Statements about ends. Those that write belong into `transaction()`."""
 
@@ -95,20 +117,30 @@ class HistoryTables(TaskTables):
         self._conflicts: list[tuple[int, int, int]] = []
         self._driver.create_function("ringq_conflict", 3, self._note_conflict)
 
-    def insert_receipts(self, rows: Rows) -> list[tuple[tuple[Any, ...], int]]:
+    def insert_receipts(self, rows: Sequence[ReceiptRow]) -> list[tuple[ReceiptRow, int]]:
         """Insert receipts with RECEIPT_COLUMNS; the rows that were not, each with its task's stored lease.
 
         An equal lease is a replay after a crash between COMMIT and freeing the slot; another lease is stale.
-        Of several receipts of one task in `rows` the first counts.
+        Of several receipts of one task that are alike the first counts.
         """
         self._conflicts.clear()
-        self._write(INSERT_RECEIPT, rows)
-        refused = self._refused(rows) if self._conflicts else []
+        groups = alike(rows)
+        for head, group in groups.items():
+            self._insert_alike_receipts(head, group)
+        refused = self._refused(list(chain.from_iterable(groups.values()))) if self._conflicts else []
         if self._stragglers:
             ended = self._stragglers.intersection([row[0] for row in rows])
             if ended:
                 self._delete_stragglers(ended)
         return refused
+
+    def _insert_alike_receipts(self, head: Head, rows: Sequence[ReceiptRow]) -> None:
+        if head[2] != Status.COMPLETED.code:
+            self._write(INTO_RECEIPT + RECEIPT + ON_CONFLICT, rows)
+            return
+        for start, count in statements(len(rows)):
+            own = map(OWN, rows[start : start + count])
+            self._execute(insert_completed(count), (*head, *chain.from_iterable(own)))
 
     def insert_attempts(self, rows: Rows) -> int:
         """Record attempts that did not end their task; how many were not there yet.
@@ -160,11 +192,11 @@ class HistoryTables(TaskTables):
         return int(self._read_one(COUNT_DELAYED)[0])
 
     def _note_conflict(self, task_id: int, lease: int, stored: int) -> int:
-        """Called by SQLite for a row of INSERT_RECEIPT whose task has a receipt; 0: leave that as it is."""
+        """Called by SQLite for a receipt whose task has a receipt; 0: leave that as it is."""
         self._conflicts.append((task_id, lease, stored))
         return 0
 
-    def _refused(self, rows: Rows) -> list[tuple[tuple[Any, ...], int]]:
+    def _refused(self, rows: Sequence[ReceiptRow]) -> list[tuple[ReceiptRow, int]]:
         # Conflicts came in the order of the rows. From the end, because of equal rows the first went in.
         refused = []
         for row in reversed(rows):

@@ -18,13 +18,26 @@ from ringq.store.failures import store_error
 
 Rows = Sequence[tuple[Any, ...]]
 
+# Rows that share most of their values go so many to a statement. With a statement for each (executemany) the driver
+# costs more than SQLite: a task's row 1.37 us instead of 0.45, a receipt 2.31 instead of 1.34, 2,000 a transaction.
+ROWS_AT_ONCE: Final = (256, 16, 1)
+
+
+def statements(rows: int) -> Iterator[tuple[int, int]]:
+    """(first row, number of rows) of each statement that inserts some of so many rows."""
+    start = 0
+    for count in ROWS_AT_ONCE:
+        while rows - start >= count:
+            yield start, count
+            start += count
+
 
 class Session:
     """One connection, used by one thread.
 
     Writes go through SQLAlchemy's connection; a list of rows costs there what it costs in sqlite3 alone.
-    Reads, BEGIN and COMMIT go to sqlite3 directly: on them SQLAlchemy's Row objects and bookkeeping cost more
-    than SQLite does.
+    Reads, BEGIN, COMMIT and statements of many rows go to sqlite3 directly: on them SQLAlchemy's Row objects and
+    bookkeeping cost more than SQLite does.
     """
 
     def __init__(self, connection: Connection, path: Path) -> None:
@@ -74,6 +87,11 @@ class Session:
             return 0
         assert self._driver.in_transaction, "writes belong into a transaction"
         return self._connection.exec_driver_sql(sql, rows).rowcount
+
+    def _execute(self, sql: str, parameters: Sequence[Any]) -> None:
+        """Execute one statement that writes: one of those that bind many rows at once."""
+        assert self._driver.in_transaction, "writes belong into a transaction"
+        self._driver.execute(sql, parameters)
 
     def _read(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         """All rows of a question."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
-from ringq.store.session import Rows, Session
+from ringq.store.session import Rows, Session, statements
 
 # The task's row, for life.
 INSERT_TASK: Final = "INSERT INTO task (id, spec, submitted_us, run_at_us, payload) VALUES (?, ?, ?, ?, ?)"
+
+# The same for tasks that differ only in their payloads: ?1 is the first id, ?2 the spec, ?3 the instant.
+INTO_TASK: Final = "INSERT INTO task (id, spec, submitted_us, run_at_us, payload) VALUES "
 
 # Holds a task back until its time comes.
 INSERT_DELAYED: Final = "INSERT INTO delayed (run_at_us, task_id) VALUES (?, ?)"
@@ -53,6 +57,12 @@ INSERT_REGISTRY: Final = "INSERT INTO registry (kind, report) VALUES (?, ?)"
 SELECT_LAST_ID: Final = "SELECT last_insert_rowid()"
 
 
+@cache
+def insert_alike(count: int) -> str:
+    """INTO_TASK for so many tasks."""
+    return INTO_TASK + ", ".join(f"(?1 + {n}, ?2, ?3, NULL, ?{n + 4})" for n in range(count))
+
+
 class SpecRow(NamedTuple):
     """What tasks share, by name."""
 
@@ -74,6 +84,12 @@ class SubmissionTables(Session):
     def insert_tasks(self, rows: Rows) -> None:
         """Insert (id, spec, submitted_us, run_at_us or None, payload); ids are `next_task_id` and on."""
         self._write(INSERT_TASK, rows)
+
+    def insert_alike(self, first_id: int, spec: int, submitted_us: int, payloads: Sequence[str]) -> None:
+        """Insert tasks that have their spec and instant in common; ids are `next_task_id` and on."""
+        for start, count in statements(len(payloads)):
+            own = payloads[start : start + count]
+            self._execute(insert_alike(count), (first_id + start, spec, submitted_us, *own))
 
     def insert_delayed(self, rows: Rows) -> None:
         """Hold tasks back, given as (run_at_us, task_id), with the run_at_us of the task's own row."""

@@ -33,6 +33,7 @@ def statements() -> list[tuple[str, str]]:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):
                 found[name] = text
+    found["INSERT_ALIKE"], found["INSERT_COMPLETED"] = submissions.insert_alike(2), history.insert_completed(2)
     assert len(found) > 40
     return sorted(found.items())
 
@@ -42,7 +43,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     plans: dict[str, list[str]] = {}
     with opened(tmp_path_factory.mktemp("plans") / "a.db") as store:
         for name, text in statements():
-            numbered = re.findall(r"\?(\d)", text)
+            numbered = re.findall(r"\?(\d+)", text)
             parameters = max(map(int, numbered)) if numbered else text.count("?")
             rows = store._driver.execute(f"EXPLAIN QUERY PLAN {text}", (None,) * parameters)
             plans[name] = [row[3] for row in rows]
