@@ -10,12 +10,34 @@ import heapq
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, repeat
 from operator import itemgetter
 
 # (task id, kind, attempt, run limit in ms or 0, payload): what Parent.publish takes
 Row = tuple[int, int, int, int, str]
 # the rows of runs of ids, and the id up to which they are loaded
 LoadRows = Callable[[Sequence[tuple[int, int]]], tuple[list[Row], int]]
+
+
+@dataclass(slots=True)
+class Admitted:
+    """Tasks of one lane that were committed and may start, column by column; their ids ascend.
+
+    Only as many become rows as the window takes.
+    """
+
+    priority: int
+    queue: str
+    ids: Sequence[int]
+    kinds: Iterable[int]
+    limits_ms: Iterable[int]  # 0: none
+    payloads: Sequence[str]
+
+    def rows(self, count: int) -> list[Row]:
+        """The first of them as rows."""
+        return list(islice(zip(self.ids, self.kinds, repeat(1), self.limits_ms, self.payloads), count))
+
 
 REFILL_ROWS_MAX = 1024
 REFILL_BYTES = 1 << 20  # of payloads: what one refill of a lane should load
@@ -108,19 +130,24 @@ class Lane:
             ids.append(self._returned[0])
         return min(ids)
 
-    def append(self, rows: list[Row], room: int, room_bytes: int) -> None:
-        """Add newly committed tasks, ascending and larger than all before.
+    def append(self, tasks: Admitted, room: int, room_bytes: int) -> None:
+        """Add newly committed tasks, larger than all before.
 
         At most `room` of them, with about `room_bytes` of payloads, are kept as rows, the others as ids.
         """
-        size = payload_bytes(rows)
-        keep = 0 if self._runs.count else min(room, len(rows))
+        count = len(tasks.ids)
+        size = sum(map(len, tasks.payloads))
+        keep = 0 if self._runs.count else min(room, count)
         if size > room_bytes:
-            keep = min(keep, len(rows) * max(0, room_bytes) // size)
-        kept = rows if keep == len(rows) else rows[:keep]
-        self._rows.extend(kept)
-        self.held_bytes += size if keep == len(rows) else payload_bytes(kept)
-        self.append_ids(row[0] for row in rows[keep:])
+            keep = min(keep, count * max(0, room_bytes) // size)
+        rows = tasks.rows(keep)
+        self._rows.extend(rows)
+        self.held_bytes += size if keep == count else payload_bytes(rows)
+        rest = tasks.ids[keep:]
+        if isinstance(rest, range) and rest:
+            self._runs.append(rest[0], rest[-1])
+        else:
+            self.append_ids(rest)
 
     def append_ids(self, ids: Iterable[int]) -> None:
         """Add ids, ascending and larger than all before, without their rows."""
@@ -204,11 +231,11 @@ class Backlog:
             lane = self._lanes[priority, queue] = Lane(priority, queue, self._load)
         return lane
 
-    def append(self, priority: int, queue: str, rows: list[Row]) -> None:
-        """Add newly committed tasks of one lane, ascending."""
+    def append(self, tasks: Admitted) -> None:
+        """Add newly committed tasks."""
         room = self._window_rows_max - sum(lane.held for lane in self._lanes.values())
         room_bytes = self._window_bytes_max - sum(lane.held_bytes for lane in self._lanes.values())
-        self.lane(priority, queue).append(rows, max(0, room), room_bytes)
+        self.lane(tasks.priority, tasks.queue).append(tasks, max(0, room), room_bytes)
 
     def lanes(self) -> Iterator[Lane]:
         """The lanes that have tasks; those that have none are forgotten: any client may name a new queue."""

@@ -52,7 +52,7 @@ class Config:
     batch_receipts_max: int = 2048
     commit_interval_ms: float = 4.0
     lookahead_ms: float = 8.0
-    window_tasks_max: int = 16_384  # pending tasks held in memory with their payloads; of the others only the ids
+    window_tasks_max: int = 65_536  # pending tasks held in memory with their payloads; of the others only the ids
     window_bytes_max: int = 16 * MIB
     lease_persist_ms: float = 250.0
     term_grace_s: float = 5.0  # from the soft exception to SIGTERM

@@ -17,7 +17,7 @@ class Connection:
         self.reader = protocol.FrameReader(protocol.REQUESTS)
         self.frames: Iterator[protocol.Frame] = iter(())  # what was read and not looked at yet
         self.out = bytearray()
-        self.waiting: set[int] = set()  # tasks it will be told of when they end
+        self.waiting = 0  # tasks it will be told of when they end
         self.owed: deque[tuple[int, int, int]] = deque()  # (request, first, last): ids that are still to be looked up
         self._out_bytes_max = out_bytes_max
 

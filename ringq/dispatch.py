@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Protocol
 
 from ringq import failpoint
@@ -15,6 +16,7 @@ CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked 
 CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
 UNKNOWN_US = 10_000.0  # a kind that never ran is taken for this long, so the ring starts shallow
 EARLY_US_MAX = 100_000.0  # a longer task is published to an idle worker only: being woken costs it less than 1 %
+KIND = itemgetter(1)  # of a row
 GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
 
 
@@ -61,16 +63,24 @@ class Room:
         """About how many tasks of this expected time fit."""
         return max(self._tasks, 0 if cost_us > EARLY_US_MAX else math.ceil(self._time_us / cost_us))
 
-    def take(self, expected_us: Sequence[float]) -> int:
+    def take(self, costs_us: Sequence[float]) -> int:
         """Fill it with tasks of these expected times, in order; how many of them fit."""
         count, before_us = 0, self._time_us
-        for cost in expected_us:
+        for cost in costs_us:
             if self._tasks <= 0 and (self._time_us <= 0 or cost > EARLY_US_MAX):
                 break
             self._tasks -= 1
             self._time_us -= cost
             count += 1
         self.last_mean_us = (before_us - self._time_us) / count if count else 0.0
+        return count
+
+    def take_alike(self, cost_us: float, limit: int) -> int:
+        """The same with `limit` tasks that all take `cost_us`."""
+        count = max(0, min(limit, self.estimate(cost_us)))
+        self._tasks -= count
+        self._time_us -= count * cost_us
+        self.last_mean_us = cost_us if count else 0.0
         return count
 
 
@@ -178,7 +188,11 @@ class Dispatcher:
         if wanted > 1:
             rows += lane.take(wanted - 1, before)
         rows = self._without_strangers(rows)
-        count = room.take([self.pace.expected_us(row[1]) for row in rows])
+        kinds = set(map(KIND, rows))
+        if len(kinds) == 1:
+            count = room.take_alike(self.pace.expected_us(kinds.pop()), len(rows))
+        else:
+            count = room.take([self.pace.expected_us(row[1]) for row in rows])
         if count:
             self._mean_published_us = room.last_mean_us
         lane.put_back(rows[count:])

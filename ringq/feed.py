@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import Any
 
 from ringq.backlog import REFILL_ROWS_MAX, Backlog, Row
@@ -13,6 +14,7 @@ from ringq.lifecycle import Interruptions
 
 DUE_ROWS_MAX = 1000  # tasks that come due in one transaction
 REFILL_BYTES_MAX = 4 * MIB  # of payloads: what one refill of a lane may load
+SPEC, PAYLOAD = itemgetter(1), itemgetter(2)  # of what the store loads
 SPARSE = 4  # a span read in one go may hold up to so many times the wanted rows
 
 
@@ -71,24 +73,30 @@ class Feed:
         else:
             ids = [task_id for first, last in runs for task_id in range(first, last + 1)]
             found = self._store.load_tasks_by_id(ids, REFILL_BYTES_MAX)
-        is_cut = sum(len(row[2]) for row in found) >= REFILL_BYTES_MAX
+        if not found:
+            return [], last_id
+        is_cut = sum(map(len, map(PAYLOAD, found))) >= REFILL_BYTES_MAX
         upto = found[-1][0] if is_cut else last_id
         if len(runs) > 1:
             ours = {task_id for first, last in runs for task_id in range(first, last + 1)}
             found = [row for row in found if row[0] in ours]
-        return list(self._rows(found)), upto
+        return self._rows(found), upto
 
-    def _rows(self, found: Iterable[tuple[int, int, str]]) -> Iterable[Row]:
-        specs: dict[int, tuple[int, int]] = {}
-        for task_id, spec_id, payload in found:
-            head = specs.get(spec_id)
-            if head is None:
-                spec = self._spec(spec_id)
-                head = specs[spec_id] = (self._store.intern_kind(spec.kind), spec.run_timeout_ms or 0)
-            attempt = 1
-            if self._interruptions:
-                attempt += self._interruptions.get(task_id, Interruptions()).attempts
-            yield task_id, head[0], attempt, head[1], payload
+    def _rows(self, found: Sequence[tuple[int, int, str]]) -> list[Row]:
+        specs = set(map(SPEC, found))
+        heads = {spec_id: self._head(spec_id) for spec_id in specs}
+        if len(specs) == 1 and not self._interruptions:  # the usual case costs a third
+            kind, limit_ms = heads.popitem()[1]
+            ids, _, payloads = zip(*found, strict=True)
+            return list(zip(ids, repeat(kind), repeat(1), repeat(limit_ms), payloads))
+        none = Interruptions()
+        attempts = {row[0]: 1 + self._interruptions.get(row[0], none).attempts for row in found}
+        return [(task_id, heads[s][0], attempts[task_id], heads[s][1], payload) for task_id, s, payload in found]
+
+    def _head(self, spec_id: int) -> tuple[int, int]:
+        """What a row of the ring has of a spec: kind and run limit."""
+        spec = self._spec(spec_id)
+        return self._store.intern_kind(spec.kind), spec.run_timeout_ms or 0
 
     def _spec(self, spec_id: int) -> Spec:
         if spec_id not in self._specs:

@@ -29,6 +29,7 @@ from ringq.errors import (
 )
 from ringq.maps import MapRows, Maps
 from ringq.receipts import ReceiptRow
+from ringq.waiters import Waiters
 
 READ_BYTES_MAX = 1 << 20
 BACKLOG = 512
@@ -67,7 +68,7 @@ class Listener:
         self._say = say
         self._connections: set[Connection] = set()
         self._partial: dict[Connection, int] = {}  # connections in the middle of a frame, since when
-        self._waiters: dict[int, list[tuple[Connection, int]]] = {}  # task id -> who waits
+        self._waiters = Waiters()
         self._uid = os.getuid()
         self._body_timeout_ns = round(config.client_body_timeout_s * 1e9)
         self._listener: socket.socket | None = None
@@ -121,14 +122,8 @@ class Listener:
 
     def tell(self, receipts: Iterable[ReceiptRow]) -> None:
         """Answer those who wait for tasks that have just been recorded."""
-        if not self._waiters:
-            return
-        told: dict[tuple[Connection, int], list[tuple[Any, ...]]] = {}
-        for row in receipts:
-            for waiter in self._waiters.pop(row[0], ()):
-                waiter[0].waiting.discard(row[0])
-                told.setdefault(waiter, []).append((row[0], row[4], row[5], row[11], row[12]))
-        for (connection, request), rows in told.items():
+        for asked, rows in self._waiters.take(receipts).items():
+            connection, request = asked.connection, asked.number
             for piece in protocol.pieces(rows):
                 if connection.is_full:
                     connection.owed.extend((request, row[0], row[0]) for row in piece)
@@ -278,9 +273,10 @@ class Listener:
     def _on_wait(self, connection: Connection, request: int, message: protocol.Wait) -> None:
         """Tell what has ended, in one or more frames, and remember the rest."""
         count = protocol.check_wait(message)
-        if len(connection.waiting) + count > WAITING_IDS_MAX:
+        if connection.waiting + count > WAITING_IDS_MAX:
             raise InvalidSubmission(f"a connection may wait for {WAITING_IDS_MAX:,} tasks at a time")
-        missing = self._store.missing_tasks(message.ranges)
+        newest = max((last for _, last in message.ranges), default=0)
+        missing = newest if newest >= self._store.next_task_id else self._store.missing_tasks(message.ranges)
         if missing is not None:
             raise UnknownTask(f"there is no task {missing}")
         connection.owed.extend((request, first, last) for first, last in message.ranges)
@@ -289,9 +285,11 @@ class Listener:
         """Send the first ends of this range that fit a frame and owe the rest; remember what has not ended."""
         ended = self._store.find_receipts([(first, last)], protocol.ENDS_MAX, protocol.ENDS_BYTES_MAX)
         upto = ended[-1][0] if ended else last
-        for task_id in set(range(first, upto + 1)).difference(row[0] for row in ended):
-            self._waiters.setdefault(task_id, []).append((connection, request))
-            connection.waiting.add(task_id)
+        active: Sequence[int] = range(first, upto + 1)
+        if ended:
+            active = sorted(set(active).difference(row[0] for row in ended))
+        if active:
+            self._waiters.add(connection, request, active)
         if upto < last:
             connection.owed.appendleft((request, upto + 1, last))
         if ended:
@@ -331,13 +329,7 @@ class Listener:
         self._partial.pop(connection, None)
         self._selector.unregister(connection.socket)
         connection.socket.close()
-        for task_id in connection.waiting:
-            rest = [waiter for waiter in self._waiters[task_id] if waiter[0] is not connection]
-            if rest:
-                self._waiters[task_id] = rest
-            else:
-                del self._waiters[task_id]
-        connection.waiting.clear()
+        self._waiters.forget(connection)
 
 
 def check_socket_path(path: Path) -> None:

@@ -25,9 +25,14 @@ class Settlement:
         self._harvest = harvest
 
     def commit(self, ring: Parent) -> None:
-        """One transaction. Raises StorageFailed; a full or locked database holds everything back."""
+        """One transaction, or a step of one that stores many tasks.
+
+        Raises StorageFailed; a full or locked database holds everything back.
+        """
         trouble = self._writer.trouble
-        committed = self._writer.commit(lambda: self._lowest_active(ring))
+        committed = self._writer.advance(lambda: self._lowest_active(ring))
+        if committed is None:
+            return
         self._say(trouble, self._writer.trouble)
         self._listener.tell(committed.receipts)
         for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
@@ -36,14 +41,19 @@ class Settlement:
             self._harvest.committed()
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
-        for priority, queue, rows in committed.admitted:
-            self._feed.backlog.append(priority, queue, rows)
+        for tasks in committed.admitted:
+            self._feed.backlog.append(tasks)
         for task_id, alone in committed.returned:
             if alone:
                 self._dispatcher.run_alone(task_id)
         self._feed.give_back([*committed.due, *(task_id for task_id, _ in committed.returned)])
         if committed.delayed or committed.due:
             self._feed.look_for_delayed()
+
+    def finish(self, ring: Parent) -> None:
+        """If a transaction is under way, go through with it: somebody else needs one."""
+        while self._writer.is_under_way:
+            self.commit(ring)
 
     def _lowest_active(self, ring: Parent) -> int | None:
         ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))

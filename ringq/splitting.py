@@ -10,12 +10,13 @@ again.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ringq import codec
-from ringq.backlog import Row
+from ringq.backlog import Admitted
 from ringq.entries import Interruption
 from ringq.model import Reason, Status
 
@@ -26,7 +27,7 @@ class Replacement(NamedTuple):
     """How a chunk goes on.
 
     `status`, `reason`, `result`, `error`: of its receipt; `us`, how long its calls took. `tasks`: rows (id, spec,
-    submitted_us, run_at_us, payload) to insert. `rows`: the same for the ring, in the lane of (`priority`, `queue`).
+    submitted_us, run_at_us, payload) to insert; `admitted`, the same for the backlog.
     """
 
     status: Status
@@ -35,9 +36,7 @@ class Replacement(NamedTuple):
     error: str | None
     us: int
     tasks: list[tuple[int, int, int, int | None, str]]
-    priority: int
-    queue: str
-    rows: list[Row]
+    admitted: Admitted
 
 
 def replacement(store: Any, end: Interruption, is_final: bool, now_us: int) -> Replacement | None:
@@ -59,17 +58,15 @@ def replacement(store: Any, end: Interruption, is_final: bool, now_us: int) -> R
         return None
     spec = store.specs()[spec_id]
     ids = range(store.next_task_id, store.next_task_id + len(split.pieces))
-    limit_ms = spec.run_timeout_ms or 0
-    pieces = [(number, piece) for number, (_, _, piece) in zip(ids, split.pieces, strict=True)]
+    pieces = [piece for _, _, piece in split.pieces]
     parts = [(number, first, count) for number, (first, count, _) in zip(ids, split.pieces, strict=True)]
     account = msgspec.structs.replace(split.account, parts=parts)
     result, error = (None, _told(account, end.error, ids)) if parts else (codec.encode_json(account).decode(), None)
     return Replacement(
         Status.SUPERSEDED if parts else Status.COMPLETED, Reason.SPLIT if parts else Reason.NONE,
         result, error, account.us,
-        [(number, spec_id, now_us, None, piece) for number, piece in pieces],
-        spec.priority, spec.queue,
-        [(number, end.kind, 1, limit_ms, piece) for number, piece in pieces],
+        [(number, spec_id, now_us, None, piece) for number, piece in zip(ids, pieces, strict=True)],
+        Admitted(spec.priority, spec.queue, ids, repeat(end.kind), repeat(spec.run_timeout_ms or 0), pieces),
     )  # fmt: skip
 
 

@@ -130,6 +130,7 @@ class Supervisor:
 
     def _on_registry(self, reports: list[dict[str, Any]]) -> dict[str, int]:
         """A worker reported the app's kinds: number the new ones and let clients in."""
+        self._settlement.finish(self._ring)
         texts = {report["name"]: json.dumps(report) for report in reports}
         if set(texts.values()) != set(self._store.registry()):
             with self._store.transaction():

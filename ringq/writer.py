@@ -9,17 +9,16 @@ Nothing on the right happens before COMMIT: a slot freed earlier would run its t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, Protocol
 
-from ringq import failpoint
-from ringq.backlog import Row
+from ringq import failpoint, intake
+from ringq.backlog import Admitted
 from ringq.clock import Clock
 from ringq.config import Config
-from ringq.entries import Batch, Chunks, Forgetting, Interruption
-from ringq.errors import InvalidSubmission, MapInUse, RingqError, StorageFull, StoreBusy
+from ringq.entries import Batch, Forgetting, Interruption
+from ringq.errors import RingqError, StorageFull, StoreBusy
 from ringq.lifecycle import Interruptions, after_interruption, is_legal
 from ringq.model import Status
 from ringq.receipts import ReceiptRow, result_bytes, sums
@@ -28,13 +27,14 @@ from ringq.splitting import replacement
 LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
 OUTPUTS_HELD_MAX = 64  # accounts of what attempts printed that wait for a database that cannot be written
 RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
+STEP_NS = 4_000_000  # how long the loop may be kept by a submission of many tasks: the rest is written in later turns
 
 
 @dataclass(slots=True)
 class Committed:
     """What one transaction made true, for the supervisor to act upon."""
 
-    admitted: list[tuple[int, str, list[Row]]] = field(default_factory=list)  # (priority, queue, rows)
+    admitted: list[Admitted] = field(default_factory=list)
     delayed: bool = False  # tasks with a future start were added
     due: list[int] = field(default_factory=list)  # delayed tasks that may start now
     submitted: int = 0
@@ -68,6 +68,8 @@ class Writer:
         self._forgettings: list[Forgetting] = []
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
+        self._under_way: Generator[None, None, Committed] | None = None  # a transaction that takes several steps
+        self._step_began_ns = 0
         self.trouble: RingqError | None = None  # why the last transaction was held back
         self._since_low_water = 0
         self.batch_statistics: dict[tuple[int, int], tuple[int, int, int]] = {}  # of the last transaction
@@ -137,6 +139,8 @@ class Writer:
         half a millisecond on 2 cores that halves the commits and runs 6 % more tasks. (With no-ops it changes nothing:
         so many receipts arrive during one transaction that the next is large by itself.)
         """
+        if self._under_way is not None:
+            return 0
         if self._oldest_ns is None:
             return None
         now = self._clock.monotonic_ns()
@@ -155,12 +159,38 @@ class Writer:
         Raises StorageFailed when the disk failed. A full disk, or a stranger who locks the database, is not raised:
         submissions are refused, receipts stay in the ring and are tried again.
         """
+        while (committed := self.advance(lowest_active)) is None:
+            pass
+        return committed
+
+    def advance(self, lowest_active: Callable[[], int | None]) -> Committed | None:
+        """As `commit`, but a step at a time while there are many tasks to store: None until the transaction is over.
+
+        Meanwhile the loop turns, publishes what is committed and drains receipts, which join this transaction.
+        """
+        work, self._under_way = self._under_way or self._transaction(lowest_active), None
+        self._step_began_ns = self._clock.monotonic_ns()
+        try:
+            next(work)
+        except StopIteration as end:
+            committed: Committed = end.value
+            return committed
+        self._under_way = work
+        return None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a transaction is open that takes further steps."""
+        return self._under_way is not None
+
+    def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed, answers = Committed(), list[Callable[[], None]]()
         batches, self._batches = self._batches, []
         forgettings, self._forgettings = self._forgettings, []
         try:
             with self._store.transaction():
-                answers += [self._insert_batch(batch, committed) for batch in batches]
+                for batch in batches:
+                    answers.append((yield from self._insert_batch(batch, committed)))
                 answers += map(self._forget_map, forgettings)
                 self._insert_interruptions(committed)
                 self._insert_receipts(committed)
@@ -177,7 +207,7 @@ class Writer:
         failpoint.hit("writer.after_commit")
         committed.due = self._due
         self._receipts, self._interrupted, self._leases, self._due, self._outputs = [], [], [], [], []
-        self._oldest_ns = None
+        self._oldest_ns = None if not self._batches and not self._forgettings else self._clock.monotonic_ns()
         if self.ring is not None:
             self.ring.free()
         failpoint.hit("writer.after_free")
@@ -190,68 +220,25 @@ class Writer:
         )
         return committed
 
-    def _insert_batch(self, batch: Batch, committed: Committed) -> Callable[[], None]:
-        known = self._store.find_submission(batch.submission)
-        if known is not None and known[1] != len(batch.payloads):
-            return lambda: batch.refuse(InvalidSubmission("this submission id was given to another batch"))
-        if known is not None:
-            return lambda: batch.reply(known[0], True)
-        now = self._clock.now_us()
-        map_id = None
-        if batch.chunks is not None:
-            map_id = self._find_map(batch.specs[0].kind, batch.chunks, now)
-            if map_id is None:
-                return lambda: batch.refuse(MapInUse("another program has gone on with this map"))
-        first_id = self._store.next_task_id
-        ids = range(first_id, first_id + len(batch.payloads))
-        spec_ids = [
-            self._store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms) for s in batch.specs
-        ]
-        spec_of: Iterable[int] = (
-            repeat(spec_ids[0]) if batch.spec_of is None else map(spec_ids.__getitem__, batch.spec_of)
-        )
-        run_at: Iterable[int | None] = repeat(None) if batch.run_at_us is None else batch.run_at_us
-        self._store.insert_tasks(list(zip(ids, spec_of, repeat(now), run_at, batch.payloads)))
-        self._store.insert_submission(batch.submission, first_id, len(ids), now)
-        if batch.chunks is not None:
-            _, firsts, counts, digests = batch.chunks
-            self._store.insert_chunks(map_id, list(zip(firsts, counts, ids, digests, strict=True)))
-        delayed = {}
-        if batch.run_at_us is not None:
-            delayed = {i: at for i, at in zip(ids, batch.run_at_us, strict=True) if at is not None and at > now}
-            self._store.insert_delayed([(at, task_id) for task_id, at in delayed.items()])
-            committed.delayed |= bool(delayed)
-        committed.admitted += self._admit(batch, ids, delayed)
-        committed.submitted += len(ids)
-        self._store.next_task_id = first_id + len(ids)
-        return lambda: batch.reply(first_id, False)
-
-    def _find_map(self, kind: str, chunks: Chunks, now_us: int) -> int | None:
-        """The number of the map these chunks go on with; None if it has gone further already."""
-        found: int | None = self._store.find_map(kind, chunks.key)
-        if found is None:
-            found = self._store.insert_map(kind, chunks.key, now_us)
-        return found if self._store.map_end(found) <= chunks.firsts[0] else None
+    def _insert_batch(self, batch: Batch, committed: Committed) -> Generator[None, None, Callable[[], None]]:
+        steps = intake.insert(self._store, batch, self._clock.now_us())
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                taken: intake.Taken = end.value
+                break
+            if self._clock.monotonic_ns() - self._step_began_ns >= STEP_NS:
+                yield
+        committed.admitted += taken.admitted
+        committed.delayed |= taken.has_delayed
+        committed.submitted += taken.count
+        return taken.answer
 
     def _forget_map(self, forgetting: Forgetting) -> Callable[[], None]:
         found = self._store.find_map(forgetting.kind, forgetting.key)
         count = 0 if found is None else self._store.delete_map(found)
         return lambda: forgetting.reply(count)
-
-    def _admit(self, batch: Batch, ids: range, delayed: dict[int, int]) -> list[tuple[int, str, list[Row]]]:
-        """The batch's tasks that may start now, by lane."""
-        heads = [(self._store.intern_kind(s.kind), s.run_timeout_ms or 0) for s in batch.specs]
-        lanes = [(s.priority, s.queue) for s in batch.specs]
-        if not delayed and batch.spec_of is None:
-            kind, limit = heads[0]
-            rows = list(zip(ids, repeat(kind), repeat(1), repeat(limit), batch.payloads))
-            return [(*lanes[0], rows)]
-        by_lane: dict[tuple[int, str], list[Row]] = {}
-        for task_id, index, payload in zip(ids, batch.spec_of or [0] * len(ids), batch.payloads, strict=True):
-            if task_id not in delayed:
-                kind, limit = heads[index]
-                by_lane.setdefault(lanes[index], []).append((task_id, kind, 1, limit, payload))
-        return [(priority, queue, rows) for (priority, queue), rows in by_lane.items()]
 
     def _insert_interruptions(self, committed: Committed) -> None:
         attempts: list[tuple[Any, ...]] = []
@@ -285,7 +272,7 @@ class Writer:
         if new.tasks:
             self._store.insert_tasks(new.tasks)
             self._store.next_task_id += len(new.tasks)
-            committed.admitted.append((new.priority, new.queue, new.rows))
+            committed.admitted.append(new.admitted)
         times = (i.ended_us, new.us + max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
         codes = (new.status.code, new.reason.code)
         committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, new.result, new.error))
@@ -329,7 +316,8 @@ class Writer:
         for one in refused:
             one.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
-        if not (self._receipts or self._interrupted or self._leases or self._due or self._outputs):
+        held = self._receipts or self._interrupted or self._leases or self._due or self._outputs
+        if not (held or self._batches or self._forgettings):
             self._oldest_ns = None
 
     def _count(self, committed: Committed) -> None:

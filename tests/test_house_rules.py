@@ -24,11 +24,13 @@ LAYER_OF = {
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
-    **dict.fromkeys(["launch", "limits", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS),
+    **dict.fromkeys(
+        ["intake", "launch", "limits", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
+    ),
     **dict.fromkeys(["splitting", "worker", "writer"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
-    **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor"], FACES),
+    **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
     **dict.fromkeys(["__main__", "bench", "cli", "demo"], CLI),
 }
 
@@ -42,8 +44,10 @@ NEIGHBOURS = {
     ("dispatch", "backlog"): "its order",
     ("dispatch", "gate"): "its limits",
     ("feed", "backlog"): "fills it",
-    ("writer", "backlog"): "hands committed tasks on as its rows",
-    ("splitting", "backlog"): "makes its rows",
+    ("writer", "backlog"): "hands committed tasks on to it",
+    ("writer", "intake"): "has it write submissions",
+    ("intake", "backlog"): "in its form",
+    ("splitting", "backlog"): "in its form",
     ("writer", "splitting"): "writes what it decides",
     ("pool", "berth"): "fills them",
     ("pool", "limits"): "when they are looked at",
@@ -74,6 +78,8 @@ NEIGHBOURS = {
     ("supervisor", "health"): "shows what meets there",
     ("listener", "connection"): "serves them",
     ("listener", "maps"): "who has which",
+    ("listener", "waiters"): "whom to tell",
+    ("waiters", "connection"): "one of those that wait",
     ("maps", "connection"): "a map belongs to one",
     ("serving", "listener"): "the path of its socket is looked at before anything is started",
     ("serving", "supervisor"): "runs it",
@@ -85,6 +91,7 @@ NEIGHBOURS = {
     ("", "server"): "the public names",
     ("server", "client"): "has one of its own database",
     ("cli", "demo"): "the verb `demo`",
+    ("cli", "bench"): "the verb `bench`",
     ("__main__", "cli"): "python -m ringq",
 }
 
@@ -97,6 +104,7 @@ LIBRARY_OF = {
     "click": {"cli"},
     "rich": {"cli", "demo"},
     "watchfiles": {"reload"},
+    "matplotlib": {"bench"},  # its types alone: whoever draws brings the figure
 }
 
 MODULE_LINES_MAX = 350

@@ -88,9 +88,9 @@ def test_a_death_in_a_chunk_sets_the_suspect_apart(bench: Bench) -> None:
     told = json.loads(error)
     assert (told["type"], told["cause"], told["parts"]) == ("Split", json.loads(WHY), [[2, 2, 1], [3, 3, 1], [4, 4, 2]])
     assert "its other calls go on as tasks 2 to 4" in told["message"]
-    (priority, queue, rows), *_ = committed.admitted
-    assert (priority, queue) == (7, "fast")
-    assert [row[:4] for row in rows] == [(2, 1, 1, 500), (3, 1, 1, 500), (4, 1, 1, 500)]
+    (tasks,) = committed.admitted
+    assert (tasks.priority, tasks.queue) == (7, "fast")
+    assert [row[:4] for row in tasks.rows(9)] == [(2, 1, 1, 500), (3, 1, 1, 500), (4, 1, 1, 500)]
     assert committed.returned == []
     assert bench.writer.interruptions == {}
 
@@ -162,7 +162,7 @@ def test_a_split_that_finds_the_disk_full_happens_once_when_there_is_room(
         full.setattr(bench.store, "insert_receipts", refuse)
         assert bench.cut(1, call=2).admitted == []
         assert bench.store.next_task_id == 2
-    assert len(bench.commit().admitted[0][2]) == 3
+    assert len(bench.commit().admitted[0].ids) == 3
     assert sorted(bench.payloads()) == [2, 3, 4]
 
 

@@ -84,7 +84,7 @@ def test_a_submission_is_answered_after_its_commit_with_consecutive_ids(bench: B
     assert bench.replies == []
     committed = bench.commit()
     assert bench.replies == [(1, False), (4, False)]
-    assert [[row[0] for row in rows] for _, _, rows in committed.admitted] == [[1, 2, 3], [4, 5]]
+    assert [list(tasks.ids) for tasks in committed.admitted] == [[1, 2, 3], [4, 5]]
 
 
 def test_a_repeated_submission_is_answered_and_not_doubled(bench: Bench) -> None:
@@ -112,7 +112,7 @@ def test_slots_are_freed_only_when_their_receipts_are_durable(bench: Bench) -> N
 def test_tasks_of_several_specs_go_to_their_lanes(bench: Bench) -> None:
     urgent = Spec("media::thumbnail", "default", 0, None, 500)
     bench.writer.submit(bench.batch(4, specs=[SPEC, urgent], spec_of=[0, 1, 1, 0]))
-    admitted = {(priority, queue): rows for priority, queue, rows in bench.commit().admitted}
+    admitted = {(tasks.priority, tasks.queue): tasks.rows(9) for tasks in bench.commit().admitted}
     assert [row[0] for row in admitted[128, "default"]] == [1, 4]
     assert [(row[0], row[3]) for row in admitted[0, "default"]] == [(2, 500), (3, 500)]
 
@@ -122,7 +122,7 @@ def test_tasks_with_a_future_start_are_kept_back(bench: Bench) -> None:
     bench.writer.submit(bench.batch(3, run_at_us=[now + 1_000_000, None, now - 5]))
     committed = bench.commit()
     assert committed.delayed
-    assert [row[0] for _, _, rows in committed.admitted for row in rows] == [2, 3]
+    assert [task_id for tasks in committed.admitted for task_id in tasks.ids] == [2, 3]
     assert bench.store.next_due_us() == now + 1_000_000
 
 

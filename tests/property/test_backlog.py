@@ -5,11 +5,16 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringq.backlog import Backlog, Lane, Row, Runs, consecutive
+from ringq.backlog import Admitted, Backlog, Lane, Row, Runs, consecutive
 
 
 def row(task_id: int) -> Row:
     return (task_id, 1, 1, 0, "{}")
+
+
+def admitted(priority: int, queue: str, rows: list[Row]) -> Admitted:
+    ids, kinds, _, limits, payloads = zip(*rows) if rows else ([], [], [], [], [])
+    return Admitted(priority, queue, ids, kinds, limits, payloads)
 
 
 def load(runs: list[tuple[int, int]]) -> tuple[list[Row], int]:
@@ -53,7 +58,7 @@ def test_a_lane_gives_its_tasks_in_order_of_id(
 ) -> None:
     lane = Lane(128, "default", load)
     back = data.draw(st.sets(st.sampled_from(ids), max_size=10)) if ids else set()
-    lane.append([row(i) for i in ids if i not in back], room, 1000)
+    lane.append(admitted(0, "q", [row(i) for i in ids if i not in back]), room, 1000)
     lane.give_back(back)
     left = list(ids)
     for limit, before in portions:
@@ -83,7 +88,7 @@ def test_the_window_bounds_the_rows_held_and_nothing_is_forgotten(
     backlog = Backlog(load, window_rows_max=25, window_bytes_max=40)
     next_id = 1
     for priority, queue, count in batches:
-        backlog.append(priority, queue, [row(i) for i in range(next_id, next_id + count)])
+        backlog.append(admitted(priority, queue, [row(i) for i in range(next_id, next_id + count)]))
         next_id += count
     assert len(backlog) == next_id - 1
     assert sum(lane.held for lane in backlog.lanes()) <= 20  # two bytes each

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ringq.backlog import Backlog, Row
+from ringq.backlog import Admitted, Backlog, Row
 from ringq.dispatch import Dispatcher
 from ringq.gate import Gate
 
@@ -43,6 +43,11 @@ def row(task_id: int, kind: int = 1) -> Row:
     return (task_id, kind, 1, 0, "{}")
 
 
+def admitted(priority: int, queue: str, rows: Sequence[Row]) -> Admitted:
+    ids, kinds, _, limits, payloads = zip(*rows)
+    return Admitted(priority, queue, ids, kinds, limits, payloads)
+
+
 def fast(dispatcher: Dispatcher, kind: int = 1) -> None:
     dispatcher.pace.learn(kind, 1000, 1000)
 
@@ -51,9 +56,9 @@ def test_more_urgent_tasks_go_first_then_older_ones_across_queues() -> None:
     ring = RecordingRing()
     dispatcher = make(ring)
     fast(dispatcher)
-    dispatcher.backlog.append(128, "a", [row(1), row(4)])
-    dispatcher.backlog.append(128, "b", [row(2), row(3)])
-    dispatcher.backlog.append(0, "b", [row(5)])
+    dispatcher.backlog.append(admitted(128, "a", [row(1), row(4)]))
+    dispatcher.backlog.append(admitted(128, "b", [row(2), row(3)]))
+    dispatcher.backlog.append(admitted(0, "b", [row(5)]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order == [5, 1, 2, 3, 4]
 
@@ -62,7 +67,7 @@ def test_leases_grow_within_the_epoch_and_are_never_repeated() -> None:
     ring = RecordingRing(slots=3)
     dispatcher = make(ring)
     fast(dispatcher)
-    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 8)])
+    dispatcher.backlog.append(admitted(128, "a", [row(i) for i in range(1, 8)]))
     for _ in range(3):
         dispatcher.fill(workers=2, uncommitted=0)
         ring.claimed = ring.freed = len(ring.published)
@@ -74,7 +79,7 @@ def test_a_full_ring_loses_no_task() -> None:
     ring = RecordingRing(slots=2)
     dispatcher = make(ring)
     fast(dispatcher)
-    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 6)])
+    dispatcher.backlog.append(admitted(128, "a", [row(i) for i in range(1, 6)]))
     assert dispatcher.fill(workers=2, uncommitted=0) == 2
     assert len(dispatcher.backlog) == 3
     ring.claimed = ring.freed = 2
@@ -86,12 +91,12 @@ def test_long_tasks_keep_the_ring_shallow_and_short_ones_fill_it() -> None:
     ring = RecordingRing()
     dispatcher = make(ring)
     dispatcher.pace.learn(1, 1, 10_000_000)  # ten seconds each
-    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 101)])
+    dispatcher.backlog.append(admitted(128, "a", [row(i) for i in range(1, 101)]))
     assert dispatcher.fill(workers=2, uncommitted=0) == 2  # both workers are idle
     ring.claimed = 2
     assert dispatcher.fill(workers=2, uncommitted=0) == 0  # what is more urgent by then shall go first
     fast(dispatcher, kind=2)
-    dispatcher.backlog.append(0, "a", [row(i, kind=2) for i in range(200, 300)])
+    dispatcher.backlog.append(admitted(0, "a", [row(i, kind=2) for i in range(200, 300)]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order[2:] == list(range(200, 300))
 
@@ -101,7 +106,7 @@ def test_one_short_task_does_not_let_long_ones_follow_in_its_chunk() -> None:
     dispatcher = make(ring)
     fast(dispatcher, kind=1)
     dispatcher.pace.learn(2, 1, 10_000_000)
-    dispatcher.backlog.append(128, "a", [row(1), *[row(i, kind=2) for i in range(2, 258)]])
+    dispatcher.backlog.append(admitted(128, "a", [row(1), *[row(i, kind=2) for i in range(2, 258)]]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order == [1, 2]
     assert len(dispatcher.backlog) == 255
@@ -115,7 +120,7 @@ def test_a_task_that_must_run_alone_stays_alone_when_its_worker_died_before_it_b
     for lap in range(2):  # the second time it came back unstarted
         dispatcher.backlog.lane(128, "a").give_back([1])
         if lap == 0:
-            dispatcher.backlog.append(128, "a", [row(2)])
+            dispatcher.backlog.append(admitted(128, "a", [row(2)]))
         assert dispatcher.fill(workers=2, uncommitted=0) == 1
         ring.claimed = ring.freed = len(ring.published)
         dispatcher.ended([1])
@@ -128,10 +133,10 @@ def test_an_urgent_task_waits_behind_no_more_than_the_next_few_milliseconds_of_w
     ring = RecordingRing()
     dispatcher = make(ring)
     dispatcher.pace.learn(1, 100, 100 * 2000)  # 2 ms each
-    dispatcher.backlog.append(128, "a", [row(i) for i in range(1, 101)])
+    dispatcher.backlog.append(admitted(128, "a", [row(i) for i in range(1, 101)]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert len(ring.order) == 8  # two workers, 8 ms
-    dispatcher.backlog.append(0, "a", [row(500)])
+    dispatcher.backlog.append(admitted(0, "a", [row(500)]))
     ring.claimed = 1
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order[8] == 500
@@ -142,11 +147,11 @@ def test_an_urgent_long_task_that_waits_for_a_worker_is_not_overtaken_by_short_o
     dispatcher = make(ring)
     fast(dispatcher, kind=1)
     dispatcher.pace.learn(2, 1, 10_000_000)
-    dispatcher.backlog.append(128, "a", [row(i, kind=2) for i in (1, 2)])
+    dispatcher.backlog.append(admitted(128, "a", [row(i, kind=2) for i in (1, 2)]))
     dispatcher.fill(workers=2, uncommitted=0)
     ring.claimed = 2
-    dispatcher.backlog.append(128, "a", [row(i) for i in range(10, 20)])
-    dispatcher.backlog.append(0, "a", [row(30, kind=2)])
+    dispatcher.backlog.append(admitted(128, "a", [row(i) for i in range(10, 20)]))
+    dispatcher.backlog.append(admitted(0, "a", [row(30, kind=2)]))
     assert dispatcher.fill(workers=2, uncommitted=0) == 0
     ring.freed = 1
     dispatcher.fill(workers=2, uncommitted=0)
@@ -158,7 +163,7 @@ def test_tasks_that_ended_elsewhere_leave_an_empty_lane_that_holds_up_nobody() -
     backlog = Backlog(lambda runs: ([], runs[-1][1]), 1000, 1 << 20)  # nothing of it is active any more
     dispatcher = Dispatcher(ring, backlog, Gate(()), epoch=7, lookahead_ms=8.0)
     backlog.lane(0, "a").append_ids([1, 2])
-    backlog.append(128, "a", [row(3)])
+    backlog.append(admitted(128, "a", [row(3)]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order == [3]
 
@@ -167,9 +172,9 @@ def test_a_refused_queue_holds_up_no_other() -> None:
     ring = RecordingRing()
     dispatcher = make(ring, [("capped", 1), ("open", None)])
     fast(dispatcher)
-    dispatcher.backlog.append(0, "elsewhere", [row(1)])
-    dispatcher.backlog.append(0, "capped", [row(2), row(3)])
-    dispatcher.backlog.append(128, "open", [row(4), row(5)])
+    dispatcher.backlog.append(admitted(0, "elsewhere", [row(1)]))
+    dispatcher.backlog.append(admitted(0, "capped", [row(2), row(3)]))
+    dispatcher.backlog.append(admitted(128, "open", [row(4), row(5)]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order == [2, 4, 5]
     dispatcher.ended([2])
@@ -181,10 +186,10 @@ def test_a_task_that_must_run_alone_waits_for_the_pool_and_has_it() -> None:
     ring = RecordingRing()
     dispatcher = make(ring)
     fast(dispatcher)
-    dispatcher.backlog.append(128, "a", [row(1)])
+    dispatcher.backlog.append(admitted(128, "a", [row(1)]))
     dispatcher.fill(workers=2, uncommitted=0)
     dispatcher.run_alone(2)
-    dispatcher.backlog.append(128, "a", [row(2), row(3)])
+    dispatcher.backlog.append(admitted(128, "a", [row(2), row(3)]))
     assert dispatcher.fill(workers=2, uncommitted=0) == 0  # task 1 still runs
     ring.claimed = ring.freed = 1
     assert dispatcher.fill(workers=2, uncommitted=0) == 1
@@ -199,5 +204,5 @@ def test_a_task_that_must_run_alone_waits_for_the_pool_and_has_it() -> None:
 def test_nothing_is_published_while_no_worker_is_ready(workers: int) -> None:
     ring = RecordingRing()
     dispatcher = make(ring)
-    dispatcher.backlog.append(128, "a", [row(1)])
+    dispatcher.backlog.append(admitted(128, "a", [row(1)]))
     assert dispatcher.fill(workers=workers, uncommitted=0) == 0
