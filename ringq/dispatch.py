@@ -16,6 +16,8 @@ CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked 
 CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
 UNKNOWN_US = 10_000.0  # a kind that never ran is taken for this long, so the ring starts shallow
 EARLY_US_MAX = 100_000.0  # a longer task is published to an idle worker only: being woken costs it less than 1 %
+LOOKAHEAD_US_MAX = 100_000.0
+TURN_KEPT = 0.98  # of the longest turn, after each: half of it after 35 turns
 KIND = itemgetter(1)  # of a row
 GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
 
@@ -88,7 +90,7 @@ class Dispatcher:
     """Keeps as many slots READY as the workers will need in the next few milliseconds, and no more.
 
     A deeper ring would let an urgent task queue behind others that were published before it; a shallower one would
-    let workers wait for the loop. `lookahead_ms` must cover the loop's longest gap.
+    let workers wait for the loop. So it is as deep as twice the loop's longest turn of late, at least `lookahead_ms`.
     """
 
     def __init__(self, ring: Publisher, backlog: Backlog, gate: Gate, *, epoch: int, lookahead_ms: float) -> None:
@@ -98,7 +100,8 @@ class Dispatcher:
         self.pace = Pace()
         self._first_lease = epoch << 32
         self._grants = 0
-        self._lookahead_us = lookahead_ms * 1000
+        self._lookahead_us = self._lookahead_us_min = lookahead_ms * 1000
+        self._longest_turn_us = 0.0
         self._alone: set[int] = set()
         self._running_alone: int | None = None
         self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
@@ -113,6 +116,17 @@ class Dispatcher:
         self._strangers = strangers
         stranded, self.stranded = self.stranded, []
         return stranded
+
+    def note_turn(self, turn_ns: int) -> None:
+        """A turn of the loop took so long: as long may the workers be on their own."""
+        turn_us = min(turn_ns / 1000, LOOKAHEAD_US_MAX / 2)
+        self._longest_turn_us = max(turn_us, self._longest_turn_us * TURN_KEPT)
+        self._lookahead_us = max(self._lookahead_us_min, 2 * self._longest_turn_us)
+
+    @property
+    def lookahead_ms(self) -> float:
+        """For how long the workers' READY tasks should last now."""
+        return self._lookahead_us / 1000
 
     def begin(self, ring: Publisher, epoch: int) -> None:
         """Go on with a new segment; nothing is published in it yet."""

@@ -47,6 +47,7 @@ def describe(
             "reloads_begun": pool.rotation.generation,
             "reload_error": pool.rotation.reload_error,
             "recycled": pool.rotation.recycled,
+            "lookahead_ms": dispatcher.lookahead_ms,
             "refusals": dict(dispatcher.gate.refusals),
             "writer": writer.statistics,
             "ring": ring.statistics(),

@@ -15,12 +15,13 @@ Head = tuple[int, int, int, int]  # (kind, attempt, status, reason)
 
 def alike(rows: Sequence[ReceiptRow]) -> dict[Head, Sequence[ReceiptRow]]:
     """The rows by what most have in common; in one transaction nearly always all of them have."""
-    heads: dict[Head, list[ReceiptRow]] = {head: [] for head in map(HEAD, rows)}
+    heads = list(dict.fromkeys(map(HEAD, rows)))
     if len(heads) == 1:
-        return dict.fromkeys(heads, rows)
+        return {heads[0]: rows}
+    groups: dict[Head, list[ReceiptRow]] = {head: [] for head in heads}
     for row in rows:
-        heads[HEAD(row)].append(row)
-    return dict(heads)
+        groups[HEAD(row)].append(row)
+    return dict(groups)
 
 
 def result_bytes(rows: Sequence[ReceiptRow]) -> int:

@@ -186,7 +186,9 @@ class Supervisor:
 
     def _sleep(self) -> None:
         """Wait for the next event, but not past the next thing that has its time."""
-        self._longest_gap_ns = max(self._longest_gap_ns, self._clock.monotonic_ns() - self._woke_ns)
+        turn_ns = self._clock.monotonic_ns() - self._woke_ns
+        self._longest_gap_ns = max(self._longest_gap_ns, turn_ns)
+        self._dispatcher.note_turn(turn_ns)
         timeout_ns = self._timeout_ns()
         gathering = self._writer.uncommitted > 0 and self._is_saturated()  # receipts need not wake anybody
         if timeout_ns != 0 and not gathering and not self._ring.prepare_sleep():

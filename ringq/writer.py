@@ -228,6 +228,7 @@ class Writer:
             except StopIteration as end:
                 taken: intake.Taken = end.value
                 break
+            failpoint.hit("writer.after_slice")
             if self._clock.monotonic_ns() - self._step_began_ns >= STEP_NS:
                 yield
         committed.admitted += taken.admitted

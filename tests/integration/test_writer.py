@@ -99,6 +99,65 @@ def test_a_repeated_submission_is_answered_and_not_doubled(bench: Bench) -> None
     assert query.counts()[Status.PENDING] == 3
 
 
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringq.writer.STEP_NS", 0)
+    monkeypatch.setattr("ringq.intake.SLICE_ROWS", 2)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_submission_of_many_tasks_takes_several_steps_of_one_transaction(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(5, number=1))
+    assert bench.writer.advance(lambda: None) is None
+    assert bench.writer.is_under_way
+    assert bench.writer.wait_ns(saturated=True) == 0
+    assert (bench.replies, Query(bench.database).counts().get(Status.PENDING, 0)) == ([], 0)
+    while (committed := bench.writer.advance(lambda: None)) is None:
+        assert bench.replies == []
+    assert bench.replies == [(1, False)]
+    assert [list(tasks.ids) for tasks in committed.admitted] == [[1, 2, 3, 4, 5]]
+    assert not bench.writer.is_under_way
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_what_comes_between_two_steps_is_in_this_transaction_or_in_the_next(bench: Bench) -> None:
+    bench.writer.submit(bench.batch(1, number=1))
+    bench.commit()
+    bench.writer.submit(bench.batch(4, number=2))
+    assert bench.writer.advance(lambda: None) is None
+    bench.writer.record([bench.receipt(1)])
+    bench.writer.submit(bench.batch(1, number=3))
+    bench.writer.submit(bench.batch(4, number=2))  # its client has lost the connection and asks again
+    committed = bench.commit()
+    assert [row[0] for row in committed.receipts] == [1]
+    assert bench.replies == [(1, False), (2, False)]
+    assert bench.writer.wait_ns(saturated=True) == 0
+    bench.commit()
+    assert bench.replies[2:] == [(6, False), (2, True)]
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize(
+    "columns", [{}, {"run_at_us": [None, 1, None, 1, 1 << 50]}, {"specs": [SPEC], "spec_of": [0] * 5}]
+)
+def test_a_full_disk_between_two_steps_leaves_nothing_of_the_submission(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, columns: dict[str, Any]
+) -> None:
+    bench.writer.submit(bench.batch(5, number=1, **columns))
+    assert bench.writer.advance(lambda: None) is None
+    with monkeypatch.context() as full:
+        full.setattr(bench.store, "insert_alike", _full)
+        full.setattr(bench.store, "insert_tasks", _full)
+        bench.commit()
+    assert [type(error) for error in bench.errors] == [StorageFull]
+    assert (bench.replies, Query(bench.database).counts().get(Status.PENDING, 0)) == ([], 0)
+    bench.clock.advance(2)
+    bench.writer.submit(bench.batch(5, number=1, **columns))
+    bench.commit()
+    assert bench.replies == [(1, False)]
+    assert bench.store.count_active() == 5
+
+
 def test_slots_are_freed_only_when_their_receipts_are_durable(bench: Bench) -> None:
     bench.writer.submit(bench.batch(5))
     bench.commit()
@@ -217,7 +276,7 @@ def test_a_full_disk_refuses_submissions_and_keeps_receipts(bench: Bench, monkey
     assert (counts[Status.COMPLETED], counts.get(Status.PENDING, 0)) == (1, 0)
 
 
-def _full(_rows: object) -> list[Any]:
+def _full(*_: object) -> list[Any]:
     raise StorageFull
 
 

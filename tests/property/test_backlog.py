@@ -13,7 +13,7 @@ def row(task_id: int) -> Row:
 
 
 def admitted(priority: int, queue: str, rows: list[Row]) -> Admitted:
-    ids, kinds, _, limits, payloads = zip(*rows) if rows else ([], [], [], [], [])
+    ids, kinds, _, limits, payloads = zip(*rows, strict=True) if rows else ([], [], [], [], [])
     return Admitted(priority, queue, ids, kinds, limits, payloads)
 
 

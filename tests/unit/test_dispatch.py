@@ -44,7 +44,7 @@ def row(task_id: int, kind: int = 1) -> Row:
 
 
 def admitted(priority: int, queue: str, rows: Sequence[Row]) -> Admitted:
-    ids, kinds, _, limits, payloads = zip(*rows)
+    ids, kinds, _, limits, payloads = zip(*rows, strict=True)
     return Admitted(priority, queue, ids, kinds, limits, payloads)
 
 
@@ -206,3 +206,22 @@ def test_nothing_is_published_while_no_worker_is_ready(workers: int) -> None:
     dispatcher = make(ring)
     dispatcher.backlog.append(admitted(128, "a", [row(1)]))
     assert dispatcher.fill(workers=workers, uncommitted=0) == 0
+
+
+def test_the_ring_is_as_deep_as_twice_the_longest_turn_of_late() -> None:
+    ring = RecordingRing(1 << 20)
+    dispatcher = make(ring)
+    fast(dispatcher)  # 5 us each: 200 in a millisecond
+    dispatcher.backlog.append(admitted(0, "a", [row(i) for i in range(1, 900)]))
+    dispatcher.backlog.lane(0, "a").append_ids(range(900, 200_000))
+    dispatcher.note_turn(1_000_000)
+    assert dispatcher.lookahead_ms == 8
+    dispatcher.note_turn(20_000_000)
+    assert dispatcher.lookahead_ms == 40
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert len(ring.published) == 2 * 40 * 200
+    dispatcher.note_turn(10_000_000_000)
+    assert dispatcher.lookahead_ms == 100
+    for _ in range(300):
+        dispatcher.note_turn(1_000_000)
+    assert dispatcher.lookahead_ms == 8
