@@ -48,11 +48,11 @@ class Config:
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves
 
     slots: int = 4096
-    result_ring_bytes: int = 256 * KIB
+    result_ring_bytes: int = 1 * MIB  # a worker's; at 256 KiB half of 1 KiB results took the way over a file
     batch_receipts_max: int = 2048
     commit_interval_ms: float = 4.0
     lookahead_ms: float = 8.0
-    window_tasks_max: int = 65_536  # pending tasks held in memory with their payloads; of the others only the ids
+    window_tasks_max: int = 32_768  # pending tasks held in memory with their payloads; of the others only the ids
     window_bytes_max: int = 16 * MIB
     lease_persist_ms: float = 250.0
     term_grace_s: float = 5.0  # from the soft exception to SIGTERM

@@ -19,6 +19,7 @@ class Connection:
         self.out = bytearray()
         self.waiting = 0  # tasks it will be told of when they end
         self.owed: deque[tuple[int, int, int]] = deque()  # (request, first, last): ids that are still to be looked up
+        self.is_behind = False  # there is more to do for it than one turn of the loop takes
         self._out_bytes_max = out_bytes_max
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby, repeat
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -34,11 +34,14 @@ class Feed:
         lanes: dict[int, tuple[int, str]] = {}
         for rows in self._store.active_ids(chunk):
             count += len(rows)
-            for spec_id, group in groupby(rows, key=lambda row: row[1]):
-                if spec_id not in lanes:
-                    spec = self._spec(spec_id)
-                    lanes[spec_id] = (spec.priority, spec.queue)
-                self.backlog.lane(*lanes[spec_id]).append_ids(row[0] for row in group)
+            for spec_id in set(map(SPEC, rows)).difference(lanes):
+                spec = self._spec(spec_id)
+                lanes[spec_id] = (spec.priority, spec.queue)
+            by_lane: dict[tuple[int, str], list[int]] = {lane: [] for lane in lanes.values()}
+            for task_id, spec_id in rows:
+                by_lane[lanes[spec_id]].append(task_id)
+            for lane, ids in by_lane.items():
+                self.backlog.lane(*lane).append_ids(ids)
         self.look_for_delayed()
         return count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -97,8 +98,16 @@ def _admitted(store: Any, batch: Batch, ids: range, delayed: set[int]) -> list[A
     lanes = [(spec.priority, spec.queue) for spec in batch.specs]
     if not delayed and batch.spec_of is None:
         return [Admitted(*lanes[0], ids, repeat(kinds[0]), repeat(limits[0]), batch.payloads)]
-    by_lane: dict[tuple[int, str], list[tuple[int, int, int, str]]] = {}
-    for task_id, index, payload in zip(ids, batch.spec_of or [0] * len(ids), batch.payloads, strict=True):
-        if task_id not in delayed:
-            by_lane.setdefault(lanes[index], []).append((task_id, kinds[index], limits[index], payload))
-    return [Admitted(*lane, *map(list, zip(*rows, strict=True))) for lane, rows in by_lane.items()]
+    spec_of = batch.spec_of or [0] * len(ids)
+    places: dict[tuple[int, str], array[int]] = {}  # 8 bytes a task: rows of 200,000 took the parent 20 MiB
+    for place, index in enumerate(spec_of):
+        if ids[place] not in delayed:
+            places.setdefault(lanes[index], array("q")).append(place)
+    return [
+        Admitted(
+            *lane, array("q", map(ids.__getitem__, own)),
+            (kinds[spec_of[place]] for place in own), (limits[spec_of[place]] for place in own),
+            [batch.payloads[place] for place in own],
+        )
+        for lane, own in places.items()
+    ]  # fmt: skip

@@ -33,6 +33,7 @@ from ringq.waiters import Waiters
 
 READ_BYTES_MAX = 1 << 20
 BACKLOG = 512
+TURN_NS = 4_000_000  # how long one client is served in one turn of the loop
 WAITING_IDS_MAX = 200_000  # tasks that one connection may wait for at a time
 # Descriptors that are kept for the parent itself, so that clients cannot keep it from replacing a worker.
 RESERVED_FDS = 32
@@ -208,21 +209,28 @@ class Listener:
         self._serve(connection)
 
     def _serve(self, connection: Connection) -> None:
-        """Look up what is owed, then take the next requests, for as long as the client reads its answers."""
-        served = False
+        """Look up what is owed, then take the next requests, for as long as the client reads its answers.
+
+        After TURN_NS the rest waits for the loop's next turn: one client with many questions keeps nobody waiting.
+        """
+        was_behind, connection.is_behind, served = connection.is_behind, False, False
+        until_ns = self._clock.monotonic_ns() + TURN_NS
         try:
-            while connection in self._connections and not connection.is_full:
+            while connection in self._connections and not (connection.is_full or connection.is_behind):
                 if connection.owed:
                     self._look_up(connection, *connection.owed.popleft())
-                    continue
-                frame = next(connection.frames, None)
-                if frame is None:
-                    break
-                served = True
-                self._on_message(connection, frame.request_id, frame.message)
+                else:
+                    frame = next(connection.frames, None)
+                    if frame is None:
+                        break
+                    served = True
+                    self._on_message(connection, frame.request_id, frame.message)
+                connection.is_behind = self._clock.monotonic_ns() >= until_ns
         except ProtocolError as error:
             self._send(connection, 0, protocol.failure_of(error))
             self._close(connection)
+        if was_behind or connection.is_behind:
+            self._flush(connection)  # asks to be called again, or not
         if served or connection.is_full or connection.reader.pending_bytes == 0:
             self._partial.pop(connection, None)
         if connection in self._connections and not connection.is_full and connection.reader.pending_bytes:
@@ -315,7 +323,7 @@ class Listener:
         except OSError:
             self._close(connection)
             return
-        events = selectors.EVENT_WRITE if connection.out else 0
+        events = selectors.EVENT_WRITE if connection.out or connection.is_behind else 0
         if not connection.is_full:
             events |= selectors.EVENT_READ
         if self._selector.get_key(connection.socket).events != events:

@@ -306,7 +306,10 @@ class Writer:
         self._since_low_water += len(self._receipts)
         if self._since_low_water >= LOW_WATER_EVERY:
             lowest = lowest_active()
-            self._store.set_low_water((self._store.next_task_id if lowest is None else lowest) - 1)
+            mark = (self._store.next_task_id if lowest is None else lowest) - 1
+            span = 2 * LOW_WATER_EVERY  # it has come far behind while there was an old task: not all of it in one turn
+            self._store.set_low_water(min(mark, self._store.low_water + span))
+            self._store.leave_stragglers(span)
             # Each receipt may have had a submission of its own: forget more of them than are added.
             before_us = self._clock.now_us() - round(self._config.submission_keep_s * 1e6)
             self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)

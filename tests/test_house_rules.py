@@ -99,7 +99,7 @@ LIBRARY_OF = {
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "sqlite3": {"store"},
-    "msgspec": {"codec", "kinds", "protocol", "pool", "recover", "splitting"},
+    "msgspec": {"client", "codec", "kinds", "protocol", "pool", "recover", "splitting"},
     "psutil": {"pressure"},
     "click": {"cli"},
     "rich": {"cli", "demo"},

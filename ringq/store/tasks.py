@@ -71,14 +71,14 @@ SELECT_STRAGGLER_IDS: Final = """
 SELECT task.id, task.spec FROM straggler JOIN task ON task.id = straggler.task_id ORDER BY straggler.task_id
 """
 
-# Where the mark must stop: the first task that is active and would be lost to a start if the mark passed it.
-SELECT_FIRST_ACTIVE: Final = """
+# Where the mark must stop: tasks that are active and would be lost to a start if the mark passed them.
+SELECT_ACTIVE_FROM: Final = """
 SELECT task.id FROM task
 WHERE task.id > ?1 AND task.id <= ?2
     AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
     AND (task.run_at_us IS NULL OR NOT EXISTS (
         SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id))
-ORDER BY task.id LIMIT 1
+ORDER BY task.id LIMIT ?3
 """
 
 # Where the mark is.
@@ -130,6 +130,10 @@ COUNT_TASKS: Final = "SELECT COUNT(*) FROM task WHERE id BETWEEN ? AND ?"
 
 # The ids of a range, to find the one that is missing.
 SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
+
+
+LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks
+STRAGGLERS_MAX: Final = 64  # of one move: where more are active, they are the backlog
 
 
 class TaskTables(SubmissionTables):
@@ -234,7 +238,7 @@ class TaskTables(SubmissionTables):
         if task_id <= self.low_water:
             return self.low_water
         may_pass, passed, last = set(stragglers), [], self.low_water
-        while (row := self._read_one(SELECT_FIRST_ACTIVE, (last, task_id))) and row[0] in may_pass:
+        while (row := self._read_one(SELECT_ACTIVE_FROM, (last, task_id, 1))) and row[0] in may_pass:
             last = row[0]
             passed.append(last)
         mark = task_id if row is None else row[0] - 1
@@ -244,6 +248,19 @@ class TaskTables(SubmissionTables):
             self._reload.add(self._load_low_water)
             self.low_water = mark
         return self.low_water
+
+    def leave_stragglers(self, span: int) -> int:
+        """If the mark lags far behind because of a few old tasks, move it by up to `span` ids past them; where it is.
+
+        One task that waits for weeks would otherwise make each start, and each count, read everything since.
+        """
+        upto = min(self.low_water + span, self.next_task_id - 1 - LAG_MAX)
+        if upto <= self.low_water:
+            return self.low_water
+        found = self._read(SELECT_ACTIVE_FROM, (self.low_water, upto, STRAGGLERS_MAX + 1))
+        if len(found) > STRAGGLERS_MAX:
+            return self.low_water
+        return self.set_low_water(upto, [row[0] for row in found])
 
     # -- small questions ----------------------------------------------------------------------
 

@@ -315,6 +315,31 @@ def test_the_mark_never_passes_an_active_task_and_never_goes_back(store: Store) 
     store.close()
 
 
+def test_a_few_old_tasks_do_not_hold_the_mark_back_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringq.store.tasks.LAG_MAX", 20)
+    submit(store, 100)
+    end(store, *(receipt(i) for i in range(1, 101) if i not in (1, 30)))
+    with store.transaction():
+        assert store.set_low_water(0) == 0  # task 1 is active
+        assert store.leave_stragglers(25) == 25
+        assert store.leave_stragglers(25) == 50
+        assert store.leave_stragglers(1000) == 80  # the newest are none
+    assert (active(store), count(store, "straggler")) == ([1, 30], 2)
+    store = reopened(store)
+    assert (store.low_water, active(store)) == (80, [1, 30])
+    end(store, receipt(30))
+    assert (active(store), count(store, "straggler")) == ([1], 1)
+    store.close()
+
+
+def test_a_backlog_is_not_taken_for_stragglers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringq.store.tasks.LAG_MAX", 20)
+    submit(store, 200)
+    with store.transaction():
+        assert store.leave_stragglers(1000) == 0
+    assert count(store, "straggler") == 0
+
+
 def half_done_again(store: Store, going: set[int], waiting: dict[int, int], mark: int) -> None:
     with store.transaction():
         submit(store, 2)

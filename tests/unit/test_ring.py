@@ -124,6 +124,24 @@ def test_no_body_leaves_both_columns_empty(made: Ring) -> None:
     assert [row[11:] for row in made.parent.drain(9)[0]] == [(None, None), ("", None)]
 
 
+def test_an_attempt_right_after_others_is_charged_its_own_cpu_time_only(made: Ring) -> None:
+    worker = made.worker()
+    made.parent.publish([task(number) for number in range(1, 8)], LEASE)
+    for _ in range(6):  # these begin too soon after each other for a look at the CPU clock
+        run_one(worker)
+    worker.claim(0)
+    before = time.process_time_ns()
+    worker.start()
+    started = time.process_time_ns()
+    while time.process_time_ns() - started < 20_000_000:
+        pass
+    worker.finish(10, 0, b"1")
+    after = time.process_time_ns()
+    cpu_us = made.parent.drain(10)[0][-1][9]
+    assert cpu_us is not None
+    assert 20_000 - 60 <= cpu_us <= (after - before) / 1000 + 60
+
+
 def test_long_attempts_are_measured(made: Ring) -> None:
     made.parent.publish([task(1)], LEASE)
     worker = made.worker()
@@ -362,6 +380,27 @@ def test_a_swept_record_begins_without_a_call(made: Ring) -> None:
     assert worker.cancel_requested() == 0
 
 
+def test_a_call_is_interrupted_once(made: Ring) -> None:
+    worker = made.worker()
+    begin(made, worker, 1, LEASE)
+    assert worker.interrupt() == 0
+    assert made.parent.request_cancel(0, LEASE, 2)
+    assert [worker.interrupt(), worker.interrupt(), worker.cancel_requested()] == [2, 0, 2]
+    worker.call(1)
+    assert worker.interrupt() == 0
+    assert made.parent.request_cancel(0, LEASE, 5, 1)
+    assert [worker.interrupt(), worker.interrupt()] == [5, 0]
+    worker.leave()
+    worker.call(2)
+    worker.leave()
+    assert not made.parent.request_cancel(0, LEASE, 5, 1)
+    worker.finish(10, 0, b"1")
+    begin(made, worker, 2, LEASE + 1)
+    assert made.parent.request_cancel(0, LEASE + 1, 2)
+    worker.leave()
+    assert worker.interrupt() == 0
+
+
 def test_calls_are_made_within_an_attempt_only(made: Ring) -> None:
     worker = made.worker()
     made.parent.publish([task(1)], LEASE)
@@ -464,6 +503,8 @@ def test_unread_bytes_of_a_pipe(made: Ring, tmp_path: Path) -> None:
     assert worker.unread(write) == 1000
     os.close(read)
     assert worker.unread(write) == 1000  # nobody will ever read them
+    assert worker.unread(write, read) == -1  # closed
+    assert worker.unread(write, write) == 1000
     os.close(write)
     assert worker.unread(write) == -1
     (tmp_path / "file").write_bytes(b"x" * 10)
@@ -811,7 +852,7 @@ def test_a_forked_child_is_refused_and_harmless(made: Ring) -> None:
         calls: list[Callable[[], object]] = [
             made.parent.running, made.parent.free, made.parent.healthy, made.recovery, lambda: worker.stopping,
             lambda: worker.finish(10, 0, b""), worker.leave, lambda: worker.call(1), lambda: worker.unread(0),
-            lambda: worker.claim(0), lambda: made.parent.drain(1),
+            worker.interrupt, lambda: worker.claim(0), lambda: made.parent.drain(1),
         ]  # fmt: skip
         for call in calls:
             try:
@@ -821,7 +862,7 @@ def test_a_forked_child_is_refused_and_harmless(made: Ring) -> None:
         del made, worker
         gc.collect()
         os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10  # a recovery of its own is the child's right
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 11  # a recovery of its own is the child's right
     assert worker.finish(10, 0, b"")
 
 
@@ -842,7 +883,7 @@ def test_no_argument_crashes_it(made: Ring, value: Any) -> None:
         lambda: parent.drain(value), lambda: parent.sweep(value), lambda: parent.request_cancel(value, LEASE, 1),
         lambda: parent.request_cancel(0, value, 1), lambda: parent.request_cancel(0, LEASE, value),
         lambda: parent.request_cancel(0, LEASE, 1, value), lambda: parent.request_cancel(0, LEASE, 1, call=value),
-        lambda: worker.call(value), lambda: worker.unread(value),
+        lambda: worker.call(value), lambda: worker.unread(value), lambda: worker.unread(0, value),
         lambda: parent.stop_worker(value), lambda: parent.progress(value), lambda: parent.heartbeat_ns(value),
         lambda: worker.claim(value), lambda: worker.finish(value, 0, b""), lambda: worker.finish(10, value, b""),
         lambda: worker.finish(10, 0, value), lambda: worker.set_progress(value, ""),
@@ -1084,7 +1125,7 @@ def test_no_room_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("workers", "most_mib"), [(1, 16), (2, 16), (4, 16), (16, 32), (64, 32), (255, 32)])
+@pytest.mark.parametrize(("workers", "most_mib"), [(1, 20), (2, 20), (4, 20), (16, 32), (64, 32), (255, 32)])
 def test_the_default_segment_stays_small(workers: int, most_mib: int) -> None:
     shape = Shape.of(Config(database=Path("x.db"), workers=workers))
     assert shape.size <= most_mib << 20
