@@ -1,24 +1,62 @@
-"""Cli: 200 tasks of about 10 ms on two workers, against two bare processes that split the same work between them."""
+"""Cli: tasks of about 1, 10 and 100 ms on two workers, against two bare processes that split the same work.
+
+Both sides run the same function the same number of times, so that a slower moment of the machine lengthens both. The
+bare ones take call by call from a shared counter: with halves handed out beforehand they would wait for the one that
+shares its core with a stranger.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 
 import ringq
-from ringq.bench import measure
+from ringq.bench import measure, pools
 from ringq.bench.handlers import spin, spin_peer
 
-TASKS = 200
 WORKERS = measure.WORKERS
-TASK_S = 0.010
+TASKS_OF_MS = {1: 2_000, 10: 200, 100: 40}
+NAMES = {1: "efficiency_1ms", 10: "efficiency", 100: "efficiency_100ms"}
+
+LINES = (
+    measure.Line("speed with tasks of 10 ms", "efficiency", "share", peer_name="two bare processes"),
+    measure.Line("speed with tasks of 1 ms", "efficiency_1ms", "share", peer_name="two bare processes"),
+)
+SECONDS = (2, 8)
+
+
+def run(options: measure.Options) -> measure.Figures:
+    """Interleave both sides, length by length; the figures."""
+    per_ms = calibrate()
+    work = {ms: (options.size(count, WORKERS * 2), per_ms * ms) for ms, count in TASKS_OF_MS.items()}
+    with (
+        measure.server(options) as server,
+        ringq.connect(server.database) as client,
+        bare_processes() as split,
+    ):
+        sides: list[Callable[[], float]] = []
+        for count, iterations in work.values():
+            sides.append(lambda count=count, iterations=iterations: queued(client, count, iterations))  # type: ignore[misc]
+            sides.append(lambda count=count, iterations=iterations: split(count, iterations))  # type: ignore[misc]
+        seconds = measure.interleave(options.rounds, *sides)
+    pairs = dict(zip(work, zip(seconds[::2], seconds[1::2], strict=True), strict=True))
+    return {
+        **{NAMES[ms]: measure.ratios(bare, ours) for ms, (ours, bare) in pairs.items()},
+        "ringq_s": measure.spread(pairs[10][0], 4),
+        "bare_s": measure.spread(pairs[10][1], 4),
+        "iterations": work[10][1],
+    }
 
 
 def calibrate() -> int:
-    """Iterations of `spin` that take about 10 ms on this machine, now."""
+    """Iterations of `spin` that take about 1 ms on this machine, now."""
     iterations = 10_000
     best = min(_timed(iterations) for _ in range(5))
-    return max(1, round(iterations * TASK_S / best))
+    return max(1, round(iterations * 0.001 / best))
 
 
 def _timed(iterations: int) -> float:
@@ -27,43 +65,57 @@ def _timed(iterations: int) -> float:
     return time.perf_counter() - started
 
 
-def bare(start: multiprocessing.synchronize.Barrier, end: multiprocessing.synchronize.Barrier, iterations: int) -> None:
-    """One of the two bare processes."""
-    while True:
-        start.wait()
-        for _ in range(TASKS // WORKERS):
-            spin_peer({"iterations": iterations})
-        end.wait()
+def queued(client: ringq.Client, count: int, iterations: int) -> float:
+    """Seconds for `count` tasks by ringq, from the making of the first to the end of the last."""
+    started = time.perf_counter()
+    ended = client.wait_many(client.submit_many([spin.submission(iterations) for _ in range(count)]))
+    seconds = time.perf_counter() - started
+    assert all(end.status is ringq.Status.COMPLETED for end in ended)
+    return seconds
 
 
-def run(options: measure.Options) -> measure.Figures:
-    """Interleave both sides; the figures."""
-    iterations = calibrate()
+@contextlib.contextmanager
+def bare_processes() -> Iterator[Callable[[int, int], float]]:
+    """Two processes that share calls out between them; what is given tells the seconds they take."""
     context = multiprocessing.get_context("spawn")
-    start, end = context.Barrier(WORKERS + 1), context.Barrier(WORKERS + 1)
-    processes = [context.Process(target=bare, args=(start, end, iterations), daemon=True) for _ in range(WORKERS)]
+    left = context.Value("i", 0)
+    pipes = [context.Pipe() for _ in range(WORKERS)]
+    processes = [context.Process(target=bare, args=(theirs, left), daemon=True) for _, theirs in pipes]
     for process in processes:
         process.start()
 
-    def ours() -> float:
-        submissions = [spin.submission(iterations) for _ in range(TASKS)]
+    def split(count: int, iterations: int) -> float:
+        left.value = count
         started = time.perf_counter()
-        client.wait_many(client.submit_many(submissions))
-        return time.perf_counter() - started
+        for ours, _ in pipes:
+            ours.send(iterations)
+        calls = sum(ours.recv() for ours, _ in pipes)
+        seconds = time.perf_counter() - started
+        assert calls == count
+        return seconds
 
-    def theirs() -> float:
-        started = time.perf_counter()
-        start.wait()
-        end.wait()
-        return time.perf_counter() - started
+    try:
+        yield split
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
 
-    with measure.server(options) as server, ringq.connect(server.database) as client:
-        mine, peer = measure.interleave(options.rounds, ours, theirs)
-    for process in processes:
-        process.terminate()
-    return {
-        "efficiency": measure.ratios(peer, mine),
-        "ringq_s": measure.spread(mine, 4),
-        "bare_s": measure.spread(peer, 4),
-        "iterations": iterations,
-    }
+
+def bare(orders: Connection, left: Synchronized[int]) -> None:
+    """One of the two bare processes."""
+    pools.stand_alone()
+    while True:
+        iterations, calls = orders.recv(), 0
+        while take(left):
+            spin_peer({"iterations": iterations})
+            calls += 1
+        orders.send(calls)
+
+
+def take(left: Synchronized[int]) -> bool:
+    """Whether there was a call left to take."""
+    with left.get_lock():
+        is_left = left.value > 0
+        left.value -= is_left
+    return is_left

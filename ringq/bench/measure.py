@@ -1,4 +1,26 @@
-"""Cli: what every benchmark needs: a server of its own, interleaved pairs, figures with their spread."""
+"""Cli: what every benchmark needs: a server of its own, interleaved pairs, figures with their spread.
+
+A benchmark is a module, of ringq/bench/ (installed) or of perf/, whose docstring begins with what it measures, and with
+
+    def run(options: measure.Options) -> measure.Figures
+
+It may raise `measure.Unavailable("needs a Redis server: apt install redis")`; a package that cannot be imported is told
+by itself, as its ModuleNotFoundError. `interleave` reports how far it is; a loop of its own calls `tell(2, 10)`.
+
+What `ringq bench` shows of an installed one, in the order of importance; without it, the benchmark is not among those
+that `ringq bench` runs:
+
+    LINES = (
+        Line("tasks submitted, run and answered", "tasks_per_s", "tasks/s",
+             peer="pool_chunk1_per_s", peer_name="multiprocessing.Pool, chunksize 1", ratio="ratio_pool_chunk1"),
+        Line("submit to start, idle", "start_p50_ms", "ms", peer="fsync_p50_ms", peer_name="one fsync"),
+    )
+    SECONDS = (2, 1.5)  # how long it takes about: to begin and end, and each round; the one to warm up included
+
+Figures may also be lists and dicts (curves, histograms): they are in --json only, and for `draw`, which may exist:
+
+    def draw(result: dict[str, Any], figure: matplotlib.figure.Figure) -> None  # `result`: what --json prints
+"""
 
 from __future__ import annotations
 
@@ -25,7 +47,32 @@ LEAVE_S = 60.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 Figures = dict[str, Any]
-"""By name: a number, a text, or a spread."""
+"""By name: a number, a text, a spread; or, for a plot, lists and dicts of them."""
+
+listeners: list[Callable[[int, int], object]] = []
+"""Who is told how many rounds of how many have ended."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table of `ringq bench`.
+
+    `what` was measured, in a user's words; `figure`: its name in what `run` returns. `unit`: what is printed after the
+    number; "ms" and "s" as a span of time, "share" (1 is all, or as fast as `peer_name`) as percent. `peer`: the figure
+    it is compared with, in the same unit; `peer_name`: who that is. `ratio`: the figure that says `figure` / `peer`
+    pair by pair; without it, it is that of the medians. A line whose figure is missing is left out; so is a peer.
+    """
+
+    what: str
+    figure: str
+    unit: str
+    peer: str = ""
+    peer_name: str = ""
+    ratio: str = ""
+
+
+class Unavailable(Exception):
+    """A benchmark cannot run here; the message says what it needs, and how to get that."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +111,27 @@ class Server:
 def server(
     options: Options, *arguments: str, app: str = APP, workers: int = WORKERS, database: Path | None = None
 ) -> Iterator[Server]:
-    """A ready `ringq serve` on a fresh database on this machine's disk, or on `database`; `arguments` go to serve."""
+    """A ready `ringq serve` on a fresh database on this machine's disk, or on `database`; `arguments` go to serve.
+
+    Raises Unavailable with its last words if it ends instead.
+    """
     with contextlib.ExitStack() as undo:
         if database is None:
             database = undo.enter_context(folder()) / "bench.db"
+        words = undo.enter_context(tempfile.TemporaryFile())
         process = subprocess.Popen(
             [sys.executable, "-m", "ringq", "serve", app, "--db", str(database), "--workers", str(workers)]
             + ["--durability", options.durability, "--quiet", *arguments],
-            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, stderr=words,
         )  # fmt: skip
         undo.callback(process.wait, LEAVE_S)
         undo.callback(process.send_signal, signal.SIGTERM)
-        wait_ready(database)
+        try:
+            wait_ready(database, process)
+        except ringq.ServerUnavailable:
+            words.seek(0)
+            last = words.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise Unavailable(f"`ringq serve` does not start: {last or 'it says nothing'}") from None
         yield Server(database, process.pid)
 
 
@@ -86,8 +142,8 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
-def wait_ready(database: Path) -> None:
-    """Wait until a server answers. Raises ServerUnavailable if none does in time."""
+def wait_ready(database: Path, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait until a server answers, or its `process` has ended. Raises ServerUnavailable if none does in time."""
     deadline = time.monotonic() + READY_S
     while True:
         try:
@@ -95,7 +151,7 @@ def wait_ready(database: Path) -> None:
                 client.health()
             return
         except ringq.ServerUnavailable:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (process is not None and process.poll() is not None):
                 raise
             time.sleep(0.02)
 
@@ -110,11 +166,18 @@ def interleave(rounds: int, *sides: Callable[[], float]) -> list[list[float]]:
     """Run the sides in turn, `rounds` times; one list of results per side. The first round warms up and is dropped."""
     results: list[list[float]] = [[] for _ in sides]
     for number in range(rounds + 1):
+        tell(number, rounds + 1)
         for side, values in zip(sides, results, strict=True):
             value = side()
             if number:
                 values.append(value)
     return results
+
+
+def tell(done: int, total: int) -> None:
+    """Report that `done` of `total` rounds have ended."""
+    for listener in listeners:
+        listener(done, total)
 
 
 def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:

@@ -66,6 +66,7 @@ VERBS = {
     "reload": ("ringq.cli.reload:reload", "Replace the workers by ones with fresh code."),
     "config": ("ringq.cli.config:config", "Show the settings of this project, and where each comes from."),
     "demo": ("ringq.cli.demo:demo", "Analyse the standard library, kill processes, lose nothing."),
+    "bench": ("ringq.cli.bench:bench", "Measure ringq on this machine, beside others that do the same work."),
     "version": ("ringq.cli.version:version", "Print the versions of ringq and of what it stands on."),
 }
 
