@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ringq import codec
-from ringq.context import AttemptPort, Context
+from ringq.context import Context
 from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult
 from ringq.kinds import Task
 from ringq.model import Reason
@@ -23,11 +23,11 @@ PUBLISH_S = 0.1
 FILE_MODE = 0o600
 
 
-class Caller(AttemptPort, Protocol):
-    """What a chunk needs of the runner: it says between which two points a call may be interrupted."""
+class Caller(Protocol):
+    """What a chunk needs of the ring: to say between which two points a call may be interrupted."""
 
-    def enter_call(self, index: int) -> None: ...
-    def leave_call(self) -> None: ...
+    def call(self, index: int) -> None: ...
+    def leave(self) -> None: ...
 
 
 class Aside:
@@ -68,31 +68,36 @@ def run_calls(
     `context` makes one for a call, with the whole run time limit. Returns the account of the calls that ran, and
     whether those are all. Raises InvalidPayload if the payload is no chunk of this kind.
     """
-    caller.leave_call()  # none has begun: the time for decoding is nobody's
+    enter, leave, clock, plain = caller.call, caller.leave, time.monotonic, task.plain_function
+    leave()  # none has begun: the time for decoding is nobody's
     gathered = task.chunks.gather()
-    began = published = time.monotonic()
+    began = published = clock()
     calls = task.chunks.decode(payload)
     index = -1
     for index, call in enumerate(calls):
         try:
-            if isinstance(call, InvalidPayload):
+            if not isinstance(call, tuple):
                 raise call
-            caller.enter_call(index)
+            args, names = call
+            enter(index + 1)  # the parent is told the number after it: 0 is "not in a call"
             try:
-                value = task.invoke(context() if task.wants_context else None, call[1], call[0])
+                if plain is not None and not names:
+                    value = plain(*args)
+                else:
+                    value = task.invoke(context() if task.wants_context else None, names, args)
             finally:
-                caller.leave_call()  # from here on no soft exception is raised in this call
+                leave()  # from here on no soft exception is raised in this call
             gathered.add(index, value)
         except BaseException as error:
-            caller.leave_call()  # the soft exception may have come between the handler's end and the line above
+            leave()  # the soft exception may have come between the handler's end and the line above
             gathered.fail(index, reason_of(error), codec.encode_error(error))
         if gathered.is_full:
             break
-        now = time.monotonic()
+        now = clock()
         if now - published >= PUBLISH_S:
             aside.put(gathered.take(round((now - published) * 1e6)))
             published = now
-    last = gathered.take(round((time.monotonic() - published) * 1e6))
+    last = gathered.take(round((clock() - published) * 1e6))
     return codec.join_accounts([*aside.accounts, last]) if published > began else last, index + 1 == len(calls)
 
 

@@ -68,8 +68,8 @@ def _work(
     )  # fmt: skip
     os.close(given["segment"])  # the mapping stays; a handler cannot truncate what it has no descriptor of
     handlers = {number: app.kinds()[name] for name, number in numbers.items() if name in app.kinds()}
-    printed.begin(ring.unread)
-    runner = Runner(ring, handlers, Path(given["spill"]), lock, printed)
+    printed.begin(ring.unread, lock)
+    runner = Runner(ring, handlers, Path(given["spill"]), printed)
     signal.signal(signal.SIGUSR2, runner.on_signal)
     control.sendall(b'{"ready": true}\n')
     runner.run()

@@ -17,6 +17,7 @@ from ringq.spelling import nearest
 REQUIRED: Final = object()
 """The default of a parameter that has none."""
 
+_astuple = msgspec.structs.astuple
 _MISSING = re.compile(r"Object missing required field `(.*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`$")
 
@@ -41,13 +42,15 @@ class ArgumentsCodec:
         self._positional = tuple(parameter.name for parameter in parameters if parameter.positional)
         self._loose = {p.name for p in parameters if hints.is_loose(kind, p.name, p.hint)}
         self._struct = _struct_of(kind, parameters, forbid_unknown=extra is None)
-        self._decoder = plain.decoder(self._struct)
+        self._decode = plain.decoder(self._struct).decode
         self._extra: msgspec.json.Decoder[Any] | None = None
         self._extra_loose = False
         if extra is not None:
             self._extra_loose = hints.is_loose(kind, "**kwargs", extra)
             self._extra = plain.decoder(extra)
         self._has_loose = bool(self._loose) or self._extra_loose
+        self._is_simple = not self._has_loose and extra is None  # what decodes arrives as it was given
+        self._rows: dict[int, type[msgspec.Struct]] = {}  # by how many arguments come by position
 
     def encode(self, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """The payload of a call with these arguments.
@@ -56,33 +59,43 @@ class ArgumentsCodec:
         fit the hints, and for values that JSON would lose (NaN, infinities, keys that are no text, lone
         surrogates, nesting deeper than 200). Raises PayloadTooLarge over 1 MiB.
         """
-        given = self._bind(args, kwargs) if args else kwargs
+        given: Any = kwargs
+        if args and kwargs:
+            given = self._bind(args, kwargs)
+        elif args:  # a Struct is made and encoded in a third of the time that a dict takes
+            given = (self._rows.get(len(args)) or self._row(len(args)))(*args)
         payload = _encode(self.kind, given)
         if b"null" in payload:
-            self._refuse_non_finite(given)
-        if self._has_loose:
-            self._refuse_changed_keys(given, self.decode(payload))
+            self._refuse_non_finite(_as_dict(given))
+        if self._is_simple:
+            try:
+                self._decode(payload)
+            except (ValueError, RecursionError) as error:
+                raise self._invalid(error) from None
         else:
-            self._check(payload)
+            self._refuse_changed_keys(_as_dict(given), self.decode(payload))
         return payload.decode()
 
     def decode(self, payload: bytes | str) -> dict[str, Any]:
         """The typed arguments of a payload, defaults included. Raises InvalidPayload if they do not fit."""
         try:
-            values = msgspec.structs.asdict(self._decoder.decode(payload))
+            values = msgspec.structs.asdict(self._decode(payload))
             if self._extra is not None:
                 values |= self._decode_extra(payload, self._extra)
             return values
         except (ValueError, RecursionError) as error:
-            raise InvalidPayload(f"{self.kind}: {self._explain(str(error))}") from None
+            raise self._invalid(error) from None
 
-    def _check(self, payload: bytes) -> None:
+    def decode_values(self, payload: bytes) -> tuple[Any, ...]:
+        """The typed arguments of a payload in the order of the parameters, **kwargs left out. Raises as `decode`."""
         try:
-            self._decoder.decode(payload)
-            if self._extra is not None:
-                self._decode_extra(payload, self._extra)
+            return _astuple(self._decode(payload))
         except (ValueError, RecursionError) as error:
-            raise InvalidPayload(f"{self.kind}: {self._explain(str(error))}") from None
+            raise self._invalid(error) from None
+
+    def are(self, names: tuple[str, ...]) -> bool:
+        """Whether these, by position or by name and in this order, are all there are."""
+        return self._extra is None and self._names == self._positional == names
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the payload."""
@@ -142,10 +155,19 @@ class ArgumentsCodec:
             raise InvalidPayload(f"{self.kind}: a call is a list or an object of arguments") from None
         return self.decode(msgspec.json.encode(self._bind(raws, {})))
 
+    def _row(self, count: int) -> type[msgspec.Struct]:
+        """A Struct of the first arguments by position. Raises InvalidPayload if there are not so many."""
+        self._check_count(count)
+        row = msgspec.defstruct(self.kind, [(name, Any) for name in self._positional[:count]], gc=False)
+        return self._rows.setdefault(count, row)
+
+    def _check_count(self, count: int) -> None:
+        most = len(self._positional)
+        if count > most:
+            raise InvalidPayload(f"{self.kind}: takes at most {most} arguments by position, got {count}")
+
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        if len(args) > len(self._positional):
-            most = len(self._positional)
-            raise InvalidPayload(f"{self.kind}: takes at most {most} arguments by position, got {len(args)}")
+        self._check_count(len(args))
         given = dict(zip(self._positional, args, strict=False))
         twice = given.keys() & kwargs.keys()
         if twice:
@@ -179,6 +201,9 @@ class ArgumentsCodec:
                     plain.refuse_changed_keys(name, value, typed[name])
         except plain.LossError as loss:
             raise InvalidPayload(f"{self.kind}: {loss}") from None
+
+    def _invalid(self, error: Exception) -> InvalidPayload:
+        return InvalidPayload(f"{self.kind}: {self._explain(str(error))}")
 
     def _explain(self, message: str) -> str:
         what, where = plain.split_place(message)
@@ -249,11 +274,15 @@ def _read_object(kind: str, text: str) -> dict[str, Any]:
         raise InvalidPayload(f"{kind}: the payload is no JSON object: {plain.in_words(str(error))}") from None
 
 
-def _encode(kind: str, given: dict[str, Any]) -> bytes:
+def _as_dict(given: Any) -> dict[str, Any]:
+    return given if isinstance(given, dict) else msgspec.structs.asdict(given)
+
+
+def _encode(kind: str, given: Any) -> bytes:
     try:
-        payload = plain.encode(given, verb="pass")
+        payload = plain.encode(given, "", "pass")
     except plain.LossError as loss:
-        _name_the_culprit(kind, given, loss)
+        _name_the_culprit(kind, _as_dict(given), loss)
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise PayloadTooLarge(
             f"{kind}: the arguments take {len(payload):,} bytes, the limit is {PAYLOAD_BYTES_MAX:,}: "

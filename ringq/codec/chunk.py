@@ -78,7 +78,7 @@ class ChunkCodec:
         doubtful: Iterable[Call] = ()
         try:
             payload = plain.encode(calls)
-            self._decode(payload)
+            self._typed_rows(payload)
             if b"null" in payload or self._arguments.has_loose:
                 doubtful = filter(_may_lose, calls)
         except (plain.LossError, ValueError, RecursionError):
@@ -100,10 +100,14 @@ class ChunkCodec:
 
     def _decode(self, payload: bytes) -> list[Bound]:
         """All at once: arguments by position, as nearly every chunk has them, cost a third of one by one."""
+        astuple = msgspec.structs.astuple
+        return [(astuple(row), _NO_NAMES) for row in self._typed_rows(payload)]
+
+    def _typed_rows(self, payload: bytes) -> list[Any]:
         if self._rows is None:
             raise ValueError("this kind needs arguments by name")
-        astuple = msgspec.structs.astuple
-        return [(astuple(row), _NO_NAMES) for row in self._rows.decode(payload)]
+        rows: list[Any] = self._rows.decode(payload)
+        return rows
 
     def _decode_one(self, raw: msgspec.Raw) -> Bound | InvalidPayload:
         try:
@@ -123,11 +127,8 @@ class Gathered:
         self._indexes: list[int] = []
         self._errors: dict[int, Failure] = {}
         self._room = RESULT_BYTES_MAX
-
-    @property
-    def is_full(self) -> bool:
+        self.is_full = False
         """Whether one receipt should not carry more than all this, what was taken included."""
-        return self._room <= 0
 
     def add(self, index: int, value: Any) -> None:
         """Call `index` returned `value`. Raises InvalidResult if that cannot be stored.
@@ -137,14 +138,14 @@ class Gathered:
         """
         if type(value) not in plain.SCALARS or (type(value) is str and len(value) > LONG_CHARS):
             encoded = self._results.encode(value)
-            self._room -= len(encoded)
+            self._use(len(encoded))
             value = msgspec.Raw(encoded)
         self._values.append(value)
         self._indexes.append(index)
 
     def fail(self, index: int, reason: Reason, error: bytes) -> None:
         """Call `index` failed; `error` is the JSON of its details."""
-        self._room -= len(error)
+        self._use(len(error))
         self._errors[index] = Failure(reason, msgspec.Raw(error))
 
     def take(self, us: int) -> bytes:
@@ -153,6 +154,10 @@ class Gathered:
         account = plain.encode_json(Account(us, msgspec.Raw(results), self._errors))
         self._values, self._indexes, self._errors = [], [], {}
         return account
+
+    def _use(self, room: int) -> None:
+        self._room -= room
+        self.is_full = self._room <= 0
 
     def _encode_values(self) -> bytes:
         try:

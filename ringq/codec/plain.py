@@ -35,7 +35,7 @@ def encode(value: Any, where: str = "", verb: str = "return") -> bytes:
     Raises LossError: the place, seen from `where`, and what to `verb` instead.
     """
     try:
-        encoded = _ENCODER.encode(value)
+        encoded = _encode(value)
     except RecursionError:
         raise LossError(_at(where, f"nested more than {DEPTH_MAX} deep")) from None
     except Exception as error:  # values may have properties of their own, which may raise anything
@@ -134,7 +134,7 @@ def _to_plain(value: Any) -> Any:
 
 def _fits(value: Any) -> bool:
     try:
-        _ENCODER.encode(value)
+        _encode(value)
     except Exception:
         return False
     return True
@@ -165,7 +165,9 @@ def _schema_of(hint: type) -> dict[str, Any]:
 
 
 _KEPT = (bytes, datetime, date, time, timedelta, Decimal, UUID)  # so that as keys they are seen to be no text
-_ENCODER = msgspec.json.Encoder(enc_hook=_to_plain)
+_encode = msgspec.json.Encoder(enc_hook=_to_plain).encode
+write: Final = _encode
+"""`encode` without its checks and its words."""
 
 
 def _simplify(value: Any) -> Any:

@@ -10,6 +10,9 @@ from ringq.codec import hints, plain
 from ringq.config import RESULT_BYTES_MAX
 from ringq.errors import InvalidResult
 
+SHORT_BYTES = 2 * plain.DEPTH_MAX  # of so few none can be nested too deep
+LOSSLESS = frozenset({str, int, bool, type(None)})
+
 
 class ResultCodec:
     """The results of one kind."""
@@ -27,6 +30,20 @@ class ResultCodec:
         Raises InvalidResult if it does not fit the return hint, if JSON would lose something of it, or if it
         is larger than 16 MiB.
         """
+        try:
+            encoded = plain.write(value)
+            if len(encoded) <= SHORT_BYTES and (type(value) in LOSSLESS or self._is_sure(encoded)):
+                self._decoder.decode(encoded)
+                return encoded
+        except Exception:  # what is wrong is told below, in words
+            return self._encode_with_care(value)
+        return self._encode_with_care(value)
+
+    def _is_sure(self, encoded: bytes) -> bool:
+        """Whether nothing but its hint has to be looked at. (`in` takes 0.1 us longer than `find` for short bytes.)"""
+        return not self._loose and encoded.find(b"null") < 0
+
+    def _encode_with_care(self, value: Any) -> bytes:
         try:
             encoded = plain.encode(value)
             if len(encoded) > RESULT_BYTES_MAX:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from ringq.codec import REQUIRED, ArgumentsCodec, Parameter, ResultCodec, hints
@@ -19,10 +20,11 @@ class Handler:
     """A function that can be called by a worker.
 
     Attributes: `function`; `wants_context`; `is_async`; `arguments` and `results`, its codecs; `place`, where
-    it is defined, as `file:line`.
+    it is defined, as `file:line`; `plain_function`, the function if all it takes are its arguments in their order,
+    else None.
     """
 
-    __slots__ = ("arguments", "function", "is_async", "place", "results", "wants_context")
+    __slots__ = ("arguments", "function", "is_async", "place", "plain_function", "results", "wants_context")
 
     def __init__(self, kind: str, function: Callable[..., Any]) -> None:
         """Raises InvalidKind, saying what to change, if workers could not call it."""
@@ -48,6 +50,19 @@ class Handler:
             described.append(Parameter(parameter.name, hint, default, positional))
         self.arguments = ArgumentsCodec(kind, described, extra)
         self.results = ResultCodec(kind, found.get("return", Any))
+        self.plain_function = None if self.wants_context or self.is_async else _plain(function, self.arguments)
+
+
+def _plain(function: Callable[..., Any], arguments: ArgumentsCodec) -> Callable[..., Any] | None:
+    """Calling by position is 0.2 us faster than by name. It is the same where the function's own parameters are those
+    of its signature: not behind a decorator, which may look at the names.
+    """
+    if type(function) is not FunctionType:
+        return None
+    code = function.__code__
+    takes_more = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    names = code.co_varnames[: code.co_argcount]
+    return function if not takes_more and arguments.are(names) else None
 
 
 def place_of(function: Callable[..., Any]) -> str:

@@ -13,7 +13,7 @@ from ringq.errors import InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
 from ringq.kinds.report import KindReport
-from ringq.kinds.submission import Submission
+from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.protocol import SpecFields
 
@@ -44,6 +44,7 @@ class Task(Generic[P, R]):
         self.place = handler.place
         self.wants_context = handler.wants_context
         self._is_async = handler.is_async
+        self.plain_function = handler.plain_function
         self._arguments = handler.arguments
         self._results = handler.results
         self._spec = SpecFields(report.name)
@@ -83,7 +84,7 @@ class Task(Generic[P, R]):
         Raises InvalidPayload or PayloadTooLarge if the arguments do not fit.
         """
         payload = self._arguments.encode(args, kwargs)
-        return Submission.prepared(self._spec, payload, None, self._results, self.report)
+        return prepared(self._spec, payload, None, self._results, self.report)
 
     def options(
         self,
@@ -127,9 +128,14 @@ class Task(Generic[P, R]):
 
     # -- for the worker ---------------------------------------------------------------------------
 
-    def decode(self, payload: bytes) -> dict[str, Any]:
-        """The typed arguments of a payload, defaults included. Raises InvalidPayload if they do not fit."""
-        return self._arguments.decode(payload)
+    def run(self, context: Context | None, payload: bytes) -> bytes:
+        """An attempt: from the payload to the result as JSON.
+
+        Raises InvalidPayload if the arguments do not fit, and what `invoke` and `encode_result` raise.
+        """
+        if self.plain_function is not None:
+            return self._results.encode(self.plain_function(*self._arguments.decode_values(payload)))
+        return self._results.encode(self.invoke(context, self._arguments.decode(payload)))
 
     @functools.cached_property
     def chunks(self) -> ChunkCodec:
@@ -209,7 +215,7 @@ class TaskOptions(Generic[P, R]):
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
         encoded = self.task._arguments.encode(args, by_name(self.task.kind, payload))
         at = options.instant_us(self._run_at, self._run_after)
-        return Submission.prepared(self._spec, encoded, at, self.task._results, self.task.report)
+        return prepared(self._spec, encoded, at, self.task._results, self.task.report)
 
 
 def make_task(handler: Handler, report: KindReport) -> Task[..., Any]:

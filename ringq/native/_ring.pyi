@@ -138,12 +138,14 @@ class Worker:
         """Publish the receipt. False: the body does not fit; write it to a file and call again with spilled=True."""
     def cancel_requested(self) -> int:
         """The reason code requested for the present call of this attempt while its handler runs, else 0."""
+    def interrupt(self) -> int:
+        """As cancel_requested(), but a request is told once in a call, or in an attempt before its first: then 0."""
     def set_progress(self, fraction: float, message: str) -> None:
         """Show how far the attempt is: clamped to 0..1, the message cut to 63 bytes. May come from any thread."""
-    def unread(self, fd: int) -> int:
+    def unread(self, fd: int, kept: int = ..., /) -> int:
         """Bytes written to the pipe `fd` that its reader has not taken yet.
 
-        -1 if it is not open, or no pipe and not empty.
+        -1 if it is not open, or no pipe and not empty; or if `kept`, a descriptor of any kind, is not open.
         """
     @property
     def stopping(self) -> bool:

@@ -2,6 +2,8 @@
 #ifndef RQ_PROCESS_H
 #define RQ_PROCESS_H
 
+#include <stdbool.h>
+
 /* How often this process is the child of a fork since it loaded us; an object of another count is not ours to touch. */
 unsigned rq_forks(void);
 /* 0 or an errno. */
@@ -13,5 +15,7 @@ int rq_set_death_signal(void);
 int rq_watch_parent(int pidfd);
 /* Bytes that were written to this pipe and not read; -1: no pipe, or closed. */
 int rq_unread(int fd);
+/* Whether a descriptor is open, whatever it is. */
+bool rq_is_open(int fd);
 
 #endif

@@ -171,6 +171,7 @@ void rq_leave(struct rq_worker *w);
 enum rq_outcome rq_finish(struct rq_worker *w, uint32_t status, uint32_t reason, const void *body, size_t bytes,
                           bool spilled);
 uint32_t rq_cancel_requested(const struct rq_worker *w);
+uint32_t rq_interrupt(struct rq_worker *w); /* the same, but once for each call */
 void rq_set_progress(struct rq_worker *w, double fraction, const char *message, uint32_t bytes);
 bool rq_stopping(const struct rq_worker *w);
 

@@ -37,7 +37,7 @@ def run(kind: str, arguments: dict[str, Any]) -> Any:
     task = app.kinds()[kind]
     import json
 
-    return json.loads(task.encode_result(task.invoke(None, task.decode(json.dumps(arguments).encode()))))
+    return json.loads(task.run(None, json.dumps(arguments).encode()))
 
 
 @pytest.fixture

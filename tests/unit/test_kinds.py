@@ -63,7 +63,7 @@ def test_a_first_parameter_for_the_context_gets_one(app: ringq.App, function: Pl
     assert task("a") == "photos::f 0 a"
     assert task.submission("a").payload == '{"path":"a"}'
     context = ringq.Context(7, kind="photos::f")
-    assert task.invoke(context, task.decode(b'{"path":"b"}')) == "photos::f 7 b"
+    assert task.run(context, b'{"path":"b"}') == b'"photos::f 7 b"'
     assert task.function(context, "c") == "photos::f 7 c"
     assert task(context, "d") == task(context, path="d") == "photos::f 7 d"
 
@@ -98,8 +98,36 @@ def test_async_handlers_are_run_and_are_coroutines_when_called(app: ringq.App) -
     assert isinstance(double, ringq.AsyncTask)
     assert asyncio.run(double(2)) == 4
     assert asyncio.run(double(ringq.Context(7), 2)) == 4
-    assert double.invoke(None, double.decode(b'{"number":4}')) == 8
-    assert double.encode_result(8) == b"8"
+    assert double.run(None, b'{"number":4}') == b"8"
+
+
+def by_decorator(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(**by_name: Any) -> Any:
+        return function(**by_name)
+
+    return wrapper
+
+
+def plain(a: int, b: int = 2) -> list[int]:
+    return [a, b]
+
+
+def named(a: int, *, b: int = 2) -> list[int]:
+    return [a, b]
+
+
+def open_ended(a: int, **more: int) -> list[int]:
+    return [a, more["b"]]
+
+
+@pytest.mark.parametrize("function", [plain, named, open_ended, by_decorator(plain)])
+def test_a_worker_calls_any_handler_as_it_is_written(app: ringq.App, function: Callable[..., Any]) -> None:
+    task = app.task(name="f")(function)
+    assert (task.plain_function is plain) is (function is plain)
+    assert task.run(None, b'{"b":4,"a":3}') == b"[3,4]"
+    with pytest.raises(errors.InvalidPayload, match="argument 'a' is missing"):
+        task.run(None, b'{"b":4}')
 
 
 def test_wrapped_functions_keep_their_signature(app: ringq.App) -> None:

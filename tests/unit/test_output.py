@@ -7,9 +7,10 @@ import io
 import os
 import struct
 import sys
+import tempfile
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any
 from unittest.mock import Mock
@@ -162,6 +163,7 @@ class Pipe:
         self.taken = Taken(word, mine=True)
         self.transcript = Transcript(TOKEN)
         self.printed = Printed(TOKEN, Taken(word, mine=False))
+        self.kept = os.open(os.devnull, os.O_RDONLY)
         self.count = 0
 
     def take(self) -> list[Passage]:
@@ -174,8 +176,9 @@ class Pipe:
         self.taken.word[0] = self.count << 1
         return self.transcript.feed(got)
 
-    def unread(self, fd: int) -> int:
+    def unread(self, fd: int, kept: int) -> int:
         try:
+            os.fstat(kept)
             return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
         except OSError:
             return -1
@@ -190,14 +193,15 @@ def piped() -> Iterator[Pipe]:
     pipe = Pipe(word)
     try:
         sys.stdout, sys.stderr = (open(1, "w", buffering=1, closefd=False) for _ in range(2))  # noqa: SIM115
-        pipe.printed.begin(pipe.unread)
+        pipe.printed.begin(pipe.unread, pipe.kept)
         pipe.take()
         yield pipe
     finally:
         os.dup2(saved, 1)
         sys.stdout, sys.stderr = streams
-        for fd in (saved, word, pipe.reader):
-            os.close(fd)
+        for fd in (saved, word, pipe.reader, pipe.kept):
+            with suppress(OSError):  # a test may have closed it
+                os.close(fd)
 
 
 def by_print() -> None:
@@ -243,19 +247,35 @@ def test_an_attempt_that_prints_nothing_writes_nothing() -> None:
     with piped() as pipe:
         for task_id in range(1, 100):
             pipe.printed.end(task_id, 1 << 32, 1)
-        assert pipe.unread(1) == 0
+        assert pipe.unread(1, 1) == 0
 
 
 def test_while_the_parent_reads_there_is_a_mark_in_any_case() -> None:
     with piped() as pipe:
         pipe.taken.word[0] |= 1
         pipe.printed.end(1, 1 << 32, 1)
-        assert pipe.unread(1) == 36
+        assert pipe.unread(1, 1) == 36
         pipe.taken.word[0] &= ~1
         pipe.printed.end(2, 1 << 32, 1)  # what the last one was compared with was not known
         assert accounts(pipe.take()) == [(1, b""), (2, b"")]
         pipe.printed.end(3, 1 << 32, 1)
         assert pipe.take() == []
+
+
+def test_a_closed_descriptor_of_ours_shows_after_the_attempt_that_closed_it() -> None:
+    with piped() as pipe:
+        pipe.printed.end(1, 1 << 32, 1)
+        assert pipe.printed.damage is None
+        os.close(pipe.kept)
+        pipe.printed.end(2, 1 << 32, 1)
+        assert pipe.printed.damage == "closed descriptors that are not its own"
+
+
+def test_another_file_in_the_place_of_ours_is_found_by_an_inspection() -> None:
+    with piped() as pipe, tempfile.TemporaryFile() as other:
+        os.dup2(other.fileno(), pipe.kept)
+        pipe.printed.inspect()
+        assert pipe.printed.damage == "put another file in the place of ringq's descriptors"
 
 
 def test_a_replaced_stream_is_put_back() -> None:
@@ -293,7 +313,7 @@ def test_a_redirection_that_was_there_after_the_import_is_how_things_are() -> No
     with piped() as pipe:
         other = os.open(os.devnull, os.O_WRONLY)
         os.dup2(other, 1)
-        pipe.printed.begin(pipe.unread)
+        pipe.printed.begin(pipe.unread, pipe.kept)
         pipe.take()
         print("into the void")
         pipe.printed.end(1, 1 << 32, 1)
