@@ -288,6 +288,8 @@ def id_ranges(task_ids: Sequence[int]) -> list[tuple[int, int]]:
     """Ascending ids as inclusive ranges, contiguous ones joined."""
     if not task_ids:
         return []
+    if task_ids[-1] - task_ids[0] == len(task_ids) - 1:  # as nearly always
+        return [(task_ids[0], task_ids[-1])]
     breaks = [(left, right) for left, right in pairwise(task_ids) if right != left + 1]
     firsts = [task_ids[0], *(right for _, right in breaks)]
     lasts = [*(left for left, _ in breaks), task_ids[-1]]

@@ -29,13 +29,12 @@ def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
         raise InvalidSubmission(f"expected what task.submission(...) returns, got {strange!r}") from None
     number_of: dict[int, int] = {}  # by identity first: submissions of one `options(...)` share their spec
     numbers: dict[protocol.SpecFields, int] = {}
-    keys = list(map(id, specs))
-    for key, spec in dict(zip(keys, specs, strict=True)).items():
+    for key, spec in dict(zip(map(id, specs), specs, strict=True)).items():
         number_of[key] = numbers.setdefault(spec, len(numbers))
     return protocol.Submit(
         submission=protocol.submission_id(),
         specs=list(numbers),
-        spec_of=None if len(numbers) == 1 else [number_of[key] for key in keys],
+        spec_of=None if len(numbers) == 1 else [number_of[key] for key in map(id, specs)],
         payloads=payloads,
         run_at_us=None if run_at.count(None) == len(run_at) else run_at,
     )

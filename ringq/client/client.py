@@ -38,7 +38,9 @@ REPLY_TIMEOUT_S: Final = 60.0
 
 _clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()  # in a forked child they let go of the parent's links
 _results = attrgetter("_results")
+_spec = attrgetter("_spec")
 _kind = attrgetter("kind")
+_known_end = attrgetter("_ended")
 
 
 def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | None = None) -> Client:
@@ -172,9 +174,9 @@ class Client(Maps):
         reply = self._store(batch)
         if reply.count != len(batch):
             raise ProtocolError(f"sent {len(batch)} tasks, the server counted {reply.count}")
-        specs = map(attrgetter("_spec"), batch)
         ids = range(reply.first_id, reply.first_id + reply.count)
-        return list(map(Submitted, ids, map(_kind, specs), repeat(self), map(_results, batch)))
+        kinds = map(_kind, map(_spec, batch))
+        return list(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
 
     # -- wait -------------------------------------------------------------------------------------
 
@@ -200,8 +202,7 @@ class Client(Maps):
         handles = self._handles(tasks)
         for _ in self._ends(self._line(), handles, options.seconds_of("timeout", timeout)):
             pass
-        known = {handle.id: handle.known_end for handle in handles if handle.known_end is not None}
-        return [known[handle.id] for handle in handles]
+        return list(map(_known_end, handles))
 
     @overload
     def as_completed(
@@ -226,7 +227,8 @@ class Client(Maps):
 
         def completed() -> Iterator[Submitted[Any]]:
             with closing(Line(self._exchange)) as line:
-                yield from self._ends(line, handles, seconds)
+                for part in self._ends(line, handles, seconds):
+                    yield from part
 
         return completed()
 
@@ -306,20 +308,27 @@ class Client(Maps):
 
         return alone.ends(self.database, task_ids)
 
-    def _ends(self, line: Line, handles: list[Submitted[R]], timeout: float | None) -> Iterator[Submitted[R]]:
-        waiting: dict[int, list[Submitted[R]]] = {}
-        for handle in handles:
-            if handle.known_end is None:
-                waiting.setdefault(handle.id, []).append(handle)
-            else:
-                yield handle
+    def _ends(self, line: Line, handles: list[Submitted[R]], timeout: float | None) -> Iterator[list[Submitted[R]]]:
+        """The handles in parts, as they have been told of their ends."""
+        unknown = [handle for handle in handles if handle._ended is None]
+        if len(unknown) < len(handles):
+            asked = set(map(id, unknown))  # a handle is looked at once: another thread may tell it
+            yield [handle for handle in handles if id(handle) not in asked]
+        waiting = {handle.id: handle for handle in unknown}
+        twins: dict[int, list[Submitted[R]]] = {}
+        if len(waiting) < len(unknown):  # some tasks were given more than once
+            for handle in unknown:
+                twins.setdefault(handle.id, []).append(handle)
         watch = Watch(line, self._requests.__next__, waiting, self._ended_alone)
-        for part in watch.ends(timeout):
-            for ended in part:
-                told = waiting.pop(ended.task_id)
-                for handle in told:
-                    handle.remember(ended)
-                yield from told
+        for ends in watch.ends(timeout):
+            if twins:
+                part = [end for end in ends for _ in twins[end.task_id]]
+                told = [twin for end in ends for twin in twins[end.task_id]]
+            else:
+                part, told = ends, [waiting[end.task_id] for end in ends]
+            for handle, end in zip(told, part, strict=True):
+                handle._ended = end
+            yield told
 
 
 def _path(database: object) -> Path:

@@ -7,6 +7,7 @@ import math
 import operator
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from ringq.codec import Call
@@ -15,6 +16,8 @@ from ringq.errors import InvalidOption, InvalidPayload
 READ_S = 0.005  # a slow iterable is not waited for until a chunk is full: what came in this time goes
 IDLE: Final = object()
 """What an iterable may give instead of blocking: nothing is at hand now."""
+_AT_HAND: Final[tuple[type[Any], ...]] = (type(iter([])), type(iter(())), type(iter(range(0))))
+"""Iterators that run no code of the caller: they never block, are idle, raise or see Ctrl-C."""
 
 
 class Source:
@@ -66,7 +69,12 @@ class Source:
             if self._star and held:
                 held[-1] = _spread(held[-1])  # where Ctrl-C came before this
             if len(held) < end and not self._has_ended:
-                self._read(held, end, until)
+                if isinstance(self._entries, _AT_HAND) and not self._star:
+                    # One by one, a call would take 0.11 us instead of 0.04.
+                    held.extend(zip(islice(self._entries, end - len(held)), strict=True))
+                    self._has_ended = len(held) < end
+                else:
+                    self._read(held, end, until)
         except Exception as error:
             self._has_ended, self.error = True, error
         except BaseException as error:

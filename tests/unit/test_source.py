@@ -96,7 +96,7 @@ def test_a_slow_iterable_gives_what_it_has_after_a_moment(clock: Clock) -> None:
 
 
 def test_an_idle_iterable_is_left_alone_and_nothing_it_gave_is_lost() -> None:
-    source = of([1, IDLE, 2, 3, IDLE, 4, 5])
+    source = of(one for one in (1, IDLE, 2, 3, IDLE, 4, 5))
     assert (source.take(0, 3), source.is_idle) == ([(1,)], True)
     assert (source.take(1, 3, whole=True), source.is_idle) == ([], True)
     assert (source.take(1, 3, whole=True), source.is_idle) == ([(2,), (3,), (4,)], False)
