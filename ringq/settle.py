@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ringq import failpoint
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
 from ringq.feed import Feed
@@ -9,7 +10,7 @@ from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
 from ringq.ring import Parent
-from ringq.writer import Writer
+from ringq.writer import Committed, Writer
 
 
 class Settlement:
@@ -23,6 +24,7 @@ class Settlement:
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
+        self._untold: list[Committed] = []
 
     def commit(self, ring: Parent) -> None:
         """One transaction, or a step of one that stores many tasks.
@@ -34,7 +36,7 @@ class Settlement:
         if committed is None:
             return
         self._say(trouble, self._writer.trouble)
-        self._listener.tell(committed.receipts)
+        self._untold.append(committed)
         for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
             self._dispatcher.pace.learn(kind, count, duration_us)
         if committed.receipts or committed.returned:
@@ -49,6 +51,15 @@ class Settlement:
         self._feed.give_back([*committed.due, *(task_id for task_id, _ in committed.returned)])
         if committed.delayed or committed.due:
             self._feed.look_for_delayed()
+
+    def answer(self) -> None:
+        """Tell clients what is durable now: the workers have been given what they can do meanwhile."""
+        untold, self._untold = self._untold, []
+        for committed in untold:
+            for answer in committed.answers:
+                answer()
+            failpoint.hit("writer.after_reply")
+            self._listener.tell(committed.receipts)
 
     def finish(self, ring: Parent) -> None:
         """If a transaction is under way, go through with it: somebody else needs one."""

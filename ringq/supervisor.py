@@ -1,7 +1,7 @@
 """Face: the conductor of the parent - start order, the loop, signals, stop order. What `ringq serve` runs.
 
 lock ─► database ─► predecessor ─► epoch ─► segment ─► workers ─► socket        (start)
-select ─► drain ─► commit ─► publish ─► limits ─► select …                      (the loop)
+select ─► drain ─► commit ─► publish ─► answer ─► select …                      (the loop)
 refuse submissions ─► workers leave ─► last commit ─► segment, socket, lock     (stop)
 """
 
@@ -181,6 +181,7 @@ class Supervisor:
             self._settlement.commit(self._ring)
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
+        self._settlement.answer()
         self._harvest.look_around()
         self._listener.expire()
 

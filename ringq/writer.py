@@ -40,6 +40,7 @@ class Committed:
     submitted: int = 0
     receipts: list[ReceiptRow] = field(default_factory=list)
     returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
+    answers: list[Callable[[], None]] = field(default_factory=list)  # to those who submitted, still to be called
 
 
 class Freeing(Protocol):
@@ -154,7 +155,7 @@ class Writer:
     # -- writing ------------------------------------------------------------------------------
 
     def commit(self, lowest_active: Callable[[], int | None]) -> Committed:
-        """Write everything collected in one transaction, then free its slots and answer its submissions.
+        """Write everything collected in one transaction, then free its slots.
 
         Raises StorageFailed when the disk failed. A full disk, or a stranger who locks the database, is not raised:
         submissions are refused, receipts stay in the ring and are tried again.
@@ -184,14 +185,14 @@ class Writer:
         return self._under_way is not None
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
-        committed, answers = Committed(), list[Callable[[], None]]()
+        committed = Committed()
         batches, self._batches = self._batches, []
         forgettings, self._forgettings = self._forgettings, []
         try:
             with self._store.transaction():
                 for batch in batches:
-                    answers.append((yield from self._insert_batch(batch, committed)))
-                answers += map(self._forget_map, forgettings)
+                    yield from self._insert_batch(batch, committed)
+                committed.answers += map(self._forget_map, forgettings)
                 self._insert_interruptions(committed)
                 self._insert_receipts(committed)
                 self._insert_leases()
@@ -211,16 +212,13 @@ class Writer:
         if self.ring is not None:
             self.ring.free()
         failpoint.hit("writer.after_free")
-        for answer in answers:
-            answer()
-        failpoint.hit("writer.after_reply")
         self._count(committed)
         self._store.checkpoint_if_due(
             sum(sum(map(len, b.payloads)) for b in batches) + result_bytes(committed.receipts)
         )
         return committed
 
-    def _insert_batch(self, batch: Batch, committed: Committed) -> Generator[None, None, Callable[[], None]]:
+    def _insert_batch(self, batch: Batch, committed: Committed) -> Generator[None, None, None]:
         steps = intake.insert(self._store, batch, self._clock.now_us())
         while True:
             try:
@@ -234,7 +232,7 @@ class Writer:
         committed.admitted += taken.admitted
         committed.delayed |= taken.has_delayed
         committed.submitted += taken.count
-        return taken.answer
+        committed.answers.append(taken.answer)
 
     def _forget_map(self, forgetting: Forgetting) -> Callable[[], None]:
         found = self._store.find_map(forgetting.kind, forgetting.key)

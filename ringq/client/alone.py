@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from ringq import protocol
+from ringq import failpoint, protocol
 from ringq.admission import Admission
 from ringq.client.watch import ended
 from ringq.clock import SystemClock
@@ -93,7 +93,9 @@ def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]
 
     writer = Writer(store, Config(store.path), SystemClock())
     writer.submit(admission.check(message, reply, answers.append))
-    writer.commit(lambda: 0)
+    for tell in writer.commit(lambda: 0).answers:
+        tell()
+        failpoint.hit("writer.after_reply")
     (answer,) = answers
     if isinstance(answer, RingqError):
         raise answer

@@ -58,7 +58,12 @@ class Bench:
         )  # fmt: skip
 
     def commit(self) -> Any:
-        return self.writer.commit(lambda: None)
+        return self.answered(self.writer.commit(lambda: None))
+
+    def answered(self, committed: Any) -> Any:
+        for answer in committed.answers if committed else ():
+            answer()
+        return committed
 
     def receipt(self, task_id: int, lease: int = 1 << 32, status: Status = Status.COMPLETED) -> tuple[Any, ...]:
         result, error = ("1", None) if status is Status.COMPLETED else (None, "{}")
@@ -112,7 +117,7 @@ def test_a_submission_of_many_tasks_takes_several_steps_of_one_transaction(bench
     assert bench.writer.is_under_way
     assert bench.writer.wait_ns(saturated=True) == 0
     assert (bench.replies, Query(bench.database).counts().get(Status.PENDING, 0)) == ([], 0)
-    while (committed := bench.writer.advance(lambda: None)) is None:
+    while (committed := bench.answered(bench.writer.advance(lambda: None))) is None:
         assert bench.replies == []
     assert bench.replies == [(1, False)]
     assert [list(tasks.ids) for tasks in committed.admitted] == [[1, 2, 3, 4, 5]]
