@@ -2,8 +2,9 @@
 
 100,000 tasks, two workers, spawn everywhere. The peers get the same dicts of arguments, return the same results and
 are warmed up by a first round; those that are slow get fewer tasks per round, which changes no rate. `raw_limit_per_s`
-is what bare sqlite3 writes of the same rows by the fastest statements that were found, `raw_executemany_per_s` by one
-statement per row (perf/raw_limit.py).
+is what bare sqlite3 writes of the same rows with `executemany`, as everybody uses it; `raw_fastest_per_s` by statements
+of as many rows as were found to be fastest, as ringq has them (perf/raw_limit.py). Both only write rows
+that were laid out before; nobody submits, runs or waits.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def run(options: measure.Options) -> measure.Figures:
         executor = undo.enter_context(
             ProcessPoolExecutor(measure.WORKERS, mp_context=spawn, initializer=pools.stand_alone)
         )
-        raw = undo.enter_context(raw_limit(options))
+        fastest = undo.enter_context(raw_limit(options))
         plain = undo.enter_context(raw_limit(options, {"task": 1, "receipt": 1}))
         ours = Watched(Batches(server, client, tasks, batch))
         whole = Batches(second, client2, tasks, tasks)
@@ -70,8 +71,8 @@ def run(options: measure.Options) -> measure.Figures:
 
         sides: dict[str, Callable[[], float]] = {
             "tasks_per_s": ours.rate,
-            "raw_limit_per_s": lambda: raw_rate(raw),
-            "raw_executemany_per_s": lambda: raw_rate(plain),
+            "raw_limit_per_s": lambda: raw_rate(plain),
+            "raw_fastest_per_s": lambda: raw_rate(fastest),
             "pool_chunk1_per_s": lambda: pool_rate(pool, tasks, 1),
             "tasks_per_s_one_batch": whole.rate,
             "pool_chunk64_per_s": lambda: pool_rate(pool, many, mapping.CHUNK),
@@ -92,7 +93,7 @@ def run(options: measure.Options) -> measure.Figures:
         **{name: measure.spread(values) for name, values in rates.items()},
         **ours.figures(rates["tasks_per_s"]),
         **compared(rates),
-        "raw_rows_per_insert": f"task {raw.widths['task']}, receipt {raw.widths['receipt']}",
+        "raw_rows_per_insert": f"task {fastest.widths['task']}, receipt {fastest.widths['receipt']}",
         "longest_gap_ms": round(gaps[0], 1),
         "longest_gap_one_batch_ms": round(gaps[1], 1),
     }
@@ -109,5 +110,5 @@ def compared(rates: dict[str, list[float]]) -> measure.Figures:
         "ratio_loky": measure.ratios(ours, loky) if loky else "not installed",
         "ratio_map_pool_chunk64": measure.ratios(rates["map_chunk64_per_s"], rates["map_pool_chunk64_per_s"]),
         "share_of_raw_limit": measure.ratios(ours, rates["raw_limit_per_s"]),
-        "share_of_raw_executemany": measure.ratios(ours, rates["raw_executemany_per_s"]),
+        "share_of_raw_fastest": measure.ratios(ours, rates["raw_fastest_per_s"]),
     }

@@ -22,6 +22,13 @@ CHECKPOINT_EVERY = 8  # transactions
 NOW = 1_800_000_000_000_000
 CHECKS = re.compile(r" CHECK \((?:[^()]|\([^()]*\))*\)")
 
+# What ringq does without: a row for each active task, so that none is found by the absence of its receipt.
+ACTIVE = "CREATE TABLE active (task_id INTEGER PRIMARY KEY)"
+FILL_ACTIVE = """
+WITH RECURSIVE ids (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < 100000)
+INSERT INTO active SELECT id FROM ids
+"""
+
 Insert = Callable[[sqlite3.Connection, int, int], None]
 
 
@@ -38,8 +45,10 @@ def run(options: measure.Options) -> measure.Figures:
         "task_row_by_row_us": (schema.TABLES, partial(tasks_singly, payloads)),
         "task_us": (schema.TABLES, partial(tasks, payloads)),
         "task_without_checks_us": (without_checks, partial(tasks, payloads)),
+        "task_with_active_row_us": ([*schema.TABLES, ACTIVE], partial(tasks_and_active, payloads)),
         "receipt_row_by_row_us": (schema.TABLES, partial(receipts_singly, singly, receipts)),
         "receipt_us": (schema.TABLES, partial(completed, receipts)),
+        "receipt_with_active_row_us": ([*schema.TABLES, ACTIVE, FILL_ACTIVE], partial(completed_and_active, receipts)),
         "receipt_without_checks_us": (without_checks, partial(completed, receipts)),
         "receipt_without_ended_index_us": (without_ended, partial(completed, receipts)),
         "receipt_without_indexes_us": (without_both, partial(completed, receipts)),
@@ -95,3 +104,17 @@ def completed(rows: Sequence[tuple[Any, ...]], connection: sqlite3.Connection, s
     for first, count in session.statements(end - start):
         own = map(history.OWN, rows[start + first : start + first + count])
         connection.execute(history.insert_completed(count), (1, 1, 10, 0, *chain.from_iterable(own)))
+
+
+def tasks_and_active(payloads: Sequence[str], connection: sqlite3.Connection, start: int, end: int) -> None:
+    """The alternative: each task also has a row among the active ones."""
+    tasks(payloads, connection, start, end)
+    for first, count in session.statements(end - start):
+        rows = ", ".join(f"(?1 + {n})" for n in range(count))
+        connection.execute(f"INSERT INTO active VALUES {rows}", (start + first + 1,))
+
+
+def completed_and_active(rows: Sequence[tuple[Any, ...]], connection: sqlite3.Connection, start: int, end: int) -> None:
+    """The alternative: each receipt also deletes that row, one by one, since tasks do not end in the order of ids."""
+    completed(rows, connection, start, end)
+    connection.executemany("DELETE FROM active WHERE task_id = ?", [(row[0],) for row in rows[start:end]])
