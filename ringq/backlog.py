@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from operator import itemgetter
@@ -41,7 +42,7 @@ class Admitted:
 
 REFILL_ROWS_MAX = 1024
 REFILL_BYTES = 1 << 20  # of payloads: what one refill of a lane should load
-PAYLOAD = itemgetter(4)
+TASK_ID, PAYLOAD = itemgetter(0), itemgetter(4)  # of a row
 
 
 class Runs:
@@ -123,12 +124,12 @@ class Lane:
         return len(self._rows)
 
     @property
-    def head(self) -> int:
-        """The smallest id. Only while the lane is not empty."""
-        ids = [self._rows[0][0]] if self._rows else [self._runs.head] if self._runs.count else []
-        if self._returned:
-            ids.append(self._returned[0])
-        return min(ids)
+    def head(self) -> int | None:
+        """The smallest id; None when the lane is empty."""
+        head = self._rows[0][0] if self._rows else self._runs.head if self._runs.count else None
+        if self._returned and (head is None or self._returned[0] < head):
+            return self._returned[0]
+        return head
 
     def append(self, tasks: Admitted, room: int, room_bytes: int) -> None:
         """Add newly committed tasks, larger than all before.
@@ -155,7 +156,7 @@ class Lane:
             self._runs.append(first, last)
 
     def put_back(self, rows: Sequence[Row]) -> None:
-        """Put rows back that were just taken, the last call's and no others: they are older than all that is left."""
+        """Put rows back that were taken last: they are older than all that is left."""
         self._rows.extendleft(reversed(rows))
         self.held_bytes += payload_bytes(rows)
 
@@ -168,17 +169,14 @@ class Lane:
         """Remove and return up to `limit` tasks with ids below `before`, in order of id."""
         rows, returned = self._rows, self._returned
         taken: list[Row] = []
-        while len(taken) < limit and self._bring_head():
-            if before is not None and rows[0][0] >= before:
-                break
-            room = limit - len(taken)
-            bounds = [bound for bound in (before, returned[0] if returned else None) if bound is not None]
-            if not bounds or (len(rows) >= room and rows[room - 1][0] < min(bounds)):
-                taken += [rows.popleft() for _ in range(min(room, len(rows)))]  # the usual case: no comparison each
-                continue
-            bound = min(bounds)
-            while rows and len(taken) < limit and rows[0][0] < bound:
-                taken.append(rows.popleft())
+        while (count := limit - len(taken)) > 0 and self._bring_head():
+            count = min(count, len(rows))
+            bound = returned[0] if returned and (before is None or returned[0] < before) else before
+            if bound is not None and rows[count - 1][0] >= bound:
+                count = bisect_left(rows, bound, 0, count, key=TASK_ID)
+                if count == 0:
+                    break
+            taken += [rows.popleft() for _ in range(count)]
         self.held_bytes -= payload_bytes(taken)
         return taken
 
@@ -245,9 +243,18 @@ class Backlog:
             else:
                 del self._lanes[key]
 
+    def most_urgent(self, blocked: Container[Lane]) -> list[Lane]:
+        """The lanes of the most urgent priority that has tasks in others than the `blocked` ones; those left out."""
+        lanes = [lane for lane in self.lanes() if lane not in blocked]
+        if len(lanes) > 1:
+            priority = min(lane.priority for lane in lanes)
+            lanes = [lane for lane in lanes if lane.priority == priority]
+        return lanes
+
     def min_task_id(self) -> int | None:
         """The smallest pending id."""
-        return min((lane.head for lane in self.lanes()), default=None)
+        heads = (lane.head for lane in self.lanes())
+        return min((head for head in heads if head is not None), default=None)
 
 
 def payload_bytes(rows: Iterable[Row]) -> int:

@@ -11,8 +11,8 @@ from typing import Protocol
 from ringq import failpoint
 from ringq.backlog import Backlog, Lane, Row
 from ringq.gate import Gate
+from ringq.merge import CHUNK_ROWS, Merge, Share
 
-CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked at again for each
 CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
 UNKNOWN_US = 10_000.0  # a kind that never ran is taken for this long, so the ring starts shallow
 EARLY_US_MAX = 100_000.0  # a longer task is published to an idle worker only: being woken costs it less than 1 %
@@ -170,38 +170,35 @@ class Dispatcher:
         busy = self.ring.in_flight() - ready - uncommitted
         room = Room(workers - busy - ready, workers * self._lookahead_us - ready * self._mean_published_us)
         blocked: set[Lane] = set()
-        while not room.is_full and (candidate := self._best(blocked)) is not None:
-            lane, before = candidate
-            admitted = self.gate.admit(lane.queue, CHUNK_ROWS)
-            if admitted <= 0:
-                blocked.add(lane)  # it holds up no other queue
-                continue
-            rows = self._next_rows(lane, before, room, admitted)
+        while not room.is_full and (lanes := self.backlog.most_urgent(blocked)):
+            shares = [Share(lane, self.gate, self._strangers) for lane in lanes]
+            source = shares[0] if len(shares) == 1 else Merge(shares)
+            rows = self._next_rows(source, room)
+            for share in shares:
+                self.stranded += share.stranded
+                if share.is_refused:
+                    blocked.add(share.lane)
             if rows is None:
                 break  # the next in order must wait, so all behind it do
             if not rows:
-                continue  # what was at the lane's head has ended, or has no handler
-            count = self._publish(lane, rows)
+                continue  # what was at the lanes' heads is refused, has ended, or has no handler
+            count = self._publish(source, rows)
             published += count
             if count < len(rows) or self._running_alone is not None:
                 break
         return published
 
-    def _next_rows(self, lane: Lane, before: int | None, room: Room, limit: int) -> list[Row] | None:
-        """The next rows of `lane` that there is room for; None when there is no room, or one must wait to be alone."""
-        rows = lane.take(1, before)
-        while rows and rows[0][1] in self._strangers:
-            self.stranded.append(rows[0][0])
-            rows = lane.take(1, before)
+    def _next_rows(self, source: Share | Merge, room: Room) -> list[Row] | None:
+        """The next rows that there is room for; None when there is no room, or one must wait to be alone."""
+        rows = source.take(1)
         if not rows:
             return []
         if self._alone and rows[0][0] in self._alone and self.ring.in_flight() > 0:
-            lane.put_back(rows)
+            source.put_back(rows)
             return None
-        wanted = 1 if self._alone else min(limit, room.estimate(self.pace.expected_us(rows[0][1])))
+        wanted = 1 if self._alone else min(CHUNK_ROWS, room.estimate(self.pace.expected_us(rows[0][1])))
         if wanted > 1:
-            rows += lane.take(wanted - 1, before)
-        rows = self._without_strangers(rows)
+            rows += source.take(wanted - 1)
         kinds = set(map(KIND, rows))
         if len(kinds) == 1:
             count = room.take_alike(self.pace.expected_us(kinds.pop()), len(rows))
@@ -209,39 +206,19 @@ class Dispatcher:
             count = room.take([self.pace.expected_us(row[1]) for row in rows])
         if count:
             self._mean_published_us = room.last_mean_us
-        lane.put_back(rows[count:])
-        return rows[:count] if count or not rows else None
-
-    def _without_strangers(self, rows: list[Row]) -> list[Row]:
-        if not self._strangers:
+        if count == len(rows):
             return rows
-        self.stranded += [row[0] for row in rows if row[1] in self._strangers]
-        return [row for row in rows if row[1] not in self._strangers]
+        source.put_back(rows[count:])
+        return rows[:count] or None
 
-    def _publish(self, lane: Lane, rows: list[Row]) -> int:
+    def _publish(self, source: Share | Merge, rows: list[Row]) -> int:
         failpoint.hit("dispatch.before_publish")
         count = self.ring.publish(rows, self._first_lease + self._grants)
         self._grants += count
-        self.gate.started(lane.queue, (row[0] for row in rows[:count]))
         if count < len(rows):
-            lane.put_back(rows[count:])  # no slot, cell or block is free
+            source.put_back(rows[count:])  # no slot, cell or block is free
         elif self._alone and rows[0][0] in self._alone:
             self._running_alone = rows[0][0]
+        source.started()
         failpoint.hit("dispatch.after_publish")
         return count
-
-    def _best(self, blocked: set[Lane]) -> tuple[Lane, int | None] | None:
-        """The lane whose head is next in (priority, id), and the id at which another lane of its priority is next."""
-        best: Lane | None = None
-        best_key = (256, 0)
-        before: int | None = None
-        for lane in self.backlog.lanes():
-            if lane in blocked:
-                continue
-            key = (lane.priority, lane.head)
-            if best is None or key < best_key:
-                before = best_key[1] if best is not None and best_key[0] == key[0] else None
-                best, best_key = lane, key
-            elif key[0] == best_key[0]:
-                before = key[1] if before is None else min(before, key[1])
-        return None if best is None else (best, before)

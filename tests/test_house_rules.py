@@ -25,7 +25,7 @@ LAYER_OF = {
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
     **dict.fromkeys(
-        ["intake", "launch", "limits", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
+        ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
     ),
     **dict.fromkeys(["splitting", "worker", "writer"], FLOWS),
     # "" is ringq/__init__.py
@@ -43,6 +43,9 @@ NEIGHBOURS = {
     ("ring", "native"): "the face of the compiled part",
     ("dispatch", "backlog"): "its order",
     ("dispatch", "gate"): "its limits",
+    ("dispatch", "merge"): "takes from several lanes at once by it",
+    ("merge", "backlog"): "its lanes",
+    ("merge", "gate"): "their limits",
     ("feed", "backlog"): "fills it",
     ("writer", "backlog"): "hands committed tasks on to it",
     ("writer", "intake"): "has it write submissions",

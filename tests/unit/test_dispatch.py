@@ -15,10 +15,12 @@ class RecordingRing:
     def __init__(self, slots: int = 4096) -> None:
         self.slots = slots
         self.published: list[tuple[int, int]] = []  # (task id, lease)
+        self.calls = 0
         self.claimed = 0
         self.freed = 0
 
     def publish(self, tasks: Sequence[Row], first_lease: int) -> int:
+        self.calls += 1
         count = min(len(tasks), self.slots - self.in_flight())
         self.published += [(task[0], first_lease + i) for i, task in enumerate(tasks[:count])]
         return count
@@ -61,6 +63,45 @@ def test_more_urgent_tasks_go_first_then_older_ones_across_queues() -> None:
     dispatcher.backlog.append(admitted(0, "b", [row(5)]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order == [5, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("gap", [1, 50])
+def test_tasks_that_alternate_between_queues_are_published_together(gap: int) -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring)
+    fast(dispatcher)
+    ids = range(gap, 1 + 200 * gap, gap)
+    for nth, queue in enumerate("abcd"):
+        dispatcher.backlog.append(admitted(128, queue, [row(i) for i in ids[nth::4]]))
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == list(ids)
+    assert ring.calls == 1
+
+
+def test_a_capped_queue_gives_what_it_may_among_the_tasks_of_others() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring, [("capped", 2), ("open", None)])
+    fast(dispatcher)
+    dispatcher.backlog.append(admitted(128, "capped", [row(i) for i in (1, 3, 5, 7)]))
+    dispatcher.backlog.append(admitted(128, "open", [row(i) for i in (2, 4, 6, 8)]))
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [1, 2, 3, 4, 6, 8]
+    assert ring.calls == 1
+    dispatcher.ended([1, 3])
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order[6:] == [5, 7]
+
+
+def test_a_task_without_a_handler_takes_no_place_of_a_capped_queue() -> None:
+    ring = RecordingRing()
+    dispatcher = make(ring, [("capped", 1), ("open", None)])
+    fast(dispatcher)
+    assert dispatcher.learn(frozenset([9])) == []
+    dispatcher.backlog.append(admitted(128, "capped", [row(2, kind=9), row(4)]))
+    dispatcher.backlog.append(admitted(128, "open", [row(i) for i in (1, 3, 5)]))
+    dispatcher.fill(workers=2, uncommitted=0)
+    assert ring.order == [1, 3, 4, 5]
+    assert dispatcher.stranded == [2]
 
 
 def test_leases_grow_within_the_epoch_and_are_never_repeated() -> None:
