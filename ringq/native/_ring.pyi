@@ -72,7 +72,8 @@ class Parent:
     def scan(self) -> int:
         """Look at every published slot for receipts whose hint was lost; they come with the next drain().
 
-        Returns their number. Also repairs what a scribble did to head and tail. Call it a few times a second.
+        Returns their number. Also repairs what a scribble did to head and tail, and wakes a worker if a task waits
+        beside one that sleeps. Call it a few times a second.
         """
     def running(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
         """What runs now: (worker, task_id, lease, kind, attempt, run_limit_ms, started_ns, call).
@@ -90,7 +91,7 @@ class Parent:
     def stop_worker(self, worker: int) -> None:
         """Let a worker leave: its claim() returns None and `stopping` is True, until it is swept."""
     def stop_all(self) -> None:
-        """stop_worker() for all of them."""
+        """stop_worker() for all of them, with one wake-up."""
     def progress(self, worker: int) -> tuple[float, str]:
         """The last fraction and message a worker has shown."""
     def heartbeat_ns(self, worker: int) -> int:

@@ -266,7 +266,9 @@ uint32_t rq_scan(struct rq_parent *p)
     p->damaged |= tail_wrong;
     if (tail_wrong || passed_over > 0) {
         atomic_store_explicit(&control->tail, p->tail, memory_order_seq_cst); /* E2, E7 */
-        rq_wake(p, ready + passed_over);
+    }
+    if (ready + passed_over > 0) {
+        rq_wake(p, ready + passed_over); /* whoever should have woken the next one may be stopped (I13) */
     }
     p->counters.recelled += passed_over;
     p->counters.found += found;
@@ -451,20 +453,32 @@ bool rq_request_cancel(struct rq_parent *p, uint32_t worker, uint64_t lease, uin
     return true;
 }
 
-void rq_stop_worker(struct rq_parent *p, uint32_t worker)
+/* E8: seq_cst, before work_seq; pairs with the worker's load of stop between its load of work_seq and its wait */
+static void ask_to_stop(struct rq_parent *p, uint32_t worker)
+{
+    atomic_store_explicit(&rq_record_of(p->segment, &p->g, worker)->stop, 1, memory_order_seq_cst);
+}
+
+/* All of them: a futex word does not tell its sleepers apart. */
+static void wake_all(struct rq_parent *p)
 {
     struct rq_control *control = rq_control_of(p->segment, &p->g);
-    /* E8: seq_cst, before work_seq; pairs with the worker's load of stop between its load of work_seq and its wait */
-    atomic_store_explicit(&rq_record_of(p->segment, &p->g, worker)->stop, 1, memory_order_seq_cst);
     atomic_fetch_add_explicit(&control->work_seq, 1, memory_order_seq_cst);
     rq_futex_wake(&control->work_seq, RQ_WORKERS_MAX);
+}
+
+void rq_stop_worker(struct rq_parent *p, uint32_t worker)
+{
+    ask_to_stop(p, worker);
+    wake_all(p);
 }
 
 void rq_stop_all(struct rq_parent *p)
 {
     for (uint32_t worker = 0; worker < p->g.workers; worker++) {
-        rq_stop_worker(p, worker);
+        ask_to_stop(p, worker);
     }
+    wake_all(p);
 }
 
 /* The last coherent progress: a writer that died or is just writing costs four tries, never a wait. */

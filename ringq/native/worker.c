@@ -32,6 +32,7 @@ struct rq_worker {
     int eventfd;
     struct stat eventfd_stat; /* what the descriptor was: a handler may have put a file in its place */
 
+    bool woken; /* it has waited since it last took a task: it owes the next sleeper a wake-up (I13) */
     enum step step;
     uint32_t slot;
     uint64_t generation;
@@ -133,6 +134,17 @@ static bool is_empty(const struct rq_worker *w, uint64_t head, uint64_t tail)
     return head >= tail || tail - head > w->g.cells;
 }
 
+/* The parent wakes two; who was woken and has taken a task wakes one more while cells from `head` on are left (I13).
+ * work_seq stays: who is about to sleep on its present value sees these cells (E7, E8). */
+static void pass_on(struct rq_worker *w, uint64_t head, uint64_t tail)
+{
+    if (w->woken && head < tail) {
+        rq_futex_wake(&rq_control_of(w->segment, &w->g)->work_seq, 1);
+        RQ_POINT("claim.pass");
+    }
+    w->woken = false;
+}
+
 /* Walks from head to the first slot that can be taken. */
 static bool take_next(struct rq_worker *w)
 {
@@ -151,10 +163,11 @@ static bool take_next(struct rq_worker *w)
         bool taken = take(w, cell);
         /* E4: release, pairs with the parent's load of head: our look at the cell precedes its reuse. Taken or dead,
          * the cell is of no use to anybody; if another one was faster so much the better (I4). */
-        atomic_compare_exchange_strong_explicit(&control->head, &head, head + 1, memory_order_acq_rel,
-                                                memory_order_relaxed);
+        bool moved = atomic_compare_exchange_strong_explicit(&control->head, &head, head + 1, memory_order_acq_rel,
+                                                             memory_order_relaxed);
         RQ_POINT("claim.head");
         if (taken) {
+            pass_on(w, moved ? head + 1 : head, tail); /* not moved: head is where others have moved it to */
             return true;
         }
     }
@@ -220,6 +233,7 @@ bool rq_claim_wait(struct rq_worker *w, uint64_t timeout_ns)
     }
     /* relaxed: read too late it costs the parent one needless wake */
     atomic_store_explicit(&w->record->waiting, 0, memory_order_relaxed);
+    w->woken = true; /* whatever ended the wait: a wake-up too many costs a look, one too few a sleeper beside a task */
     RQ_POINT("wait.over");
     return undisturbed;
 }

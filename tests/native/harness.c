@@ -12,6 +12,7 @@ unsigned long long harness_seed = 1;
 const struct rq_identity harness_identity = {.uuid = "0123456789abcde", .epoch = 7, .nonce = 0x1234567890abcdef};
 struct point_counts *counts;
 uint64_t kill_at;
+int kill_with = SIGKILL;
 bool yield_at_points;
 const char *linger_at;
 
@@ -146,6 +147,6 @@ void rq_point(const char *name)
     strncpy(counts->points[i].name, name, sizeof counts->points[i].name - 1);
     counts->points[i].passed++;
     if (++counts->total == kill_at) {
-        kill(getpid(), SIGKILL);
+        kill(getpid(), kill_with);
     }
 }

@@ -43,6 +43,7 @@ struct point_counts { /* lies in memory shared with forked children */
 };
 extern struct point_counts *counts; /* NULL: nothing is counted */
 extern uint64_t kill_at;            /* SIGKILL at this pass, 0: never */
+extern int kill_with;               /* or another signal */
 extern bool yield_at_points;        /* threads: give the others a turn now and then */
 extern const char *linger_at;       /* threads: and a long one at this point; set while no other thread runs */
 struct point_counts *shared_counts(void);

@@ -108,6 +108,7 @@ static bool kill_worker(unsigned char *segment, struct rq_parent *parent, uint64
     if (child == 0) {
         kill_at = at;
         struct rq_worker *worker = attach(segment, rq_parent_geometry(parent), parent->eventfd);
+        rq_claim_wait(worker, 1); /* so that it passes a wake-up on */
         run_some(worker, 3, body_bytes);
         rq_claim_wait(worker, 1);
         _exit(0);
@@ -467,6 +468,112 @@ static void test_random_kills(uint32_t kills)
     harness_drop(c.segment, &c.g);
 }
 
+/* -- a woken worker that never wakes the next one (I13) ---------------------------------------------------------- */
+
+#define SLEEPERS 3u
+#define VICTIMS 2u /* as many as one publish wakes */
+#define BOUND_NS UINT64_C(10000000000)
+
+/* Sleeps until it is woken, and stays in its first task until all tasks have begun. */
+static void sleeper_process(unsigned char *segment, const struct rq_geometry *g, uint32_t index, int eventfd,
+                            uint32_t *begun)
+{
+    char why[RQ_WHY_BYTES];
+    struct rq_claimed claimed;
+    struct rq_worker *worker = rq_worker_new(segment, g, index, eventfd, why);
+    CHECK(worker);
+    while (!rq_stopping(worker)) {
+        if (rq_claim(worker, &claimed) != RQ_OK) {
+            rq_claim_wait(worker, 2 * BOUND_NS);
+            continue;
+        }
+        CHECK(rq_start(worker) == RQ_OK);
+        __atomic_add_fetch(begun, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(begun, __ATOMIC_SEQ_CST) < SLEEPERS && !rq_stopping(worker)) {
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        }
+        CHECK(rq_finish(worker, 10, 0, NULL, 0, false) == RQ_OK);
+    }
+    _exit(0);
+}
+
+static void hire_sleepers(unsigned char *segment, const struct rq_geometry *g, int eventfd, uint32_t *begun,
+                          uint64_t at, pid_t *pids)
+{
+    for (uint32_t i = 0; i < VICTIMS + SLEEPERS; i++) { /* the victims sleep first, and are woken first */
+        pids[i] = fork();
+        if (pids[i] == 0) {
+            kill_at = i < VICTIMS ? at : 0;
+            counts = shared_counts(); /* of its own */
+            sleeper_process(segment, g, i, eventfd, begun);
+        }
+        while (rq_record_of(segment, g, i)->waiting == 0) {
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        }
+    }
+}
+
+/* The victims are woken and killed, or stopped, at their `at`-th point. What they held is published again, and everybody
+ * else must begin. True: a victim was hit. */
+static bool chain_breaks(uint64_t at, int with)
+{
+    struct rq_geometry g = harness_shape(8, VICTIMS + SLEEPERS, 4096);
+    unsigned char *segment = harness_segment(&g);
+    struct rq_parent *parent = rq_parent_new(segment, &g, harness_eventfd());
+    uint32_t *begun = mmap(NULL, sizeof *begun, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t pids[VICTIMS + SLEEPERS];
+    struct rq_held held[8];
+    uint32_t hit = 0;
+    bool gone[VICTIMS] = {false};
+    kill_with = with;
+    hire_sleepers(segment, &g, parent->eventfd, begun, at, pids);
+    publish(parent, (int64_t[]){6, 6, 6}, SLEEPERS, 1); /* 6: without a payload */
+    const uint64_t end = rq_monotonic_ns() + BOUND_NS;
+    while (__atomic_load_n(begun, __ATOMIC_SEQ_CST) < SLEEPERS) {
+        int status;
+        CHECK(rq_monotonic_ns() < end);
+        for (uint32_t i = 0; i < VICTIMS; i++) {
+            if (gone[i] || waitpid(pids[i], &status, WNOHANG | WUNTRACED) != pids[i]) {
+                continue;
+            }
+            gone[i] = true;
+            hit++;
+            if (WIFSTOPPED(status)) {
+                rq_scan(parent); /* the look-around of a parent that knows of no death */
+                continue;
+            }
+            uint32_t count = rq_sweep(parent, i, held);
+            rq_free(parent);
+            rq_reset_record(parent, i); /* nothing is published here: this alone must wake the next one */
+            for (uint32_t k = 0; k < count; k++) {
+                publish(parent, &held[k].task_id, 1, 100 + i);
+            }
+        }
+    }
+    rq_stop_all(parent);
+    for (uint32_t i = 0; i < VICTIMS + SLEEPERS; i++) {
+        kill(pids[i], SIGCONT);
+        CHECK((i < VICTIMS && gone[i] && with == SIGKILL) || waitpid(pids[i], NULL, 0) == pids[i]);
+    }
+    kill_with = SIGKILL;
+    munmap(begun, sizeof *begun);
+    close(parent->eventfd);
+    rq_parent_delete(parent);
+    harness_drop(segment, &g);
+    return hit > 0;
+}
+
+static void test_broken_chains(void)
+{
+    uint32_t broken = 0;
+    for (uint64_t at = 5; at <= 12; at++) { /* from "wait.over" to beyond "claim.pass" */
+        broken += chain_breaks(at, SIGKILL);
+    }
+    broken += chain_breaks(5, SIGSTOP);
+    printf("broken wake chains: %u\n", broken);
+    CHECK(broken >= 5);
+}
+
 int main(int count, char **arguments)
 {
     uint32_t scale = count > 1 ? (uint32_t)atoi(arguments[1]) : 1;
@@ -478,6 +585,7 @@ int main(int count, char **arguments)
     if (count > 3) {
         points_write(arguments[3]);
     }
+    test_broken_chains();
     test_random_kills(150 * scale);
     return 0;
 }

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #define WORKERS 3u
+#define CHAIN 8u /* sleepers that wake each other */
 #define LONG_NS UINT64_C(20000000000) /* nobody may ever wait this long */
 
 static uint32_t scale = 1;
@@ -20,10 +21,11 @@ struct crew {
     struct rq_geometry g;
     struct rq_parent *parent;
     int eventfd;
-    pthread_t threads[WORKERS];
+    pthread_t threads[CHAIN];
     _Atomic uint64_t timeouts; /* waits that ran into their bound */
     _Atomic uint64_t wrong;
-    _Atomic uint64_t lost_claims;
+    _Atomic uint64_t begun; /* attempts, of all rounds */
+    _Atomic uint64_t needed; /* how many must have begun before one may end */
 };
 
 struct seat {
@@ -265,6 +267,71 @@ static void test_sleep_and_wake(const char *point, uint32_t rounds)
     printf("sleep and wake, lingering at %s: %u rounds, %llu wakes, forbidden outcomes: 0\n",
            point ? point : "no point", rounds, (unsigned long long)rq_counters(crew.parent)->wakes);
     crew_close(&crew, seats, 2);
+    linger_at = NULL;
+}
+
+/* -- I13. Forbidden: a task waits beside a sleeper while the others are in their handlers ----------------------- */
+
+/* A handler that lasts until as many have begun as the round has tasks. */
+static void *finish_together(void *argument)
+{
+    struct seat *seat = argument;
+    struct crew *crew = seat->crew;
+    struct rq_claimed claimed;
+    uint64_t state = harness_seed * 17 + seat->index;
+    while (next_task(seat, &claimed)) {
+        CHECK(rq_start(seat->worker) == RQ_OK);
+        atomic_fetch_add(&crew->begun, 1);
+        const uint64_t end = rq_monotonic_ns() + LONG_NS / 4;
+        while (atomic_load(&crew->begun) < atomic_load(&crew->needed)) {
+            CHECK(rq_monotonic_ns() < end);
+            sched_yield();
+        }
+        CHECK(rq_finish(seat->worker, 10, 0, NULL, 0, false) == RQ_OK);
+        if (chance(&state) % 4 == 0) { /* awake when the next tasks come: it takes one and owes nobody a wake-up */
+            nanosleep(&(struct timespec){.tv_nsec = (long)(chance(&state) % 200000)}, NULL);
+        }
+    }
+    return NULL;
+}
+
+static void test_wake_chain(const char *point, uint32_t rounds)
+{
+    struct crew crew;
+    struct seat seats[CHAIN];
+    struct rq_row row;
+    uint64_t state = harness_seed * 31 + 7;
+    linger_at = point;
+    crew_open(&crew, 16, CHAIN, 4096);
+    crew_start(&crew, seats, CHAIN, finish_together);
+    for (uint32_t round = 1; round <= rounds; round++) {
+        struct rq_task tasks[CHAIN];
+        uint32_t count = 2 + (uint32_t)(chance(&state) % (CHAIN - 1)), sent = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            tasks[i] = (struct rq_task){.task_id = i + 1, .payload = "", .payload_bytes = 0};
+        }
+        atomic_fetch_add(&crew.needed, count);
+        while (sent < count) { /* one call wakes two; what more calls wake is in the way of that */
+            uint32_t some = chance(&state) % 4 != 0 ? count - sent : 1;
+            CHECK(rq_publish(crew.parent, tasks + sent, some, round * CHAIN + sent) == some);
+            sent += some;
+        }
+        for (uint32_t ended = 0; ended < count; rq_free(crew.parent)) {
+            parent_wait(&crew);
+            rq_drain_begin(crew.parent);
+            while (rq_drain_next(crew.parent, &row) == RQ_TAKEN_ROW) {
+                ended++;
+            }
+        }
+        if (round % 4 == 0) { /* time to fall asleep; else some are awake, and some about to sleep */
+            nanosleep(&(struct timespec){.tv_nsec = (long)(chance(&state) % 500000)}, NULL);
+        }
+    }
+    CHECK(atomic_load(&crew.timeouts) == 0);
+    printf("wake chain, lingering at %s: %llu tasks, %llu wakes by the parent, forbidden outcomes: 0\n",
+           point ? point : "no point", (unsigned long long)atomic_load(&crew.begun),
+           (unsigned long long)rq_counters(crew.parent)->wakes);
+    crew_close(&crew, seats, CHAIN);
     linger_at = NULL;
 }
 
@@ -540,6 +607,11 @@ int main(int count, char **arguments)
     test_sleep_and_wake("wait.look", 1500 * scale);
     test_sleep_and_wake("publish.tail", 1500 * scale);
     test_sleep_and_wake("finish.hint_tail", 1500 * scale);
+    test_wake_chain(NULL, 300 * scale);
+    test_wake_chain("wait.look", 150 * scale);
+    test_wake_chain("wait.over", 150 * scale);
+    test_wake_chain("claim.word", 400 * scale);
+    test_wake_chain("claim.head", 150 * scale);
     test_found_before_the_hint();
     test_revoke_against_claim();
     test_cancel_hits_its_attempt();

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -553,6 +554,49 @@ def test_publish_wakes_a_waiting_worker(made: Ring) -> None:
     made.parent.publish([task(1)], LEASE)
     waiter.join(30)
     assert claimed[0][0] == 1
+
+
+@pytest.fixture
+def asleep(tmp_path: Path) -> Iterator[tuple[Parent, list[Worker], list[threading.Thread], Queue[int | None]]]:
+    """Eight workers that wait for a task, each in a thread that ends with the one it gets."""
+    shape = Shape(slots=16, workers=8, blocks=(), result_ring_bytes=4096)
+    segment = Segment.create(tmp_path, uuid=UUID, epoch=7, nonce=NONCE, size=shape.size)
+    eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    made = Ring(segment, eventfd, open_parent(segment, eventfd, shape), shape)
+    workers = [made.worker(index) for index in range(shape.workers)]
+    claimed: Queue[int | None] = Queue()
+
+    def wait(worker: Worker) -> None:
+        got = worker.claim(60_000)
+        claimed.put(got and got[0])
+
+    threads = [threading.Thread(target=wait, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    while not all(made.parent.heartbeat_ns(index) for index in range(shape.workers)):  # set as it goes to sleep
+        assert time.monotonic() < deadline, "the workers do not wait"
+        os.sched_yield()
+    yield made.parent, workers, threads, claimed
+    made.parent.stop_all()
+    for thread in threads:
+        thread.join(30)
+    os.close(eventfd)
+    segment.close()
+
+
+def test_every_sleeping_worker_gets_one_of_many_tasks(asleep: Any) -> None:
+    parent, workers, threads, claimed = asleep
+    assert parent.publish([task(number) for number in range(1, len(workers) + 1)], LEASE) == len(workers)
+    assert {claimed.get(timeout=30) for _ in threads} == set(range(1, len(workers) + 1))
+    assert parent.statistics()["wakes"] <= 1  # the parent wakes once, and the woken wake the rest
+
+
+def test_stopping_all_wakes_every_sleeping_worker(asleep: Any) -> None:
+    parent, workers, threads, claimed = asleep
+    parent.stop_all()
+    assert {claimed.get(timeout=30) for _ in threads} == {None}
+    assert all(worker.stopping for worker in workers)
 
 
 def test_claim_gives_up_after_its_time(made: Ring) -> None:
