@@ -89,7 +89,7 @@ def tasks(payloads: Sequence[str], connection: sqlite3.Connection, start: int, e
     """As the store does it."""
     for first, count in session.statements(end - start):
         own = payloads[start + first : start + first + count]
-        connection.execute(submissions.insert_alike(count), (start + first + 1, 1, NOW, *own))
+        connection.execute(submissions.into_task(count), (start + first + 1, 1, NOW, *own))
 
 
 def receipts_singly(
@@ -103,7 +103,7 @@ def completed(rows: Sequence[tuple[Any, ...]], connection: sqlite3.Connection, s
     """As the store does it."""
     for first, count in session.statements(end - start):
         own = map(history.OWN, rows[start + first : start + first + count])
-        connection.execute(history.insert_completed(count), (1, 1, 10, 0, *chain.from_iterable(own)))
+        connection.execute(history.into_receipt(count), (1, 1, 10, 0, *chain.from_iterable(own)))
 
 
 def tasks_and_active(payloads: Sequence[str], connection: sqlite3.Connection, start: int, end: int) -> None:

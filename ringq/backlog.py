@@ -36,7 +36,7 @@ class Admitted:
     payloads: Sequence[str]
 
     def rows(self, count: int) -> list[Row]:
-        """The first of them as rows."""
+        """The first of them as rows. To be called once: `kinds` and `limits_ms` may be generators."""
         return list(islice(zip(self.ids, self.kinds, repeat(1), self.limits_ms, self.payloads), count))
 
 

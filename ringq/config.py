@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringq.errors import InvalidConfig
+from ringq.errors import CannotCreate, InvalidConfig
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -108,6 +108,15 @@ def runtime_dir(database: Path) -> Path:
 def socket_path(database: Path) -> Path:
     """The socket on which the server of this database listens."""
     return runtime_dir(database) / "ringq.sock"
+
+
+def check_socket_path(path: Path) -> None:
+    """Raise CannotCreate when `path` is longer than the kernel allows."""
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise CannotCreate(
+            f"the socket path {path} has {len(os.fsencode(path))} bytes, the kernel allows {SOCKET_PATH_BYTES_MAX}: "
+            "use a database with a shorter path"
+        )
 
 
 def usable_cores() -> int:

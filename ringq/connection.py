@@ -26,3 +26,8 @@ class Connection:
     def is_full(self) -> bool:
         """So much waits to be sent that nothing more is done for it now."""
         return len(self.out) >= self._out_bytes_max
+
+    @property
+    def is_read(self) -> bool:
+        """Whether more is taken from it now: else the requests of one that is behind would pile up here."""
+        return not (self.is_full or self.is_behind)

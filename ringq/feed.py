@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 from operator import itemgetter
@@ -24,7 +25,6 @@ class Feed:
     def __init__(self, store: Any, config: Config, interruptions: dict[int, Interruptions]) -> None:
         self._store = store
         self._interruptions = interruptions
-        self._specs: dict[int, Spec] = {}
         self.backlog = Backlog(self._load, config.window_tasks_max, config.window_bytes_max)
         self.next_due_us: int | None = None  # wall-clock time at which the next delayed task starts
 
@@ -37,7 +37,7 @@ class Feed:
             for spec_id in set(map(SPEC, rows)).difference(lanes):
                 spec = self._spec(spec_id)
                 lanes[spec_id] = (spec.priority, spec.queue)
-            by_lane: dict[tuple[int, str], list[int]] = {lane: [] for lane in lanes.values()}
+            by_lane: dict[tuple[int, str], list[int]] = defaultdict(list)
             for task_id, spec_id in rows:
                 by_lane[lanes[spec_id]].append(task_id)
             for lane, ids in by_lane.items():
@@ -102,6 +102,5 @@ class Feed:
         return self._store.intern_kind(spec.kind), spec.run_timeout_ms or 0
 
     def _spec(self, spec_id: int) -> Spec:
-        if spec_id not in self._specs:
-            self._specs = {number: Spec(*row) for number, row in self._store.specs().items()}
-        return self._specs[spec_id]
+        # Never kept here: the number of one that is still being written goes to another one if that is rolled back.
+        return Spec(*self._store.specs()[spec_id])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
+from ringq import failpoint
 from ringq.backlog import Admitted
-from ringq.entries import Batch, Chunks
+from ringq.entries import Batch, Chunks, Spec
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 
 SLICE_ROWS = 2048  # 1 to 3 ms
 SLICE_CHARS = 1 << 20  # of payloads
+SLICE_SPECS = 256  # 3 ms, if all are new
 
 
 @dataclass(slots=True)
@@ -29,8 +31,8 @@ class Taken:
 def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken]:
     """Write a batch into the open transaction; yields after each slice, returns what came of it.
 
-    The ids it takes are `store.next_task_id` and on, which is moved when the last slice is written: until then nobody
-    may wait for them.
+    The ids it takes are `store.next_task_id` and on, which is moved when the last slice is written. Until COMMIT
+    nobody may wait for them: `store.stored_below`.
     """
     known = store.find_submission(batch.submission)
     if known is not None and known[1] == len(batch.payloads):
@@ -42,22 +44,28 @@ def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken
         map_id = _find_map(store, batch.specs[0].kind, batch.chunks, now_us)
         if map_id is None:
             return _refused(batch, MapInUse("another program has gone on with this map"))
+    specs = yield from _intern_specs(store, batch.specs)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
     delayed: set[int] = set()
+    lanes = [(spec.priority, spec.queue) for spec in batch.specs]
+    places: dict[tuple[int, str], array[int]] = {}
     for part in _slices(batch):
-        _insert_slice(store, batch, ids[part], part, now_us)
+        _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
             late = [(at, i) for at, i in zip(batch.run_at_us[part], ids[part], strict=True) if at and at > now_us]
             store.insert_delayed(late)
             delayed.update(task_id for _, task_id in late)
+        if not _is_plain(batch):
+            _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
             firsts, counts, digests = (column[part] for column in batch.chunks[1:])
             store.insert_chunks(map_id, list(zip(firsts, counts, ids[part], digests, strict=True)))
+        failpoint.hit("writer.after_slice")
         yield
     store.insert_submission(batch.submission, first_id, len(ids), now_us)
     store.next_task_id = first_id + len(ids)
-    admitted = _admitted(store, batch, ids, delayed)
+    admitted = _admitted(store, batch, ids, places)
     return Taken(lambda: batch.reply(first_id, False), admitted, bool(delayed), len(ids))
 
 
@@ -80,10 +88,20 @@ def _slices(batch: Batch) -> Iterable[slice]:
     return (slice(start, min(count, start + rows)) for start in range(0, count, rows))
 
 
-def _insert_slice(store: Any, batch: Batch, ids: range, part: slice, now_us: int) -> None:
-    specs = [store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms) for s in batch.specs]
+def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, list[int]]:
+    """Their numbers. There may be as many as tasks: a group each; looking all up again for each slice took seconds."""
+    numbers: list[int] = []
+    for start in range(0, len(specs), SLICE_SPECS):
+        if start:
+            yield
+        own = specs[start : start + SLICE_SPECS]
+        numbers += [store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms) for s in own]
+    return numbers
+
+
+def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: slice, now_us: int) -> None:
     payloads = batch.payloads[part]
-    if batch.spec_of is None and batch.run_at_us is None:
+    if _is_plain(batch):
         store.insert_alike(ids[0], specs[0], now_us, payloads)
         return
     spec_of = repeat(specs[0]) if batch.spec_of is None else map(specs.__getitem__, batch.spec_of[part])
@@ -91,18 +109,30 @@ def _insert_slice(store: Any, batch: Batch, ids: range, part: slice, now_us: int
     store.insert_tasks(list(zip(ids, spec_of, repeat(now_us), run_at, payloads)))
 
 
-def _admitted(store: Any, batch: Batch, ids: range, delayed: set[int]) -> list[Admitted]:
+def _is_plain(batch: Batch) -> bool:
+    """Its tasks differ in nothing but their payloads, and may all start now."""
+    return batch.spec_of is None and batch.run_at_us is None
+
+
+def _place(
+    batch: Batch, lanes: Sequence[tuple[int, str]], part: slice, ids: range, delayed: set[int],
+    places: dict[tuple[int, str], array[int]],
+) -> None:  # fmt: skip
+    """Note which tasks of a slice may start now, by lane: 8 bytes each. Rows of 200,000 took the parent 20 MiB."""
+    for place in range(*part.indices(len(ids))):
+        if ids[place] not in delayed:
+            lane = lanes[batch.spec_of[place] if batch.spec_of else 0]
+            places.setdefault(lane, array("q")).append(place)
+
+
+def _admitted(store: Any, batch: Batch, ids: range, places: dict[tuple[int, str], array[int]]) -> list[Admitted]:
     """The batch's tasks that may start now, by lane."""
     kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
     limits = [spec.run_timeout_ms or 0 for spec in batch.specs]
-    lanes = [(spec.priority, spec.queue) for spec in batch.specs]
-    if not delayed and batch.spec_of is None:
-        return [Admitted(*lanes[0], ids, repeat(kinds[0]), repeat(limits[0]), batch.payloads)]
+    if _is_plain(batch):
+        spec = batch.specs[0]
+        return [Admitted(spec.priority, spec.queue, ids, repeat(kinds[0]), repeat(limits[0]), batch.payloads)]
     spec_of = batch.spec_of or [0] * len(ids)
-    places: dict[tuple[int, str], array[int]] = {}  # 8 bytes a task: rows of 200,000 took the parent 20 MiB
-    for place, index in enumerate(spec_of):
-        if ids[place] not in delayed:
-            places.setdefault(lanes[index], array("q")).append(place)
     return [
         Admitted(
             *lane, array("q", map(ids.__getitem__, own)),

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ringq import protocol
 from ringq.admission import Admission
 from ringq.clock import Clock
-from ringq.config import SOCKET_PATH_BYTES_MAX, Config
+from ringq.config import Config, check_socket_path
 from ringq.connection import Connection
 from ringq.entries import Batch, Forgetting
 from ringq.errors import (
@@ -33,7 +33,7 @@ from ringq.waiters import Waiters
 
 READ_BYTES_MAX = 1 << 20
 BACKLOG = 512
-TURN_NS = 4_000_000  # how long one client is served in one turn of the loop
+TURN_NS = 4_000_000  # how long clients are served in one turn of the loop
 WAITING_IDS_MAX = 200_000  # tasks that one connection may wait for at a time
 # Descriptors that are kept for the parent itself, so that clients cannot keep it from replacing a worker.
 RESERVED_FDS = 32
@@ -43,8 +43,8 @@ RESERVED_FDS_OF_WORKER = 6
 class Receipts(MapRows, Protocol):
     """What the listener needs of the store, to answer those who wait for tasks that have ended already."""
 
-    next_task_id: int
-
+    @property
+    def stored_below(self) -> int: ...
     def find_receipts(self, ranges: Sequence[tuple[int, int]], limit: int, bytes_max: int) -> list[tuple[Any, ...]]: ...
     def missing_tasks(self, ranges: Sequence[tuple[int, int]]) -> int | None: ...
 
@@ -75,6 +75,7 @@ class Listener:
         self._body_timeout_ns = round(config.client_body_timeout_s * 1e9)
         self._listener: socket.socket | None = None
         self._inode = 0  # of the socket's file
+        self._until_ns = 0  # when the time of this turn is over
         self._refusing = False
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.stopping = False
@@ -100,6 +101,10 @@ class Listener:
         self._listener = listener
         self._inode = path.stat().st_ino
         self._selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(listener))
+
+    def begin_turn(self) -> None:
+        """A turn of the loop begins: clients with many questions must not keep others waiting for more than TURN_NS."""
+        self._until_ns = self._clock.monotonic_ns() + TURN_NS
 
     def stop(self) -> None:
         """Refuse submissions from now on; waiting clients still get their answers."""
@@ -212,29 +217,30 @@ class Listener:
     def _serve(self, connection: Connection) -> None:
         """Look up what is owed, then take the next requests, for as long as the client reads its answers.
 
-        After TURN_NS the rest waits for the loop's next turn: one client with many questions keeps nobody waiting.
+        When the turn's time is over the rest waits for the next one; each client is given at least one answer.
         """
         was_behind, connection.is_behind, served = connection.is_behind, False, False
-        until_ns = self._clock.monotonic_ns() + TURN_NS
+        is_done = False
         try:
-            while connection in self._connections and not (connection.is_full or connection.is_behind):
+            while not is_done and connection in self._connections and not connection.is_full:
                 if connection.owed:
                     self._look_up(connection, *connection.owed.popleft())
+                elif (frame := next(connection.frames, None)) is None:
+                    is_done = True
                 else:
-                    frame = next(connection.frames, None)
-                    if frame is None:
-                        break
                     served = True
                     self._on_message(connection, frame.request_id, frame.message)
-                connection.is_behind = self._clock.monotonic_ns() >= until_ns
+                if self._clock.monotonic_ns() >= self._until_ns:
+                    break
         except ProtocolError as error:
             self._send(connection, 0, protocol.failure_of(error))
             self._close(connection)
+        connection.is_behind = not is_done
         if was_behind or connection.is_behind:
             self._flush(connection)  # asks to be called again, or not
-        if served or connection.is_full or connection.reader.pending_bytes == 0:
+        if served or not connection.is_read or connection.reader.pending_bytes == 0:
             self._partial.pop(connection, None)
-        if connection in self._connections and not connection.is_full and connection.reader.pending_bytes:
+        if connection in self._connections and connection.is_read and connection.reader.pending_bytes:
             self._partial.setdefault(connection, self._clock.monotonic_ns())
 
     def _on_message(self, connection: Connection, request: int, message: object) -> None:
@@ -244,7 +250,8 @@ class Listener:
             elif isinstance(message, protocol.Wait):
                 self._on_wait(connection, request, message)
             elif isinstance(message, protocol.OpenMap):
-                self._send(connection, request, self._maps.open(connection, message))
+                if not self._maps.hold(connection, message, lambda: self._on_message(connection, request, message)):
+                    self._send(connection, request, self._maps.open(connection, message))
             elif isinstance(message, protocol.ForgetMap):
                 self._on_forget(connection, request, message)
             else:
@@ -259,11 +266,10 @@ class Listener:
             raise ServerStopping()
         count = len(message.payloads)
         answer, refuse = self._answers(connection, request)
-        self._submit(
-            self._admission.check(
-                message, lambda first_id, replayed: answer(protocol.Submitted(first_id, count, replayed)), refuse
-            )
+        batch = self._admission.check(
+            message, lambda first_id, replayed: answer(protocol.Submitted(first_id, count, replayed)), refuse
         )
+        self._submit(self._maps.expect(batch))
 
     def _on_forget(self, connection: Connection, request: int, message: protocol.ForgetMap) -> None:
         self._maps.check(connection, message.kind, message.key)
@@ -285,7 +291,7 @@ class Listener:
         if connection.waiting + count > WAITING_IDS_MAX:
             raise InvalidSubmission(f"a connection may wait for {WAITING_IDS_MAX:,} tasks at a time")
         newest = max((last for _, last in message.ranges), default=0)
-        missing = newest if newest >= self._store.next_task_id else self._store.missing_tasks(message.ranges)
+        missing = newest if newest >= self._store.stored_below else self._store.missing_tasks(message.ranges)
         if missing is not None:
             raise UnknownTask(f"there is no task {missing}")
         connection.owed.extend((request, first, last) for first, last in message.ranges)
@@ -324,8 +330,9 @@ class Listener:
         except OSError:
             self._close(connection)
             return
-        events = selectors.EVENT_WRITE if connection.out or connection.is_behind else 0
-        if not connection.is_full:
+        # What is owed or behind too: a client may have read everything before anybody looks whether it is still full.
+        events = selectors.EVENT_WRITE if connection.out or connection.owed or connection.is_behind else 0
+        if connection.is_read:
             events |= selectors.EVENT_READ
         if self._selector.get_key(connection.socket).events != events:
             self._selector.modify(connection.socket, events, lambda ready: self._on_event(connection, ready))
@@ -339,12 +346,3 @@ class Listener:
         self._selector.unregister(connection.socket)
         connection.socket.close()
         self._waiters.forget(connection)
-
-
-def check_socket_path(path: Path) -> None:
-    """Raise CannotCreate when `path` is longer than the kernel allows."""
-    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-        raise CannotCreate(
-            f"the socket path {path} has {len(os.fsencode(path))} bytes, the kernel allows {SOCKET_PATH_BYTES_MAX}: "
-            "use a database with a shorter path"
-        )

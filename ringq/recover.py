@@ -66,7 +66,7 @@ def _record(
     for interruption in lost:
         writer.interrupt(interruption)
     if receipts or lost:
-        writer.commit(lambda: 0)
+        writer.tidy(writer.commit(lambda: 0).body_bytes)
     if writer.trouble is not None:
         raise writer.trouble
     say(

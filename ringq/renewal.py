@@ -57,6 +57,7 @@ class Renewal:
         self._harvest.abandon()
         if self._writer.wait_ns(False) == 0:
             self._settlement.commit(self._launcher.ring)
+            self._settlement.answer()  # there may be no other turn soon
         if self._writer.wait_ns(False) is not None:
             return False  # held back: tried again when the writer may
         try:

@@ -9,9 +9,8 @@ import signal
 
 from ringq import failpoint, log
 from ringq.clock import SystemClock
-from ringq.config import Config, socket_path
+from ringq.config import Config, check_socket_path, socket_path
 from ringq.launch import prepare_runtime_dir
-from ringq.listener import check_socket_path
 from ringq.log import say
 from ringq.notify import ServiceSocket
 from ringq.orphans import inherits_orphans

@@ -29,7 +29,8 @@ class Settlement:
     def commit(self, ring: Parent) -> None:
         """One transaction, or a step of one that stores many tasks.
 
-        Raises StorageFailed; a full or locked database holds everything back.
+        Clients are told by `answer`, which whoever calls this must call before the loop may sleep. Raises
+        StorageFailed; a full or locked database holds everything back.
         """
         trouble = self._writer.trouble
         committed = self._writer.advance(lambda: self._lowest_active(ring))
@@ -37,7 +38,7 @@ class Settlement:
             return
         self._say(trouble, self._writer.trouble)
         self._untold.append(committed)
-        for (kind, _), (count, duration_us, _) in self._writer.batch_statistics.items():
+        for (kind, _), (count, duration_us, _) in committed.sums.items():
             self._dispatcher.pace.learn(kind, count, duration_us)
         if committed.receipts or committed.returned:
             self._harvest.committed()
@@ -53,13 +54,18 @@ class Settlement:
             self._feed.look_for_delayed()
 
     def answer(self) -> None:
-        """Tell clients what is durable now: the workers have been given what they can do meanwhile."""
+        """Tell clients what is durable now: the workers have been given what they can do meanwhile.
+
+        Then there is time to tidy up. Raises StorageFailed from that.
+        """
         untold, self._untold = self._untold, []
         for committed in untold:
             for answer in committed.answers:
                 answer()
             failpoint.hit("writer.after_reply")
             self._listener.tell(committed.receipts)
+        if untold:
+            self._writer.tidy(sum(committed.body_bytes for committed in untold))
 
     def finish(self, ring: Parent) -> None:
         """If a transaction is under way, go through with it: somebody else needs one."""

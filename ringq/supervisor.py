@@ -175,7 +175,8 @@ class Supervisor:
         if self._is_reloading and not self._pool.rotation.is_reloading:
             self._end_reload()
         self._limit_ns = self._pool.enforce_limits() if self._ring.in_flight() else None
-        if not self._shutdown.is_begun and not self._writer.has_due:
+        # What a transaction under way has added looks stored, and may be rolled back.
+        if not (self._shutdown.is_begun or self._writer.has_due or self._writer.is_under_way):
             self._writer.come_due(self._feed.due(self._clock.now_us()))
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
@@ -197,6 +198,7 @@ class Supervisor:
         events = self._selector.select(None if timeout_ns is None else timeout_ns / 1e9)
         self._ring.awake()
         self._woke_ns = self._clock.monotonic_ns()
+        self._listener.begin_turn()
         for key, mask in events:
             key.data(mask)
 

@@ -1,6 +1,6 @@
 """Flow: the only code that changes the database. Submissions, receipts and interruptions share one transaction.
 
-    submissions ──┐                      ┌──► replies, new tasks for the dispatcher
+    submissions ──┐                      ┌──► answers to be given, new tasks for the dispatcher
     receipts  ────┼──► BEGIN … COMMIT ───┼──► slots freed, results for those who wait
     interruptions ┘                      └──► tasks given back
 
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ringq import failpoint, intake
 from ringq.backlog import Admitted
 from ringq.clock import Clock
-from ringq.config import Config
+from ringq.config import BATCH_TASKS_MAX, Config
 from ringq.entries import Batch, Forgetting, Interruption
 from ringq.errors import RingqError, StorageFull, StoreBusy
 from ringq.lifecycle import Interruptions, after_interruption, is_legal
@@ -41,6 +41,8 @@ class Committed:
     receipts: list[ReceiptRow] = field(default_factory=list)
     returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who submitted, still to be called
+    sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
+    body_bytes: int = 0  # of payloads and results
 
 
 class Freeing(Protocol):
@@ -70,21 +72,19 @@ class Writer:
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
         self._under_way: Generator[None, None, Committed] | None = None  # a transaction that takes several steps
-        self._step_began_ns = 0
         self.trouble: RingqError | None = None  # why the last transaction was held back
         self._since_low_water = 0
-        self.batch_statistics: dict[tuple[int, int], tuple[int, int, int]] = {}  # of the last transaction
         self.statistics = {"commits": 0, "receipts": 0, "submitted": 0, "replays": 0, "stale": 0}
 
     # -- collecting ---------------------------------------------------------------------------
 
     def submit(self, batch: Batch) -> None:
-        """Take a checked submission; it is answered after its COMMIT."""
+        """Take a checked submission: `Committed.answers` has its answer; a refusal is sent at once."""
         self._batches.append(batch)
         self._stamp()
 
     def forget(self, forgetting: Forgetting) -> None:
-        """Take the wish to forget a map; it is answered after COMMIT."""
+        """Take the wish to forget a map; answered as a submission is."""
         self._forgettings.append(forgetting)
         self._stamp()
 
@@ -111,7 +111,7 @@ class Writer:
 
         The task id is what its worker said, and a handler may have made it say anything.
         """
-        is_known = 0 < task_id < self._store.next_task_id
+        is_known = 0 < task_id < self._store.stored_below
         if is_known and (self.trouble is None or len(self._outputs) < OUTPUTS_HELD_MAX):
             self._outputs.append((task_id, lease, head, tail, dropped_bytes))
             self._stamp()
@@ -133,7 +133,7 @@ class Writer:
         return len(self._receipts) + len(self._interrupted)
 
     def wait_ns(self, saturated: bool) -> int | None:
-        """How long the next commit may wait: 0 now, None when there is nothing to write.
+        """How long the next commit may wait: 0 now, also while one is under way; None when there is nothing to write.
 
         Somebody waits for the answer to a submission, and on an idle system nothing is gained by waiting. Only while
         published tasks keep all workers busy (`saturated`) do receipts gather for `commit_interval_ms`: with tasks of
@@ -157,8 +157,9 @@ class Writer:
     def commit(self, lowest_active: Callable[[], int | None]) -> Committed:
         """Write everything collected in one transaction, then free its slots.
 
-        Raises StorageFailed when the disk failed. A full disk, or a stranger who locks the database, is not raised:
-        submissions are refused, receipts stay in the ring and are tried again.
+        Returns what is true now: the caller tells it to whom it concerns, and calls `answers`, each once. Empty when
+        it was held back: a full disk, or a stranger who locks the database, is not raised. Then submissions are
+        refused, receipts stay in the ring and are tried again. Raises StorageFailed when the disk failed.
         """
         while (committed := self.advance(lowest_active)) is None:
             pass
@@ -168,16 +169,27 @@ class Writer:
         """As `commit`, but a step at a time while there are many tasks to store: None until the transaction is over.
 
         Meanwhile the loop turns, publishes what is committed and drains receipts, which join this transaction.
+        `lowest_active` is asked in the last step; it is that of the first.
         """
         work, self._under_way = self._under_way or self._transaction(lowest_active), None
-        self._step_began_ns = self._clock.monotonic_ns()
+        until_ns = self._clock.monotonic_ns() + STEP_NS
         try:
-            next(work)
+            while True:
+                next(work)
+                if self._clock.monotonic_ns() >= until_ns:
+                    break
         except StopIteration as end:
             committed: Committed = end.value
             return committed
         self._under_way = work
         return None
+
+    def tidy(self, body_bytes: int) -> None:
+        """After everybody was answered: move the log into the database file if enough has gathered there.
+
+        `body_bytes`: of the payloads and results written since the last time. Raises StorageFailed.
+        """
+        self._store.checkpoint_if_due(body_bytes)
 
     @property
     def is_under_way(self) -> bool:
@@ -186,12 +198,13 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed = Committed()
-        batches, self._batches = self._batches, []
+        batches = self._next_batches()
         forgettings, self._forgettings = self._forgettings, []
         try:
             with self._store.transaction():
                 for batch in batches:
                     yield from self._insert_batch(batch, committed)
+                    yield
                 committed.answers += map(self._forget_map, forgettings)
                 self._insert_interruptions(committed)
                 self._insert_receipts(committed)
@@ -202,7 +215,7 @@ class Writer:
                 self._move_low_water(lowest_active)
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
-            self._hold_back([*batches, *forgettings], error)
+            self._hold_back([*batches, *self._batches, *forgettings, *self._forgettings], error)
             return Committed()
         self.trouble = None
         failpoint.hit("writer.after_commit")
@@ -213,22 +226,20 @@ class Writer:
             self.ring.free()
         failpoint.hit("writer.after_free")
         self._count(committed)
-        self._store.checkpoint_if_due(
-            sum(sum(map(len, b.payloads)) for b in batches) + result_bytes(committed.receipts)
-        )
+        committed.body_bytes = result_bytes(committed.receipts) + sum(sum(map(len, b.payloads)) for b in batches)
         return committed
 
+    def _next_batches(self) -> list[Batch]:
+        """The oldest, about as many tasks as one submission may have: slots and answers wait for this COMMIT."""
+        tasks = count = 0
+        while count < len(self._batches) and tasks < BATCH_TASKS_MAX:
+            tasks += len(self._batches[count].payloads)
+            count += 1
+        taken, self._batches = self._batches[:count], self._batches[count:]
+        return taken
+
     def _insert_batch(self, batch: Batch, committed: Committed) -> Generator[None, None, None]:
-        steps = intake.insert(self._store, batch, self._clock.now_us())
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                taken: intake.Taken = end.value
-                break
-            failpoint.hit("writer.after_slice")
-            if self._clock.monotonic_ns() - self._step_began_ns >= STEP_NS:
-                yield
+        taken = yield from intake.insert(self._store, batch, self._clock.now_us())
         committed.admitted += taken.admitted
         committed.delayed |= taken.has_delayed
         committed.submitted += taken.count
@@ -280,7 +291,6 @@ class Writer:
     def _insert_receipts(self, committed: Committed) -> None:
         committed.receipts.extend(self._receipts)
         rows = committed.receipts
-        self.batch_statistics = {}
         if not rows:
             return
         refused = self._store.insert_receipts(rows)
@@ -290,8 +300,8 @@ class Writer:
             self.statistics["stale"] += len(refused) - replays
             keys = {row[:2] for row, _ in refused}
             rows = [row for row in rows if row[:2] not in keys]
-        self.batch_statistics = sums(rows)
-        self._store.add_statistics(self.batch_statistics)
+        committed.sums = sums(rows)
+        self._store.add_statistics(committed.sums)
         if self._leased:
             self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
 
@@ -314,12 +324,12 @@ class Writer:
             self._since_low_water = 0
 
     def _hold_back(self, refused: Iterable[Batch | Forgetting], error: RingqError) -> None:
-        self.trouble = error
+        self.trouble, self._batches, self._forgettings = error, [], []
         for one in refused:
             one.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
         held = self._receipts or self._interrupted or self._leases or self._due or self._outputs
-        if not (held or self._batches or self._forgettings):
+        if not held:
             self._oldest_ns = None
 
     def _count(self, committed: Committed) -> None:

@@ -84,7 +84,6 @@ NEIGHBOURS = {
     ("listener", "waiters"): "whom to tell",
     ("waiters", "connection"): "one of those that wait",
     ("maps", "connection"): "a map belongs to one",
-    ("serving", "listener"): "the path of its socket is looked at before anything is started",
     ("serving", "supervisor"): "runs it",
     ("supervisor", "settle"): "commits by it",
     ("settle", "harvest"): "tells it what is durable",

@@ -93,9 +93,11 @@ def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]
 
     writer = Writer(store, Config(store.path), SystemClock())
     writer.submit(admission.check(message, reply, answers.append))
-    for tell in writer.commit(lambda: 0).answers:
+    committed = writer.commit(lambda: 0)
+    for tell in committed.answers:
         tell()
         failpoint.hit("writer.after_reply")
+    writer.tidy(committed.body_bytes)
     (answer,) = answers
     if isinstance(answer, RingqError):
         raise answer

@@ -51,6 +51,7 @@ class Exchange:
         self._met = False
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._lock = threading.Lock()
+        _exchanges.add(self)
 
     def patience_s(self, stranger: float) -> float:
         """How long to go on trying: if nobody said, `stranger` for a server that was never reached."""
@@ -112,7 +113,6 @@ class Line:
         """Opens nothing yet."""
         self._exchange = exchange
         self._link: Link | None = None
-        self._pid = 0
 
     def run(
         self, talk: Callable[[Link], T], deadline: float | None = None, *, absent: Callable[[], T | None] | None = None,
@@ -137,7 +137,9 @@ class Line:
         while True:
             opened = False
             try:
-                link = self._open()
+                link = self._link
+                if link is None or not link.is_open or self._exchange.closed:
+                    link = self._open()
                 opened = True
                 return talk(link)
             except ServerStopping as error:
@@ -186,12 +188,19 @@ class Line:
     def _open(self) -> Link:
         if self._exchange.closed:
             raise ClientClosed
-        if self._link is not None and self._pid != os.getpid():
-            self.close()  # the socket is the parent's: two processes would read each other's replies
-        if self._link is None:
-            self._link = self._exchange.open()
-            self._pid = os.getpid()
+        self._link = self._exchange.open()
         return self._link
+
+
+def _leave_to_parent() -> None:
+    for exchange in list(_exchanges):
+        exchange.leave_to_parent()
+
+
+# In a forked child the sockets are the parent's: two processes would read each other's replies. To ask for the
+# process id before each request instead would be a system call.
+_exchanges: Final[weakref.WeakSet[Exchange]] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _left(deadline: float) -> float:

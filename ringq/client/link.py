@@ -8,17 +8,22 @@ import select
 import socket
 import time
 from collections import deque
+from typing import Final
 
 from ringq import protocol
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES: Final = 256 * 1024
 
 
 class Link:
     """A connected socket and the frames that came over it.
 
+    Attributes: `is_open`, whether this process has not closed it.
+
     The socket has no timeout of its own: setting one is a system call, and with one Python polls before each call. So
-    a round trip takes two system calls, or three with a deadline, instead of six.
+    a round trip takes two system calls, or three with a deadline, instead of six. Nor is one set with SO_RCVTIMEO to
+    save the third: a sleeper in recv, unlike one in poll, is woken as soon as the other side has read the request. With
+    16 clients that took 66 us of CPU per request instead of 59, and the server's share rose as well.
     """
 
     def __init__(self, path: str) -> None:
@@ -35,6 +40,9 @@ class Link:
             self._socket.close()
             raise
         self._socket.settimeout(None)
+        self._arrivals = select.poll()
+        self._arrivals.register(self._socket, select.POLLIN)
+        self.is_open = True
 
     def __del__(self) -> None:
         # The link of a thread that ended, or of the parent before a fork.
@@ -43,30 +51,41 @@ class Link:
 
     def send(self, frame: bytes, deadline: float | None) -> None:
         """Send a whole frame before the monotonic `deadline`. Raises TimeoutError, OSError."""
-        left = memoryview(frame)
-        while left:
+        left: bytes | memoryview = frame
+        while True:
             try:
-                left = left[self._socket.send(left, socket.MSG_DONTWAIT) :]
+                sent = self._socket.send(left, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                self._wait(select.POLLOUT, deadline)
+                room = select.poll()
+                room.register(self._socket, select.POLLOUT)
+                _wait(room, deadline)
+                continue
+            if sent == len(left):
+                return
+            left = memoryview(left)[sent:]
 
     def receive(self, deadline: float | None) -> protocol.Frame:
         """The next frame. Raises TimeoutError, ConnectionResetError at the end of the stream, ProtocolError."""
         while not self._frames:
             if deadline is not None:
-                self._wait(select.POLLIN, deadline)
+                _wait(self._arrivals, deadline)
             size = self._socket.recv_into(self._input)
             if not size:
                 raise ConnectionResetError("the server closed the connection")
-            self._frames.extend(self._reader.feed(self._input[:size]))
+            chunk = self._input[:size]
+            frame = self._reader.single(chunk)
+            if frame is not None:
+                return frame
+            self._frames.extend(self._reader.feed(chunk))
         return self._frames.popleft()
 
     def has_input(self, timeout: float | None) -> bool:
         """Whether something to receive is there, or comes within `timeout` seconds; None waits for it."""
-        return bool(self._frames) or self._is_ready(select.POLLIN, timeout)
+        return bool(self._frames or self._arrivals.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
     def close(self) -> None:
         """Close this process's end; what a forked parent or child has of it stays."""
+        self.is_open = False
         self._socket.close()
 
     def wake(self) -> None:
@@ -74,11 +93,8 @@ class Link:
         with contextlib.suppress(OSError):  # not connected any more: then nobody waits on it
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _wait(self, event: int, deadline: float | None) -> None:
-        if not self._is_ready(event, None if deadline is None else max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
 
-    def _is_ready(self, event: int, timeout: float | None) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, event)
-        return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
+def _wait(events: select.poll, deadline: float | None) -> None:
+    left_ms = None if deadline is None else max(0, math.ceil((deadline - time.monotonic()) * 1000))
+    if not events.poll(left_ms):
+        raise TimeoutError

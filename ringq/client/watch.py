@@ -155,6 +155,8 @@ def _ends(message: protocol.Ended) -> list[Ended]:
     columns = msgspec.structs.astuple(message)
     if len(set(map(len, columns))) > 1:
         raise ValueError("the columns are not of one length")
+    if len(message.task_ids) == 1:
+        return [ended(*(column[0] for column in columns))]
     statuses, reasons = _words(Status.of, message.statuses), _words(Reason.of, message.reasons)
     return list(map(Ended, message.task_ids, statuses, reasons, message.results, map(_details, message.errors)))
 

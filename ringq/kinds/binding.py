@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -18,8 +17,8 @@ R = TypeVar("R")
 class Submitter(Protocol):
     """What binding needs of a client."""
 
-    def submit_many(self, submissions: Iterable[Submission[R]]) -> list[Submitted[R]]:
-        """Store these tasks, all or none."""
+    def _submit_one(self, submission: Submission[R]) -> Submitted[R]:
+        """Store this task."""
 
 
 _bound: ContextVar[tuple[Submitter, ...]] = ContextVar("ringq_bound", default=())

@@ -76,7 +76,7 @@ class Task(Generic[P, R]):
         raises.
         """
         submission = self.submission(*args, **kwargs)  # wrong arguments are told of before a missing client
-        return binding.current().submit_many([submission])[0]
+        return binding.current()._submit_one(submission)
 
     def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
         """The same call for `Client.submit_many`, with its payload checked and encoded.
@@ -110,6 +110,10 @@ class Task(Generic[P, R]):
         return TaskOptions(self, spec, run_at, run_after)
 
     # -- for the client ---------------------------------------------------------------------------
+
+    def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
+        """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
+        return prepared(self._spec, self.encode(payload), None, self._results, self.report)
 
     def encode(self, payload: Mapping[str, Any] | str) -> str:
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
@@ -205,17 +209,20 @@ class TaskOptions(Generic[P, R]):
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
         """Store a call with these options; as `Task.submit`."""
         submission = self.submission(*args, **kwargs)  # wrong arguments are told of before a missing client
-        return binding.current().submit_many([submission])[0]
+        return binding.current()._submit_one(submission)
 
     def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
         """A call with these options for `Client.submit_many`; as `Task.submission`."""
-        return self.submission_of(kwargs, args)
+        return self._prepared(self.task._arguments.encode(args, kwargs))
 
-    def submission_of(self, payload: Mapping[str, Any], args: tuple[Any, ...] = ()) -> Submission[R]:
-        """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
-        encoded = self.task._arguments.encode(args, by_name(self.task.kind, payload))
-        at = options.instant_us(self._run_at, self._run_after)
-        return prepared(self._spec, encoded, at, self.task._results, self.task.report)
+    def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
+        """A call with the arguments in `payload` and these options; as `Task.submission_of`."""
+        return self._prepared(self.task.encode(payload))
+
+    def _prepared(self, payload: str) -> Submission[R]:
+        is_at_once = self._run_at is None and self._run_after is None
+        at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
+        return prepared(self._spec, payload, at, self.task._results, self.task.report)
 
 
 def make_task(handler: Handler, report: KindReport) -> Task[..., Any]:

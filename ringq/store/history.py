@@ -103,7 +103,7 @@ COUNT_DELAYED: Final = "SELECT COUNT(*) FROM delayed"
 
 
 @cache
-def insert_completed(count: int) -> str:
+def into_receipt(count: int) -> str:
     """The statement for the receipts of so many completed tasks."""
     own = (range(first, first + 9) for first in range(5, 5 + 9 * count, 9))
     return INTO_RECEIPT + ", ".join(COMPLETED.format(*numbers) for numbers in own) + ON_CONFLICT
@@ -140,7 +140,7 @@ class HistoryTables(TaskTables):
             return
         for start, count in statements(len(rows)):
             own = map(OWN, rows[start : start + count])
-            self._execute(insert_completed(count), (*head, *chain.from_iterable(own)))
+            self._execute(into_receipt(count), (*head, *chain.from_iterable(own)))
 
     def insert_attempts(self, rows: Rows) -> int:
         """Record attempts that did not end their task; how many were not there yet.

@@ -35,12 +35,16 @@ def statements(rows: int) -> Iterator[tuple[int, int]]:
 class Session:
     """One connection, used by one thread.
 
+    A transaction may stay open while the loop turns: until its COMMIT every question here sees rows that may be rolled
+    back. Keep nothing of them; `stored_below` says which tasks are safe.
+
     Statements go to sqlite3 directly: SQLAlchemy's bookkeeping costs 4 us for each, more than SQLite does for a row.
     """
 
     def __init__(self, connection: Connection, path: Path) -> None:
         self.path: Final = path
         self.next_task_id = 1
+        self._began_at: int | None = None  # the next task id before the open transaction
         self._connection = connection
         self._driver: sqlite3.Connection = driver(connection)
         self._commits = 0
@@ -59,7 +63,7 @@ class Session:
         if self._failed is not None:
             raise StorageFailed(self._failed)
         assert not self._driver.in_transaction, "a transaction is already open"
-        next_task_id = self.next_task_id
+        self._began_at = next_task_id = self.next_task_id
         try:
             self._driver.execute("BEGIN IMMEDIATE")
             yield
@@ -71,6 +75,8 @@ class Session:
             if isinstance(error, DBAPIError | sqlite3.Error):
                 raise self._translated(error) from error
             raise
+        finally:
+            self._began_at = None
         self._reload.clear()
         self._commits += 1
 
@@ -78,6 +84,11 @@ class Session:
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
         return self._driver.in_transaction
+
+    @property
+    def stored_below(self) -> int:
+        """All tasks with smaller ids are stored; what the open transaction has added so far may be rolled back."""
+        return self.next_task_id if self._began_at is None else self._began_at
 
     def _write(self, sql: str, rows: Rows) -> int:
         """Execute one statement for each of `rows`; how many rows of the table that changed."""

@@ -58,7 +58,7 @@ SELECT_LAST_ID: Final = "SELECT last_insert_rowid()"
 
 
 @cache
-def insert_alike(count: int) -> str:
+def into_task(count: int) -> str:
     """INTO_TASK for so many tasks."""
     return INTO_TASK + ", ".join(f"(?1 + {n}, ?2, ?3, NULL, ?{n + 4})" for n in range(count))
 
@@ -89,7 +89,7 @@ class SubmissionTables(Session):
         """Insert tasks that have their spec and instant in common; ids are `next_task_id` and on."""
         for start, count in statements(len(payloads)):
             own = payloads[start : start + count]
-            self._execute(insert_alike(count), (first_id + start, spec, submitted_us, *own))
+            self._execute(into_task(count), (first_id + start, spec, submitted_us, *own))
 
     def insert_delayed(self, rows: Rows) -> None:
         """Hold tasks back, given as (run_at_us, task_id), with the run_at_us of the task's own row."""

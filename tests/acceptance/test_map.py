@@ -549,7 +549,8 @@ def test_a_timeout_is_kept_while_the_server_is_away(serve: Serve) -> None:
 PROGRAM = """
 import sys, ringq
 database, delivered, count, chunk, ordered = sys.argv[1:]
-with ringq.connect(database) as client, open(delivered, "a", buffering=1) as file:
+# A program that never met a server does not wait for one; here it may be started while there is none.
+with ringq.connect(database, reconnect=60) as client, open(delivered, "a", buffering=1) as file:
     chunk = int(chunk) if chunk.isdigit() else chunk
     for call in client.map("map::slowly", range(int(count)), chunk=chunk, key="k", ordered=ordered == "1").calls():
         file.write(f"{call.index} {call.result}\\n")

@@ -118,7 +118,7 @@ def full_and_free_again(folder: Path) -> None:
         wait_for(lambda: all_ready(client))
         gates = [folder / "gate 1", folder / "gate 2"]
         running = [client.submit("disk::until", {"path": str(gate)}) for gate in gates]
-        large = [client.submit("disk::fill", {"size": 400_000}) for _ in range(3)]  # their results want files
+        large = [client.submit("disk::fill", {"size": 1_100_000}) for _ in range(3)]  # their results want files
         wait_for(lambda: all(worker["task_id"] for worker in client.health()["workers"]))
         fill_up(folder / "ballast")
         acknowledged, refusal = submit_until_refused(client)
@@ -184,7 +184,40 @@ def full_without_a_server(folder: Path) -> None:
         assert [end.result for end in client.wait_many([1, 2], timeout=10)] == ["1", "2"]
 
 
-@pytest.mark.parametrize("scenario", [full_and_free_again, full_while_it_stops, full_without_a_server])
+def full_between_two_steps(folder: Path) -> None:
+    with served_on(folder) as start:
+        served = start()
+        with ringq.connect(served.database, reconnect=0) as client:
+            wait_for(lambda: all_ready(client))
+            small = [ringq.Submission("disk::echo", {"number": number}) for number in range(3_000)]
+            first = client.submit_many(small)
+            fill_up(folder / "ballast")
+            os.truncate(folder / "ballast", (folder / "ballast").stat().st_size - 4_000_000)
+            gate = folder / "gate"
+            running = client.submit("disk::until", {"path": str(gate)})
+            large = [ringq.Submission("disk::echo", {"number": n, "text": "x" * 1_000_000}) for n in range(40)]
+            with pytest.raises(ringq.errors.StorageFull, match="the disk is full"):
+                client.submit_many(large)
+            gate.symlink_to("/")
+            assert running.result(timeout=10) == "seen"
+            again = wait_for(lambda: submitted(client, small))
+            assert again[0].id == running.id + 1, "what was refused left ids behind"
+            assert [end.status for end in client.wait_many([*first, *again], timeout=20)] == [
+                ringq.Status.COMPLETED
+            ] * 6_000
+            assert client.health()["worker_deaths"] == 0
+        assert served.stop() == 0
+        assert Query(served.database).counts()[ringq.Status.COMPLETED] == 6_001
+
+
+def submitted(client: Any, tasks: list[Any]) -> Any:
+    with contextlib.suppress(ringq.errors.StorageFull):
+        return client.submit_many(tasks)
+
+
+@pytest.mark.parametrize(
+    "scenario", [full_and_free_again, full_while_it_stops, full_without_a_server, full_between_two_steps]
+)
 def test_a_full_disk(scenario: Callable[[Path], None], tmp_path: Path) -> None:
     in_small_disk(scenario, tmp_path)
 

@@ -176,10 +176,10 @@ def test_results_that_outgrow_a_receipt_leave_the_rest_to_another_task(bench: Be
     rows, (outgrown,) = part_outgrown([row, other])
     assert rows == [other]
     bench.writer.interrupt(outgrown)
-    bench.commit()
+    committed = bench.commit()
     assert bench.payloads()[2] == [[2], [3], [4]]
     assert json.loads((bench.end(1) or ())[4])["results"] == [0, 1]
-    assert bench.writer.batch_statistics[1, Status.SUPERSEDED.code] == (1, 5, 5)  # what the account tells, once
+    assert committed.sums[1, Status.SUPERSEDED.code] == (1, 5, 5)  # what the account tells, once
 
 
 def test_an_outgrown_receipt_that_cannot_be_read_is_a_damaged_one(bench: Bench) -> None:

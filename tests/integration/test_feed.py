@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringq.config import Config
+from ringq.errors import StorageFull
 from ringq.feed import DUE_ROWS_MAX, Feed
 from ringq.store import OwnerLock, Store
 
@@ -129,3 +131,16 @@ def test_large_payloads_after_small_ones_are_loaded_a_few_at_a_time(store: Store
         most = max(most, lane.held_bytes)
     assert order == list(range(1, 2101))
     assert most < 6_000_000
+
+
+def test_the_number_of_a_spec_that_was_rolled_back_goes_to_another(store: Store) -> None:
+    feed = make(store, 1000)
+    submit(store, [None])
+    with contextlib.suppress(StorageFull), store.transaction():
+        undone = store.intern_spec("a::b", "default", 7, None, None)
+        feed.give_back([1])  # between two steps of this transaction
+        raise StorageFull
+    submit(store, [None], priority=9)
+    assert store.intern_spec("a::b", "default", 9, None, None) == undone
+    feed.give_back([2])
+    assert [(lane.priority, lane.head) for lane in feed.backlog.lanes()] == [(128, 1), (9, 2)]

@@ -33,7 +33,7 @@ def statements() -> list[tuple[str, str]]:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):
                 found[name] = text
-    found["INSERT_ALIKE"], found["INSERT_COMPLETED"] = submissions.insert_alike(2), history.insert_completed(2)
+    found["INSERT_ALIKE"], found["INSERT_COMPLETED"] = submissions.into_task(2), history.into_receipt(2)
     assert len(found) > 40
     return sorted(found.items())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,36 @@ def test_the_writer_waits_only_while_workers_have_work_and_nobody_waits_for_an_a
 def test_a_full_batch_does_not_wait(bench: Bench) -> None:
     bench.writer.record([bench.receipt(i) for i in range(1, 101)])
     assert bench.writer.wait_ns(saturated=True) == 0
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_submission_with_a_spec_for_each_task_looks_each_up_once_and_in_steps(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringq.intake.SLICE_SPECS", 2)
+    looked_up: list[Any] = []
+    intern_spec = bench.store.intern_spec
+    monkeypatch.setattr(bench.store, "intern_spec", lambda *spec: looked_up.append(spec) or intern_spec(*spec))
+    specs = [replace(SPEC, group=str(n)) for n in range(5)]
+    bench.writer.submit(bench.batch(5, specs=specs, spec_of=[4, 3, 2, 1, 0]))
+    assert bench.writer.advance(lambda: None) is None
+    assert len(looked_up) == 2
+    bench.commit()
+    assert len(looked_up) == 5
+    assert [Query(bench.database).task(task_id).group for task_id in range(1, 6)] == ["4", "3", "2", "1", "0"]
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_ids_are_known_as_stored_only_after_commit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.writer.submit(bench.batch(1, number=1))
+    bench.writer.submit(bench.batch(5, number=2))
+    for _ in range(2):
+        assert bench.writer.advance(lambda: None) is None
+    assert (bench.store.next_task_id, bench.store.stored_below) == (2, 1)
+    with monkeypatch.context() as full:
+        full.setattr(bench.store, "insert_alike", _full)
+        bench.commit()
+    assert bench.store.stored_below == 1
+    bench.writer.submit(bench.batch(5, number=2))
+    bench.commit()
+    assert bench.store.stored_below == 6

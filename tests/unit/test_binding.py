@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,9 @@ class Recorder:
     def __init__(self) -> None:
         self.payloads: list[str] = []
 
-    def submit_many(self, submissions: Iterable[Submission[Any]]) -> list[Submitted[Any]]:
-        batch = list(submissions)
-        self.payloads += [one.payload for one in batch]
-        return [Submitted(number, one.kind, self) for number, one in enumerate(batch, 1)]  # type: ignore[arg-type]
+    def _submit_one(self, submission: Submission[Any]) -> Submitted[Any]:
+        self.payloads.append(submission.payload)
+        return Submitted(1, submission.kind, self)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -134,6 +134,42 @@ def test_ranges_cover_exactly_the_ids(task_ids: list[int]) -> None:
     assert all(left[1] + 1 < right[0] for left, right in itertools.pairwise(ranges))
 
 
+def test_a_chunk_that_is_one_frame_is_read_at_once() -> None:
+    message = protocol.Submitted(7, 1, False)
+    reader = protocol.FrameReader(protocol.REPLIES)
+    assert reader.single(protocol.pack(message, 3)) == protocol.Frame(3, message)
+    assert reader.single(memoryview(protocol.pack(message, 4))) == protocol.Frame(4, message)
+    assert reader.pending_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"",
+        protocol.pack(protocol.Submitted(7, 1, False), 3)[:11],
+        protocol.pack(protocol.Submitted(7, 1, False), 3)[:-1],
+        protocol.pack(protocol.Submitted(7, 1, False), 3) + b"\x00",
+        protocol.pack(protocol.Submitted(7, 1, False), 3) * 2,
+        protocol.pack(protocol.Health(), 3),  # not from a server
+        protocol.HEADER.pack(1, protocol.VERSION + 1, 65, 0, 3) + b"\x90",
+        protocol.HEADER.pack(1, protocol.VERSION, 65, 1, 3) + b"\x90",
+        protocol.HEADER.pack(1, protocol.VERSION, 65, 0, 3) + b"\x90",  # a body that fits no Submitted
+        protocol.HEADER.pack(1, protocol.VERSION, 65, 0, 3) + b"\xc1",
+    ],
+)
+def test_a_chunk_that_is_anything_else_is_left_to_feed(chunk: bytes) -> None:
+    reader = protocol.FrameReader(protocol.REPLIES)
+    assert reader.single(chunk) is None
+    assert reader.pending_bytes == 0
+
+
+def test_a_frame_after_the_begin_of_another_is_not_taken_for_one() -> None:
+    frame = protocol.pack(protocol.Submitted(7, 1, False), 3)
+    reader = protocol.FrameReader(protocol.REPLIES)
+    assert list(reader.feed(protocol.HEADER.pack(len(frame), protocol.VERSION, 65, 0, 3))) == []
+    assert reader.single(frame) is None
+
+
 def test_submission_ids_are_ordered_by_time_and_differ() -> None:
     ids = [protocol.submission_id() for _ in range(1000)]
     assert len(set(ids)) == 1000

@@ -71,8 +71,8 @@ def test_nothing_is_held_for_those_who_were_told_everything_or_are_gone(clients:
     waiters.add(clients[1], 1, range(1, 1000))
     waiters.forget(clients[2])
     waiters.forget(clients[1])
-    assert (waiters._request_of, waiters._others) == ({}, {})
-    assert not any(waiters._requests.values())
+    assert (waiters._question_of, waiters._others) == ({}, {})
+    assert not any(waiters._questions.values())
 
 
 def test_one_request_may_ask_in_parts(clients: list[Connection]) -> None:
