@@ -49,7 +49,8 @@ class Settlement:
         for task_id, alone in committed.returned:
             if alone:
                 self._dispatcher.run_alone(task_id)
-        self._feed.give_back([*committed.due, *(task_id for task_id, _ in committed.returned)])
+        if committed.due or committed.returned:
+            self._feed.give_back([*committed.due, *(task_id for task_id, _ in committed.returned)])
         if committed.delayed or committed.due:
             self._feed.look_for_delayed()
 

@@ -1,7 +1,7 @@
 """Cli: how fast tasks can be stored: in bulk, one by one, and one by one by 16 clients at once - against bare syncs.
 
-The peers are one process that overwrites 4 KiB of a file and syncs it for each task, and one that commits a bare
-SQLite transaction for each.
+Storing against storing: the tasks are of a queue that this server does not run. The peers are one process that
+overwrites 4 KiB of a file and syncs it for each task, and one that commits a bare SQLite transaction for each.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(options: measure.Options) -> measure.Figures:
     batch, singles = options.size(BATCH, 100), options.size(SINGLES, 10)
     clients, each = options.size(CLIENTS, 2), options.size(SINGLES_PER_CLIENT, 5)
     with (
-        measure.server(options) as server,
+        measure.server(options, "--queues", "another") as server,
         ringq.connect(server.database) as client,
         many_clients(server.database, clients, each) as crowd,
         measure.folder() as folder,
@@ -62,7 +62,7 @@ def run(options: measure.Options) -> measure.Figures:
         bulk, single, many, file, sqlite = measure.interleave(
             options.rounds,
             lambda: bulk_rate(client, batch),
-            lambda: single_rate(client, singles),
+            lambda: single_rate(singles),
             crowd,
             lambda: rate(sync, singles),
             lambda: rate(insert, singles),
@@ -80,22 +80,18 @@ def run(options: measure.Options) -> measure.Figures:
 
 def bulk_rate(client: ringq.Client, batch: int) -> float:
     """Tasks per second that are stored by `submit_many`, their making included."""
-    handles: list[ringq.Submitted[int]] = []
     started = time.perf_counter()
     for _ in range(BATCHES):
-        handles += client.submit_many([noop.submission(number) for number in range(batch)])
-    seconds = time.perf_counter() - started
-    client.wait_many(handles)
-    return len(handles) / seconds
+        client.submit_many([noop.submission(number) for number in range(batch)])
+    return BATCHES * batch / (time.perf_counter() - started)
 
 
-def single_rate(client: ringq.Client, tasks: int) -> float:
+def single_rate(tasks: int) -> float:
     """Tasks per second that one client stores one by one, each on disk before the next."""
     started = time.perf_counter()
-    handles = [client.submit_many([noop.submission(number)])[0] for number in range(tasks)]
-    seconds = time.perf_counter() - started
-    client.wait_many(handles)
-    return tasks / seconds
+    for number in range(tasks):
+        noop.submit(number)
+    return tasks / (time.perf_counter() - started)
 
 
 @contextlib.contextmanager
@@ -113,9 +109,7 @@ def many_clients(database: Path, clients: int, tasks: int) -> Iterator[Callable[
         barrier.wait(MEET_S)  # all are there
         started = time.perf_counter()
         barrier.wait(MEET_S)  # all is stored
-        seconds = time.perf_counter() - started
-        barrier.wait(MEET_S)  # all has ended: the next side has the machine for itself
-        return clients * tasks / seconds
+        return clients * tasks / (time.perf_counter() - started)
 
     try:
         yield rate_together
@@ -127,12 +121,11 @@ def many_clients(database: Path, clients: int, tasks: int) -> Iterator[Callable[
 
 def one_of_many(database: Path, tasks: int, barrier: Barrier) -> None:
     """One client of many."""
-    with ringq.connect(database) as client:
+    with ringq.connect(database):
         while True:
             barrier.wait()
-            handles = [client.submit_many([noop.submission(number)])[0] for number in range(tasks)]
-            barrier.wait(MEET_S)
-            client.wait_many(handles)
+            for number in range(tasks):
+                noop.submit(number)
             barrier.wait(MEET_S)
 
 
