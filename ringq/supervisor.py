@@ -7,6 +7,7 @@ refuse submissions ─► workers leave ─► last commit ─► segment, socke
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import selectors
@@ -19,7 +20,7 @@ from ringq.banner import greet
 from ringq.clock import Clock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
-from ringq.errors import StorageFailed
+from ringq.errors import RingqError, StorageFailed
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
@@ -131,6 +132,7 @@ class Supervisor:
     def _on_registry(self, reports: list[dict[str, Any]]) -> dict[str, int]:
         """A worker reported the app's kinds: number the new ones and let clients in."""
         self._settlement.finish(self._ring)
+        self._settlement.answer()  # the transaction that follows may fail, or the next turn's
         texts = {report["name"]: json.dumps(report) for report in reports}
         if set(texts.values()) != set(self._store.registry()):
             with self._store.transaction():
@@ -312,6 +314,8 @@ class Supervisor:
         self._pool.end_all(CLOSE_NS)
         if self._watcher is not None:
             self._watcher.close()
+        with contextlib.suppress(RingqError):
+            self._settlement.answer()  # what is durable is told, whatever has ended the loop
         self._listener.close()
         self._launcher.close()
         self._selector.close()

@@ -11,7 +11,7 @@ import pytest
 
 from ringq.clock import ManualClock
 from ringq.config import Config
-from ringq.entries import Batch, Interruption, Spec
+from ringq.entries import Batch, Forgetting, Interruption, Spec
 from ringq.errors import RingqError, StorageFull
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status
@@ -334,3 +334,56 @@ def test_ids_are_known_as_stored_only_after_commit(bench: Bench, monkeypatch: py
     bench.writer.submit(bench.batch(5, number=2))
     bench.commit()
     assert bench.store.stored_below == 6
+
+
+def test_one_transaction_takes_about_as_many_tasks_as_one_submission_may_have_and_the_next_comes_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringq.writer.BATCH_TASKS_MAX", 5)
+    for number, count in enumerate([3, 3, 3, 5, 1]):
+        bench.writer.submit(bench.batch(count, number=number))
+    bench.writer.record([bench.receipt(1)])
+    bench.writer.come_due([2])
+    taken = []
+    while bench.writer.wait_ns(saturated=True) is not None:
+        assert bench.writer.wait_ns(saturated=True) == 0
+        taken.append([len(tasks.ids) for tasks in bench.commit().admitted])
+    assert taken == [[3, 3], [3, 5], [1]]
+    assert bench.slots.receipts_when_freed == [1, 1, 1]  # none waits for the others' tasks
+    assert bench.replies == [(1, False), (4, False), (7, False), (10, False), (15, False)]
+
+
+def test_a_full_disk_refuses_also_what_would_have_come_after(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringq.writer.BATCH_TASKS_MAX", 2)
+    for number in range(3):
+        bench.writer.submit(bench.batch(2, number=number))
+    forgotten: list[int] = []
+    with monkeypatch.context() as full:
+        full.setattr(bench.store, "insert_alike", _full)
+        bench.writer.forget(Forgetting("media::thumbnail", "key", forgotten.append, bench.errors.append))
+        bench.commit()
+    assert [type(error) for error in bench.errors] == [StorageFull] * 4
+    assert bench.writer.wait_ns(saturated=False) is None
+    bench.clock.advance(2)
+    assert bench.writer.wait_ns(saturated=False) is None
+    assert bench.commit().admitted == []
+    assert (bench.replies, forgotten, len(bench.errors)) == ([], [], 4)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_full_disk_refuses_also_what_came_between_two_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.writer.submit(bench.batch(5, number=1))
+    assert bench.writer.advance(lambda: None) is None
+    bench.writer.submit(bench.batch(1, number=2))
+    forgotten: list[int] = []
+    bench.writer.forget(Forgetting("media::thumbnail", "key", forgotten.append, bench.errors.append))
+    bench.writer.record([bench.receipt(1)])
+    with monkeypatch.context() as full:
+        full.setattr(bench.store, "insert_alike", _full)
+        bench.commit()
+    assert [type(error) for error in bench.errors] == [StorageFull] * 3
+    bench.clock.advance(2)
+    assert bench.writer.wait_ns(saturated=False) == 0
+    committed = bench.commit()
+    assert ([row[0] for row in committed.receipts], committed.admitted) == ([1], [])
+    assert (bench.replies, forgotten) == ([], [])

@@ -1,6 +1,6 @@
 """The backlog against a sorted list: whatever is added, in order comes out, once each."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,10 @@ def row(task_id: int) -> Row:
 
 
 def admitted(priority: int, queue: str, rows: list[Row]) -> Admitted:
+    """As the writer hands them on: contiguous ids, which most are, as a range."""
     ids, kinds, _, limits, payloads = zip(*rows, strict=True) if rows else ([], [], [], [], [])
+    if rows and ids[-1] - ids[0] == len(ids) - 1:
+        ids = range(ids[0], ids[-1] + 1)
     return Admitted(priority, queue, ids, kinds, limits, payloads)
 
 
@@ -24,6 +27,7 @@ def load(runs: list[tuple[int, int]]) -> tuple[list[Row], int]:
 
 
 ascending = st.lists(st.integers(1, 400), unique=True, max_size=120).map(sorted)
+contiguous = st.builds(lambda first, count: list(range(first, first + count)), st.integers(1, 300), st.integers(1, 120))
 
 
 @given(ascending)
@@ -48,7 +52,7 @@ def test_runs_are_taken_from_the_front_in_any_portions(ids: list[int], portions:
 
 
 @given(
-    ascending,
+    ascending | contiguous,
     st.integers(0, 50),
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 500)), max_size=30),
     st.data(),
@@ -93,6 +97,15 @@ def test_the_window_bounds_the_rows_held_and_nothing_is_forgotten(
     assert len(backlog) == next_id - 1
     assert sum(lane.held for lane in backlog.lanes()) <= 20  # two bytes each
     assert backlog.min_task_id() == (1 if batches else None)
+    for lane in backlog.lanes():
+        firsts = accumulate((count for _, _, count in batches), initial=1)
+        own = [
+            task_id
+            for first, (priority, queue, count) in zip(firsts, batches, strict=False)
+            if (priority, queue) == (lane.priority, lane.queue)
+            for task_id in range(first, first + count)
+        ]
+        assert [taken[0] for taken in lane.take(next_id, None)] == own
 
 
 def test_large_payloads_are_refilled_a_few_at_a_time() -> None:

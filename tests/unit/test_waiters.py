@@ -53,12 +53,26 @@ def test_what_is_told_is_how_the_task_ended(clients: list[Connection]) -> None:
 def test_who_is_gone_is_told_of_nothing_and_takes_nothing_from_others(clients: list[Connection], leaver: int) -> None:
     waiters = Waiters()
     for client in clients[:2]:
-        waiters.add(client, 1, range(1, 4))
+        waiters.add(client, 1, range(1, 6))
+    waiters.add(clients[2], 2, [4, 9])
     assert len(told(waiters, 2)) == 2
     waiters.forget(clients[leaver])
     stays = clients[1 - leaver]
     assert told(waiters, 1, 2, 3) == [(stays, 1, [1, 3])]
     waiters.forget(stays)
+    assert told(waiters, 4, 5, 9) == [(clients[2], 2, [4, 9])]
+
+
+def test_when_all_are_gone_nobody_is_told_and_who_comes_then_is(clients: list[Connection]) -> None:
+    waiters = Waiters()
+    for client in clients[:2]:
+        waiters.add(client, 1, range(1, 4))
+        waiters.add(client, 2, [2])
+    for client in clients[:2]:
+        waiters.forget(client)
+    assert told(waiters, 1) == []
+    waiters.add(clients[2], 3, [2])
+    assert told(waiters, 2, 3) == [(clients[2], 3, [2])]
 
 
 def test_nothing_is_held_for_those_who_were_told_everything_or_are_gone(clients: list[Connection]) -> None:
