@@ -41,13 +41,14 @@ class Aside:
     def put(self, account: bytes) -> None:
         """Append an account. A full disk costs nothing but the calls' second run, should this process die.
 
-        After a failure nothing is appended any more: what follows a gap would be taken for the calls in the gap.
+        After a failure nothing is appended any more: what follows a gap would be taken for the calls in the gap. So
+        the file is made once, and a parent that has removed it meanwhile finds none.
         """
         self.accounts.append(account)
         if self._is_broken:
             return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if self._is_made else os.O_CREAT)
         self._is_made = self._is_broken = True
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with contextlib.suppress(OSError), open(os.open(self._path, flags, FILE_MODE), "wb") as file:
             file.write(account + b"\n")
             file.flush()

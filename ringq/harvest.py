@@ -82,8 +82,9 @@ class Harvest:
                 self._writer.interrupt(replace(report, published=self._take_aside(report.lease)))
         if self._writer.uncommitted == 0:
             self._ring.free()  # tasks that had not begun leave nothing to record
-        self._forget_asides()
         self._check()
+        if self.damage is None:  # else nobody can tell what still runs
+            self._forget_asides()
 
     def look_around(self) -> None:
         """Four times a second while slots are in use: find lost hints and damage, note the leases of long attempts."""
