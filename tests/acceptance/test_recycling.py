@@ -48,12 +48,19 @@ def all_ready(served: Any) -> bool:
 
 
 def workers_of(served: Any) -> list[int]:
-    found = []
-    for process in psutil.Process(served.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
+    """The worker processes at one moment: who lived between two equal listings, as no process began meanwhile."""
+    listed = psutil.Process(served.pid).children()
+    while True:
+        living = [process.pid for process in listed if is_alive(process)]
+        before, listed = listed, psutil.Process(served.pid).children()
+        if before == listed:
+            return living
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @contextlib.contextmanager
