@@ -1,7 +1,8 @@
 """What a question takes with 10^5 and 10^6 ended tasks: milliseconds through `client.query`, which opens the file anew.
 
 Three ways: beside a server at rest; while none runs (`alone`); and while none runs with nothing of the file in the
-kernel's cache (`cold`). The databases are made by the store itself, with the rows that a server leaves.
+kernel's cache (`cold`). A question that takes longer than one may is given up, and counts with that time. The databases
+are made by the store itself, with the rows that a server leaves.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ringq.model import Reason, Status
 from ringq.query import Query
 from ringq.receipts import ReceiptRow, sums
 from ringq.store import Store
+from ringq.store.engine import READ_SECONDS_MAX
 
 SIZES = {"1e5": 100_000, "1e6": 1_000_000}
 PAGE = 50
@@ -81,7 +83,11 @@ class Asked:
 
     def _ask_once(self, question: str) -> float:
         started = time.perf_counter()
-        self.questions[question]()
+        try:
+            self.questions[question]()
+        except ringq.StoreError:
+            if time.perf_counter() - started < READ_SECONDS_MAX:
+                raise
         return (time.perf_counter() - started) * 1000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -35,6 +35,9 @@ CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 PAGES_PER_COMMIT: Final = 5  # of a small transaction
 ROWS_PER_PAGE: Final = 20  # of tasks and receipts with short payloads, and their share of the indexes
 PAGE_BYTES: Final = 4096
+LOG_HEADER_BYTES: Final = 32
+LOG_FRAME_BYTES: Final = PAGE_BYTES + 24
+LOG_PAGES_AHEAD: Final = 2 * CHECKPOINT_PAGES
 
 
 class Previous(NamedTuple):
@@ -137,9 +140,12 @@ class Store(MapTables):
     def checkpoint(self) -> int:
         """Move what the log holds into the database file; how many pages readers still hold back.
 
-        Raises StorageFailed.
+        Raises StoreBusy while a stranger writes and StorageFailed.
         """
         _, pages, moved = self._read_one(CHECKPOINT)
+        if pages > moved:
+            with self.transaction():  # so that nobody else appends to the log meanwhile
+                self._lengthen_log(pages)
         return int(pages - moved)
 
     def close(self) -> None:
@@ -152,6 +158,24 @@ class Store(MapTables):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _lengthen_log(self, pages: int) -> None:
+        """A reader holds the log back, so it grows: write zeros behind its `pages` pages.
+
+        A sync that overwrites takes little more than half the time of one that makes the file longer. What lies behind
+        the last frame means nothing to SQLite: frames carry salts and checksums. Whoever holds the write lock may write
+        there; nothing is written where the file has bytes already: docs/adr/0013. A full disk is for the next
+        transaction to find.
+        """
+        wanted = LOG_HEADER_BYTES + (pages + LOG_PAGES_AHEAD) * LOG_FRAME_BYTES
+        with suppress(OSError):
+            log = os.open(f"{self.path}-wal", os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                size = os.fstat(log).st_size
+                while size < wanted:
+                    size += os.pwrite(log, bytes(min(1 << 20, wanted - size)), size)
+            finally:
+                os.close(log)
 
     def _begin(self, durability: str) -> None:
         self._durability = durability
