@@ -188,7 +188,7 @@ class House:
         admission.learn(cast(Any, app.reports()))
         listener = Listener(
             config, self._selector, clock, self._store, admission,
-            submit=self._writer.submit, forget=self._writer.forget, health=str, say=print,
+            submit=self._writer.submit, change=self._writer.change, health=str, say=print,
         )  # fmt: skip
         pool: Any = SimpleNamespace(note_receipts=Counter)  # it counts the attempts of each worker
         self._harvest = Harvest(config, clock, made.parent, pool, self._writer, self.feed, self._dispatcher)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AttemptCancelled,
         AttemptInterrupted,
         BatchTooLarge,
+        Cancel,
         CannotCreate,
         CannotStart,
         ClientClosed,
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
         NewerSchema,
         NotADatabase,
         NotBound,
+        NotDead,
         PayloadTooLarge,
+        Permanent,
         ProtocolError,
+        RetryLater,
         RingqError,
         RunTimeout,
         ServerStopping,
         ServerUnavailable,
+        Snooze,
         StateFailed,
         StorageFailed,
         StorageFull,
@@ -66,6 +71,7 @@ if TYPE_CHECKING:
         TaskRecord,
     )
     from ringq.query import Query
+    from ringq.retry import Retry
     from ringq.server import Server
 
 __all__ = [
@@ -82,6 +88,7 @@ __all__ = [
     "AttemptInterrupted",
     "AttemptRecord",
     "BatchTooLarge",
+    "Cancel",
     "CannotCreate",
     "CannotStart",
     "Client",
@@ -103,17 +110,22 @@ __all__ = [
     "NewerSchema",
     "NotADatabase",
     "NotBound",
+    "NotDead",
     "Outcome",
     "OutputRecord",
     "PayloadTooLarge",
+    "Permanent",
     "ProtocolError",
     "Query",
     "Reason",
+    "Retry",
+    "RetryLater",
     "RingqError",
     "RunTimeout",
     "Server",
     "ServerStopping",
     "ServerUnavailable",
+    "Snooze",
     "StateFailed",
     "Status",
     "StorageFailed",
@@ -146,6 +158,7 @@ _HOMES = {
         *("AttemptRecord", "KindStatistics", "Outcome", "OutputRecord", "Reason", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
+    "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

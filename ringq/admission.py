@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ringq import retry
 from ringq.config import BATCH_TASKS_MAX, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
 from ringq.entries import Batch, Chunks, Spec
-from ringq.errors import BatchTooLarge, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
+from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
 from ringq.model import NORMAL
 from ringq.protocol import DIGEST_BYTES, SUBMISSION_ID_BYTES, SpecFields, Submit, check_map_key
 from ringq.spelling import nearest
 
 DEFAULT_QUEUE = "default"
 RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
-UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms"))
+UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms", "retry"))
 TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
 
@@ -69,6 +70,7 @@ class Admission:
             priority=_first(fields.priority, defaults["priority"], NORMAL),
             group=_first(fields.group, defaults["group"], None),
             run_timeout_ms=_first(fields.run_timeout_ms, defaults["run_timeout_ms"], None),
+            retry=_first(fields.retry, defaults.get("retry")),
         )
         _check_spec(spec)
         if len(self._resolved) > 10_000:  # groups may be as many as customers
@@ -141,3 +143,8 @@ def _check_spec(spec: Spec) -> None:
         raise InvalidSubmission(f"priority: expected 0 (most urgent) to 255, got {spec.priority}")
     if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= RUN_TIMEOUT_MS_MAX:
         raise InvalidSubmission(f"run_timeout: expected 1 ms to 366 days, got {spec.run_timeout_ms / 1000} s")
+    if spec.retry is not None:
+        try:
+            retry.read(spec.retry)
+        except InvalidOption as error:
+            raise InvalidSubmission(str(error)) from None

@@ -15,12 +15,22 @@ from typing import Any, Protocol
 
 from ringq import codec
 from ringq.context import Context
-from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult
+from ringq.errors import AttemptInterrupted, Cancel, InvalidPayload, InvalidResult, Permanent, RetryLater, Snooze
 from ringq.kinds import Task
 from ringq.model import Reason
 
 PUBLISH_S = 0.1
 FILE_MODE = 0o600
+
+
+_REASONS = (
+    (InvalidPayload, Reason.INVALID_PAYLOAD),
+    (InvalidResult, Reason.INVALID_RESULT),
+    (Permanent, Reason.PERMANENT),
+    (RetryLater, Reason.RETRY_LATER),
+    (Snooze, Reason.SNOOZED),
+    (Cancel, Reason.CANCELLED),
+)
 
 
 class Caller(Protocol):
@@ -102,10 +112,10 @@ def run_calls(
     return codec.join_accounts([*aside.accounts, last]) if published > began else last, index + 1 == len(calls)
 
 
-def reason_of(error: BaseException) -> Reason:
-    """Why a call failed that raised `error`."""
+def reason_of(error: BaseException, permanent: tuple[type[BaseException], ...] = ()) -> Reason:
+    """Why a call failed that raised `error`; `permanent`: what its kind says that trying again would not help."""
     if isinstance(error, AttemptInterrupted):
         return Reason.RUN_TIMEOUT
-    if isinstance(error, InvalidPayload):
-        return Reason.INVALID_PAYLOAD
-    return Reason.INVALID_RESULT if isinstance(error, InvalidResult) else Reason.HANDLER_ERROR
+    if isinstance(error, permanent):
+        return Reason.PERMANENT
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.HANDLER_ERROR)

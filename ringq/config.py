@@ -43,6 +43,7 @@ class Config:
     reload: bool = False  # replace the workers when a Python file below the working directory changes
     log_level: str = "info"  # of the records of Python's logging that handlers leave: the least that is shown
     log_format: str = "text"  # text, or json: one object a line
+    retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves

@@ -19,6 +19,7 @@ class Spec:
     priority: int
     group: str | None
     run_timeout_ms: int | None
+    retry: str | None = None  # as `Retry.read` takes it; None: the server decides
 
 
 class Chunks(NamedTuple):
@@ -42,16 +43,6 @@ class Batch:
     reply: Callable[[int, bool], None]  # (first id, replayed), after COMMIT
     refuse: Callable[[RingqError], None]
     chunks: Chunks | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Forgetting:
-    """A map that shall start over the next time."""
-
-    kind: str
-    key: str
-    reply: Callable[[int], None]  # (chunks it had), after COMMIT
-    refuse: Callable[[RingqError], None]
 
 
 @dataclass(frozen=True, slots=True)

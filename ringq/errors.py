@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
+
+AFTER_S_MAX: Final = 366 * 24 * 3600.0
 
 
 class RingqError(Exception):
@@ -69,6 +72,10 @@ class MapMismatch(InvalidSubmission):
 
 class UnknownTask(RingqError, LookupError):
     """There is no task with that id."""
+
+
+class NotDead(RingqError, ValueError):
+    """The task is no dead letter."""
 
 
 class InvalidConfig(RingqError, ValueError):
@@ -189,6 +196,44 @@ class TaskDead(TaskFailed):
 
 class WaitTimeout(RingqError, TimeoutError):
     """The task did not end within the time one was willing to wait; it is still on its way."""
+
+
+# -- raised by handlers: what shall become of their task --------------------------------------------
+
+
+class Permanent(RingqError):
+    """Trying again would not help: the task fails, however many retries it has left."""
+
+
+class RetryLater(RingqError):
+    """The attempt failed and shall be made again; counts as one of the task's retries.
+
+    `after`: seconds, 0 or more, or a timedelta to wait instead of what the task's retry policy says. A task that has no
+    policy of its own is retried three times.
+    """
+
+    def __init__(self, message: str | None = None, *, after: float | timedelta | None = None) -> None:
+        super().__init__(message or "the handler asked to be called again later")
+        self.after_s = None if after is None else _seconds(after)
+
+
+class Snooze(RingqError):
+    """Not now: the attempt is given back, and made again `after` seconds, 0 or more, or a timedelta. Not a failure."""
+
+    def __init__(self, after: float | timedelta, message: str | None = None) -> None:
+        super().__init__(message or "the handler asked to be called again later")
+        self.after_s = _seconds(after)
+
+
+class Cancel(RingqError):
+    """The task is not to be done after all: it ends as cancelled."""
+
+
+def _seconds(after: Any) -> float:
+    seconds = after.total_seconds() if isinstance(after, timedelta) else after
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= AFTER_S_MAX:
+        raise InvalidOption(f"after: expected seconds (a number or a timedelta) from 0 to 366 days, got {after!r}")
+    return float(seconds)
 
 
 # -- raised inside handlers: not caught by `except Exception` --------------------------------------

@@ -95,7 +95,7 @@ def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, li
         if start:
             yield
         own = specs[start : start + SLICE_SPECS]
-        numbers += [store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms) for s in own]
+        numbers += [store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms, s.retry) for s in own]
     return numbers
 
 

@@ -77,6 +77,10 @@ class Reason(enum.StrEnum):
     STOPPED = "stopped", 11
     CANCELLED = "cancelled", 12
     SPLIT = "split", 13
+    PERMANENT = "permanent", 14
+    RETRY_LATER = "retry_later", 15
+    SNOOZED = "snoozed", 16
+    RETRY_LIMIT = "retry_limit", 17
 
     @classmethod
     def of(cls, code: int) -> Reason:

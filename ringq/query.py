@@ -121,7 +121,7 @@ class Query:
         with asking(self._path) as ask:
             active, running, ended = ask.counts()
         counts = {Status.PENDING: active - running, Status.RUNNING: running}
-        return counts | {Status.of(code): count for code, count in sorted(ended)}
+        return counts | {Status.of(code): count for code, count in sorted(ended) if count}
 
     def delayed(self) -> int:
         """How many of the pending tasks wait for their time."""

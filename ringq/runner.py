@@ -85,7 +85,7 @@ class Runner:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
-            status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error)).code
+            status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
             body = codec.encode_error(error)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:

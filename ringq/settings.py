@@ -15,6 +15,7 @@ from typing import Any
 
 from ringq.config import LOG_LEVELS, WORKERS_MAX, Config
 from ringq.errors import InvalidConfig, InvalidOption
+from ringq.retry import Retry
 from ringq.spelling import meant
 
 FILE, SHARED_FILE = "ringq.toml", "pyproject.toml"
@@ -225,6 +226,14 @@ def boolean(written: object) -> bool:
     return value
 
 
+def retry(written: object) -> str:
+    """What happens after a failed attempt, as `Retry.read` takes it."""
+    try:
+        return str(Retry.read(_text(written)))
+    except InvalidOption as error:
+        raise ValueError(str(error).removeprefix("retry: ")) from None
+
+
 def one_of(*words: str) -> Callable[[object], str]:
     """One of these words."""
 
@@ -245,6 +254,7 @@ SETTINGS = {
         Setting("queues", "queues", queues),
         Setting("durability", "durability", one_of("full", "normal")),
         Setting("drain_timeout", "drain_timeout_s", span, "s"),
+        Setting("retry", "retry", retry),
         Setting("recycle_tasks", "recycle_tasks", count),
         Setting("recycle_rss", "recycle_rss_mib", size_mib, "MB"),
         Setting("recycle_age", "recycle_age_s", span, "s"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ringq import failpoint
+from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
 from ringq.feed import Feed
@@ -10,7 +11,7 @@ from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
 from ringq.ring import Parent
-from ringq.writer import Committed, Writer
+from ringq.writer import Writer
 
 
 class Settlement:
@@ -40,17 +41,16 @@ class Settlement:
         self._untold.append(committed)
         for (kind, _), (count, duration_us, _) in committed.sums.items():
             self._dispatcher.pace.learn(kind, count, duration_us)
-        if committed.receipts or committed.returned:
+        if committed.receipts or committed.again:
             self._harvest.committed()
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         for tasks in committed.admitted:
             self._feed.backlog.append(tasks)
-        for task_id, alone in committed.returned:
-            if alone:
-                self._dispatcher.run_alone(task_id)
+        for task_id in committed.alone:
+            self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:
-            self._feed.give_back([*committed.due, *(task_id for task_id, _ in committed.returned)])
+            self._feed.give_back([*committed.due, *committed.returned])
         if committed.delayed or committed.due:
             self._feed.look_for_delayed()
 

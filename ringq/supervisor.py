@@ -97,7 +97,7 @@ class Supervisor:
         self._admission = Admission()
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission,
-            submit=self._writer.submit, forget=self._writer.forget, health=self._health, say=warn,
+            submit=self._writer.submit, change=self._writer.change, health=self._health, say=warn,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,

@@ -10,19 +10,17 @@ Nothing on the right happens before COMMIT: a slot freed earlier would run its t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ringq import failpoint, intake
-from ringq.backlog import Admitted
 from ringq.clock import Clock
+from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
-from ringq.entries import Batch, Forgetting, Interruption
+from ringq.entries import Batch, Interruption
 from ringq.errors import RingqError, StorageFull, StoreBusy
-from ringq.lifecycle import Interruptions, after_interruption, is_legal
-from ringq.model import Status
+from ringq.lifecycle import Interruptions
 from ringq.receipts import ReceiptRow, result_bytes, sums
-from ringq.splitting import replacement
+from ringq.verdicts import Verdicts
 
 LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
 OUTPUTS_HELD_MAX = 64  # accounts of what attempts printed that wait for a database that cannot be written
@@ -30,19 +28,14 @@ RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
 STEP_NS = 4_000_000  # how long the loop may be kept by a submission of many tasks: the rest is written in later turns
 
 
-@dataclass(slots=True)
-class Committed:
-    """What one transaction made true, for the supervisor to act upon."""
+class Change(Protocol):
+    """What somebody asks for besides a submission: one part of a transaction."""
 
-    admitted: list[Admitted] = field(default_factory=list)
-    delayed: bool = False  # tasks with a future start were added
-    due: list[int] = field(default_factory=list)  # delayed tasks that may start now
-    submitted: int = 0
-    receipts: list[ReceiptRow] = field(default_factory=list)
-    returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
-    answers: list[Callable[[], None]] = field(default_factory=list)  # to those who submitted, still to be called
-    sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
-    body_bytes: int = 0  # of payloads and results
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """Write it; what answers it after COMMIT. Reads what it needs in the transaction itself."""
+
+    def refuse(self, error: RingqError) -> None:
+        """Answer that nothing could be written."""
 
 
 class Freeing(Protocol):
@@ -59,16 +52,15 @@ class Writer:
         self._config = config
         self._clock = clock
         self.ring: Freeing | None = None  # set once there are slots to free
-        self.interruptions = {i: Interruptions(*counts) for i, counts in store.attempts_summary().items()}
+        self._verdicts = Verdicts(store, config, clock)
         self._batches: list[Batch] = []
         self._receipts: list[ReceiptRow] = []
         self._interrupted: list[Interruption] = []
-        self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
         self._leases: list[tuple[int, int, int, int, int, int]] = []
         self._leased = {row[0] for row in store.leases()}  # tasks that have a lease row
         self._due: list[int] = []
         self._outputs: list[tuple[int, int, bytes, bytes, int]] = []
-        self._forgettings: list[Forgetting] = []
+        self._changes: list[Change] = []
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
         self._under_way: Generator[None, None, Committed] | None = None  # a transaction that takes several steps
@@ -83,9 +75,9 @@ class Writer:
         self._batches.append(batch)
         self._stamp()
 
-    def forget(self, forgetting: Forgetting) -> None:
-        """Take the wish to forget a map; answered as a submission is."""
-        self._forgettings.append(forgetting)
+    def change(self, change: Change) -> None:
+        """Take what else somebody asks for; answered as a submission is."""
+        self._changes.append(change)
         self._stamp()
 
     def record(self, receipts: Sequence[ReceiptRow]) -> None:
@@ -123,6 +115,11 @@ class Writer:
             self._stamp()
 
     @property
+    def interruptions(self) -> dict[int, Interruptions]:
+        """What happened so far to active tasks that had attempts."""
+        return self._verdicts.interruptions
+
+    @property
     def has_due(self) -> bool:
         """Whether tasks that came due wait for the next COMMIT."""
         return bool(self._due)
@@ -147,7 +144,7 @@ class Writer:
         now = self._clock.monotonic_ns()
         if now < self._blocked_until_ns:
             return self._blocked_until_ns - now
-        somebody_waits = self._batches or self._forgettings or self._due
+        somebody_waits = self._batches or self._changes or self._due
         if somebody_waits or not saturated or len(self._receipts) >= self._config.batch_receipts_max:
             return 0
         return max(0, self._oldest_ns + round(self._config.commit_interval_ms * 1e6) - now)
@@ -199,14 +196,16 @@ class Writer:
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed = Committed()
         batches = self._next_batches()
-        forgettings, self._forgettings = self._forgettings, []
+        changes, self._changes = self._changes, []
         try:
             with self._store.transaction():
                 for batch in batches:
                     yield from self._insert_batch(batch, committed)
                     yield
-                committed.answers += map(self._forget_map, forgettings)
-                self._insert_interruptions(committed)
+                self._verdicts.begin()
+                committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
+                self._verdicts.interrupted(self._interrupted, committed)
+                committed.receipts += self._verdicts.received(self._receipts, committed)
                 self._insert_receipts(committed)
                 self._insert_leases()
                 if self._outputs:
@@ -215,13 +214,13 @@ class Writer:
                 self._move_low_water(lowest_active)
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
-            self._hold_back([*batches, *self._batches, *forgettings, *self._forgettings], error)
+            self._hold_back([*batches, *self._batches, *changes, *self._changes], error)
             return Committed()
         self.trouble = None
         failpoint.hit("writer.after_commit")
         committed.due = self._due
         self._receipts, self._interrupted, self._leases, self._due, self._outputs = [], [], [], [], []
-        self._oldest_ns = None if not self._batches and not self._forgettings else self._clock.monotonic_ns()
+        self._oldest_ns = None if not self._batches and not self._changes else self._clock.monotonic_ns()
         if self.ring is not None:
             self.ring.free()
         failpoint.hit("writer.after_free")
@@ -245,51 +244,7 @@ class Writer:
         committed.submitted += taken.count
         committed.answers.append(taken.answer)
 
-    def _forget_map(self, forgetting: Forgetting) -> Callable[[], None]:
-        found = self._store.find_map(forgetting.kind, forgetting.key)
-        count = 0 if found is None else self._store.delete_map(found)
-        return lambda: forgetting.reply(count)
-
-    def _insert_interruptions(self, committed: Committed) -> None:
-        attempts: list[tuple[Any, ...]] = []
-        self._tallies = {}
-        for i in self._interrupted:
-            so_far = self.interruptions.get(i.task_id, Interruptions()).plus(i.reason)
-            verdict = after_interruption(
-                i.reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max
-            )
-            assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
-            if self._replace(i, verdict.status is not Status.PENDING, committed):
-                continue
-            self._tallies[i.task_id] = so_far
-            times = (i.ended_us, max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
-            if verdict.status is Status.PENDING:
-                attempts.append((i.task_id, i.lease, i.kind, i.attempt, i.reason.code, *times, i.error))
-                committed.returned.append((i.task_id, verdict.alone))
-            else:
-                codes = (verdict.status.code, verdict.reason.code)
-                committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, None, i.error))
-        if attempts:
-            self._store.insert_attempts(attempts)
-            self._store.delete_leases([row[0] for row in attempts])
-
-    def _replace(self, i: Interruption, is_final: bool, committed: Committed) -> bool:
-        """Whether the task was a chunk that goes on as smaller ones; then they take its place."""
-        new = replacement(self._store, i, is_final, self._clock.now_us())
-        if new is None:
-            return False
-        assert is_legal(Status.RUNNING, new.status, new.reason), new
-        if new.tasks:
-            self._store.insert_tasks(new.tasks)
-            self._store.next_task_id += len(new.tasks)
-            committed.admitted.append(new.admitted)
-        times = (i.ended_us, new.us + max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
-        codes = (new.status.code, new.reason.code)
-        committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, new.result, new.error))
-        return True
-
     def _insert_receipts(self, committed: Committed) -> None:
-        committed.receipts.extend(self._receipts)
         rows = committed.receipts
         if not rows:
             return
@@ -323,8 +278,8 @@ class Writer:
             self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)
             self._since_low_water = 0
 
-    def _hold_back(self, refused: Iterable[Batch | Forgetting], error: RingqError) -> None:
-        self.trouble, self._batches, self._forgettings = error, [], []
+    def _hold_back(self, refused: Iterable[Batch | Change], error: RingqError) -> None:
+        self.trouble, self._batches, self._changes = error, [], []
         for one in refused:
             one.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
@@ -337,13 +292,9 @@ class Writer:
         self.statistics["commits"] += 1
         self.statistics["receipts"] += len(committed.receipts)
         self.statistics["submitted"] += committed.submitted
-        self.interruptions.update(self._tallies)
-        for task_id, _ in committed.returned:
-            self._leased.discard(task_id)
-        if self._leased or self.interruptions:
-            for row in committed.receipts:
-                self._leased.discard(row[0])
-                self.interruptions.pop(row[0], None)
+        self._verdicts.note(committed)
+        if self._leased:
+            self._leased.difference_update(committed.again, (row[0] for row in committed.receipts))
 
     def _stamp(self) -> None:
         if self._oldest_ns is None:

@@ -20,14 +20,14 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
-    **dict.fromkeys(["spelling", "version"], VALUES),
+    **dict.fromkeys(["retry", "spelling", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
     **dict.fromkeys(
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
     ),
-    **dict.fromkeys(["splitting", "worker", "writer"], FLOWS),
+    **dict.fromkeys(["changes", "committed", "splitting", "verdicts", "worker", "writer"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -47,11 +47,17 @@ NEIGHBOURS = {
     ("merge", "backlog"): "its lanes",
     ("merge", "gate"): "their limits",
     ("feed", "backlog"): "fills it",
-    ("writer", "backlog"): "hands committed tasks on to it",
+    ("committed", "backlog"): "hands committed tasks on to it",
+    ("writer", "committed"): "what it gives",
+    ("verdicts", "committed"): "adds to it",
+    ("changes", "committed"): "adds to it",
+    ("changes", "verdicts"): "tells it of dead letters that live again",
+    ("changes", "writer"): "parts of its transactions",
+    ("writer", "verdicts"): "has it decide about attempts that failed",
     ("writer", "intake"): "has it write submissions",
     ("intake", "backlog"): "in its form",
     ("splitting", "backlog"): "in its form",
-    ("writer", "splitting"): "writes what it decides",
+    ("verdicts", "splitting"): "writes what it decides",
     ("pool", "berth"): "fills them",
     ("pool", "limits"): "when they are looked at",
     ("pool", "rotation"): "who is replaced next",

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from ringq import failpoint, protocol
+from ringq import changes, failpoint, protocol
 from ringq.admission import Admission
 from ringq.client.watch import ended
 from ringq.clock import SystemClock
@@ -26,6 +27,8 @@ from ringq.store import OwnerLock, Store
 from ringq.store.lock import lock_holders
 from ringq.store.questions import asking
 from ringq.writer import Writer
+
+Reply = TypeVar("Reply", bound=protocol.Message)
 
 IDS_AT_ONCE: Final = 10_000  # looked up in one snapshot
 
@@ -43,15 +46,19 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
     Raises AlreadyServed while another process owns the database; what `Admission.check`, `Store.open` and a
     transaction raise.
     """
-    with _turn:
-        try:
-            with OwnerLock(database), Store.open(database, check=False) as store:
-                return _write(store, message, reports)
-        except (AlreadyServed, StoreBusy):
-            raise
-        except (CannotCreate, StoreError) as error:
-            _check_permissions(database, error)
-            raise
+    with _owned(database) as store:
+        return _write(store, message, reports)
+
+
+def change(database: Path, message: protocol.RetryDead | protocol.PurgeDead) -> protocol.Changed:
+    """Do what a message asks for; returns after it is synced. Raises as `commit`; StoreError for a missing database."""
+    if not database.exists():
+        raise StoreError(f"{database}: there is no such database")
+    answers: list[protocol.Message | RingqError] = []
+    with _owned(database) as store:
+        writer = Writer(store, Config(store.path), SystemClock())
+        writer.change(changes.of(message, answers.append, answers.append))
+        return _answered(writer, answers, protocol.Changed)
 
 
 def owners(database: Path) -> str:
@@ -73,6 +80,19 @@ def ends(database: Path, task_ids: list[int]) -> list[Ended]:
     return found
 
 
+@contextmanager
+def _owned(database: Path) -> Iterator[Store]:
+    with _turn:
+        try:
+            with OwnerLock(database), Store.open(database, check=False) as store:
+                yield store
+        except (AlreadyServed, StoreBusy):
+            raise
+        except (CannotCreate, StoreError) as error:
+            _check_permissions(database, error)
+            raise
+
+
 def _check_permissions(database: Path, error: RingqError) -> None:
     """Say it plainly if that is what SQLite meant: its log is a file beside the database."""
     for path in (database, Path(os.path.realpath(database)).parent):
@@ -85,7 +105,7 @@ def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]
     registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
     admission = Admission(takes_any=not registry)
     admission.learn([*(report.as_dict() for report in reports), *registry])
-    answers: list[protocol.Submitted | RingqError] = []
+    answers: list[protocol.Message | RingqError] = []
     count = len(message.payloads)
 
     def reply(first_id: int, replayed: bool) -> None:
@@ -93,6 +113,11 @@ def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]
 
     writer = Writer(store, Config(store.path), SystemClock())
     writer.submit(admission.check(message, reply, answers.append))
+    return _answered(writer, answers, protocol.Submitted)
+
+
+def _answered(writer: Writer, answers: list[protocol.Message | RingqError], expected: type[Reply]) -> Reply:
+    """Commit, and give or raise the one answer."""
     committed = writer.commit(lambda: 0)
     for tell in committed.answers:
         tell()
@@ -101,4 +126,5 @@ def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]
     (answer,) = answers
     if isinstance(answer, RingqError):
         raise answer
+    assert isinstance(answer, expected)
     return answer

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from ringq import protocol
 from ringq.client.batch import columns
+from ringq.client.dead import DeadLetters
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
@@ -25,6 +26,7 @@ from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
 from ringq.loading import refuse_while_importing
+from ringq.retry import Retry
 
 if TYPE_CHECKING:
     from ringq.query import Query
@@ -62,7 +64,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps):
+class Client(Maps, DeadLetters):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.
@@ -112,6 +114,7 @@ class Client(Maps):
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
     ) -> Submitted[R]: ...
@@ -125,6 +128,7 @@ class Client(Maps):
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
     ) -> Submitted[Any]: ...

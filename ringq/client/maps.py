@@ -130,7 +130,7 @@ def _results(
         raise InvalidOption(f'errors: expected "raise" or "return", got {errors!r}')
     spec = options.spec_of(
         options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
-        priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"),
+        priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"), retry=None,
     )  # fmt: skip
     source = Source(iterable, star=star)
     greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import traceback
 from types import TracebackType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+
+from ringq.errors import AFTER_S_MAX, RetryLater, Snooze
 
 TRACEBACK_BYTES_MAX: Final = 16 * 1024
 MESSAGE_CHARS_MAX: Final = 4_000
@@ -31,8 +33,26 @@ def error_details(error: BaseException) -> dict[str, str]:
 
 
 def encode_error(error: BaseException) -> bytes:
-    """`error_details` as JSON. Never raises."""
-    return msgspec.json.encode(error_details(error))
+    """`error_details` as JSON, with `after_s` if the handler said when to be called again. Never raises."""
+    details: dict[str, Any] = error_details(error)
+    if isinstance(error, RetryLater | Snooze) and error.after_s is not None:
+        details["after_s"] = error.after_s
+    return msgspec.json.encode(details)
+
+
+def asked_delay_s(error: str | None) -> float | None:
+    """The `after_s` of what `encode_error` made; None if there is none, or the text is something else."""
+    try:
+        return None if error is None else _AFTER.decode(error).after_s
+    except msgspec.DecodeError:
+        return None
+
+
+class _After(msgspec.Struct):
+    after_s: Annotated[float, msgspec.Meta(ge=0.0, le=AFTER_S_MAX)] | None = None
+
+
+_AFTER: Final = msgspec.json.Decoder(_After)
 
 
 def _attempt(read: Any, otherwise: str) -> str:

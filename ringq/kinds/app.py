@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -14,6 +14,7 @@ from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.report import KindReport
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
+from ringq.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,11 +48,14 @@ class Domain:
         queue: str | None = None,
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
     ) -> None:
         """Raises InvalidKind for the name, InvalidOption for the defaults."""
         self.name = options.check_name("domain", name)
         self._app = app
-        self._spec = options.spec_of(name, queue=queue, priority=priority, group=None, run_timeout=run_timeout)
+        self._spec = options.spec_of(
+            name, queue=queue, priority=priority, group=None, run_timeout=run_timeout, retry=retry
+        )
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -75,6 +79,8 @@ class Domain:
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        permanent: type[BaseException] | Iterable[type[BaseException]] = (),
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -86,6 +92,8 @@ class Domain:
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        permanent: type[BaseException] | Iterable[type[BaseException]] = (),
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
 
@@ -97,8 +105,10 @@ class Domain:
 
         `name`: the second half of the kind, the function's own name if not given. `queue`: the lane, up to
         200 characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200
-        characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. What is
-        not given is decided by the domain, the queue, the server.
+        characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: what
+        happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
+        `permanent`: types of exceptions after which it is not tried again, as `ValueError` or a tuple of types. What is
+        not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -106,10 +116,14 @@ class Domain:
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
 
+        unhelpful = options.exceptions_of(permanent)
+
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             own = name if name is not None else getattr(function, "__name__", None)
             kind = f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
-            spec = options.spec_of(kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
+            spec = options.spec_of(
+                kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry
+            )
             handler = Handler(kind, function)
             report = KindReport(
                 name=kind,
@@ -117,9 +131,10 @@ class Domain:
                 priority=_first(spec.priority, self._spec.priority),
                 group=spec.group,
                 run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
+                retry=_first(spec.retry, self._spec.retry),
                 parameters=handler.arguments.schema(),
             )
-            return self._app.add(make_task(handler, report))
+            return self._app.add(make_task(handler, report, unhelpful))
 
         return decorate if function is None else decorate(function)
 
@@ -139,6 +154,7 @@ class App(Domain):
         queue: str | None = None,
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
         workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
@@ -146,9 +162,10 @@ class App(Domain):
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `run_timeout`. Settings for a server of this App that no flag, variable or file decides: `workers`, 1 to 255,
-        or "auto" for one a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
-        `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get when the server stops, 0 to a day.
+        `run_timeout`, `retry`. Settings for a server of this App that no flag, variable or file decides: `workers`, 1
+        to 255, or "auto" for one a core; `durability`, full (survives power loss) or normal (survives crashes of
+        processes); `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get when the server stops,
+        0 to a day.
 
         Raises InvalidKind for the name, InvalidOption for the others.
         """
@@ -157,7 +174,7 @@ class App(Domain):
         self._tasks: dict[str, Task[..., Any]] = {}
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
-        super().__init__(self, name, queue=queue, priority=priority, run_timeout=run_timeout)
+        super().__init__(self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry)
         self._domains[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -173,12 +190,13 @@ class App(Domain):
         queue: str | None = None,
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
     ) -> Domain:
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """
-        domain = Domain(self, name, queue=queue, priority=priority, run_timeout=run_timeout)
+        domain = Domain(self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry)
         if name in self._domains:
             raise InvalidKind(f"domain {name!r} exists already: make it once and import it where it is used")
         self._domains[name] = domain

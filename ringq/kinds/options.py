@@ -12,11 +12,12 @@ from typing import Any, Final
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import InvalidKind, InvalidOption
 from ringq.protocol import SpecFields
+from ringq.retry import Retry
 from ringq.spelling import meant
 
 RUN_TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
 WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
-OF_SUBMISSION: Final = ("queue", "priority", "group", "run_timeout", "run_at", "run_after")
+OF_SUBMISSION: Final = ("queue", "priority", "group", "run_timeout", "retry", "run_at", "run_after")
 SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -49,6 +50,7 @@ def spec_of(
     priority: int | None,
     group: str | None,
     run_timeout: float | timedelta | None,
+    retry: Retry | str | int | None,
 ) -> SpecFields:
     """The options of a submission as the protocol carries them. Raises InvalidOption naming the range."""
     if queue is not None:
@@ -61,7 +63,25 @@ def spec_of(
     if priority is not None and not (whole and 0 <= priority <= 255):
         raise InvalidOption(f"priority: expected 0 (most urgent) to 255 (least), got {priority!r}")
     limit_ms = None if run_timeout is None else _run_timeout_ms(run_timeout)
-    return SpecFields(kind, queue, None if priority is None else int(priority), group, limit_ms)
+    policy = None if retry is None else str(Retry.of(retry))
+    return SpecFields(kind, queue, None if priority is None else int(priority), group, limit_ms, policy)
+
+
+def task_id_of(task: Any) -> int:
+    """The id of a task, given as a handle or as the id itself. Raises InvalidOption for what can be no id."""
+    task_id = getattr(task, "id", task)
+    if not isinstance(task_id, int) or isinstance(task_id, bool) or not 0 < task_id < 2**63:
+        raise InvalidOption(f"task: expected a handle or the id of a task, got {task!r}")
+    return task_id
+
+
+def exceptions_of(types: Any) -> tuple[type[BaseException], ...]:
+    """Types of exceptions, from one or several. Raises InvalidOption."""
+    given = tuple(types) if isinstance(types, Iterable) and not isinstance(types, str) else (types,)
+    for one in given:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise InvalidOption(f"permanent: expected types of exceptions, as ValueError, got {one!r}")
+    return given
 
 
 def settings_of(**given: object) -> dict[str, int | float | str]:

@@ -10,7 +10,7 @@ from typing import Any
 class KindReport:
     """One kind and its defaults; what it leaves open its domain has already decided.
 
-    Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group` and `run_timeout_ms`, None if
+    Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms` and `retry`, None if
     neither kind nor domain says; `parameters`, the JSON Schema of the payload.
     """
 
@@ -19,6 +19,7 @@ class KindReport:
     priority: int | None
     group: str | None
     run_timeout_ms: int | None
+    retry: str | None
     parameters: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ringq.codec import ResultCodec, encode_mapping
 from ringq.kinds import options
 from ringq.kinds.report import KindReport
 from ringq.protocol import SpecFields
+from ringq.retry import Retry
 
 if TYPE_CHECKING:
     from ringq.kinds.task import Task
@@ -41,6 +42,7 @@ class Submission(Generic[R_co]):
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
     ) -> None:
@@ -48,15 +50,15 @@ class Submission(Generic[R_co]):
 
         `payload`: the arguments by name, or for a kind as text the same as JSON text. `queue`: the lane, up to 200
         characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200 characters.
-        `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `run_at`: an aware
-        datetime before which it does not run; or `run_after`: seconds or timedelta from now. What is not
-        given is decided by the kind, its domain, the queue, the server.
+        `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: a Retry, or text
+        as "5 exponential 1s..1h". `run_at`: an aware datetime before which it does not run; or `run_after`: seconds
+        or timedelta from now. What is not given is decided by the kind, its domain, the server.
 
         Raises InvalidOption, InvalidPayload, PayloadTooLarge.
         """
         task = None if isinstance(kind, str) else _task(kind)
         name = options.check_kind(kind if task is None else task.kind)
-        spec = options.spec_of(name, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
+        spec = options.spec_of(name, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry)
         self._spec = spec
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload

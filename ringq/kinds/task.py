@@ -16,6 +16,7 @@ from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.protocol import SpecFields
+from ringq.retry import Retry
 
 if TYPE_CHECKING:
     from ringq.kinds.app import App
@@ -30,12 +31,12 @@ class Task(Generic[P, R]):
     Calling it calls the function, here and now, with an inert Context if it wants one and is not given one.
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
-    defaults; `app`, where it is registered.
+    defaults; `permanent`, what it may raise that no retry would help; `app`, where it is registered.
     """
 
     app: App
 
-    def __init__(self, handler: Handler, report: KindReport) -> None:
+    def __init__(self, handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...] = ()) -> None:
         """Made by `@app.task` and `@domain.task`."""
         functools.update_wrapper(self, handler.function)
         self.kind = report.name
@@ -47,6 +48,7 @@ class Task(Generic[P, R]):
         self.plain_function = handler.plain_function
         self._arguments = handler.arguments
         self._results = handler.results
+        self.permanent = permanent
         self._spec = SpecFields(report.name)
 
     @overload
@@ -93,6 +95,7 @@ class Task(Generic[P, R]):
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
     ) -> TaskOptions[P, R]:
@@ -100,12 +103,14 @@ class Task(Generic[P, R]):
 
         `queue`: the lane, up to 200 characters without comma or colon. `priority`: 0 (most urgent) to 255.
         `group`: a label, up to 200 characters. `run_timeout`: seconds or timedelta an attempt may take, from
-        1 ms to 366 days. `run_at`: an aware datetime before which it does not run; or `run_after`: seconds or
-        timedelta, counted from the moment of each submission.
+        1 ms to 366 days. `retry`: a Retry, a number, or text as "5 exponential 1s..1h". `run_at`: an aware datetime
+        before which it does not run; or `run_after`: seconds or timedelta, counted from the moment of each submission.
 
         Raises InvalidOption naming option and range.
         """
-        spec = options.spec_of(self.kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
+        spec = options.spec_of(
+            self.kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry
+        )
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         return TaskOptions(self, spec, run_at, run_after)
 
@@ -225,6 +230,6 @@ class TaskOptions(Generic[P, R]):
         return prepared(self._spec, payload, at, self.task._results, self.task.report)
 
 
-def make_task(handler: Handler, report: KindReport) -> Task[..., Any]:
+def make_task(handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...] = ()) -> Task[..., Any]:
     """The Task of a handler."""
-    return (AsyncTask if handler.is_async else Task)(handler, report)
+    return (AsyncTask if handler.is_async else Task)(handler, report, permanent)

@@ -134,7 +134,7 @@ SELECT_PENDING_ROWS_BELOW: Final = (
 
 # All attempts of one task, the one that ended it included.
 SELECT_ATTEMPTS: Final = """
-SELECT attempt.task_id, kind.name, lease, attempt, NULL, reason, ended_us, duration_us,
+SELECT attempt.task_id, kind.name, lease, attempt, status, reason, ended_us, duration_us,
     worker, cpu_us, rss_kib, error
 FROM attempt JOIN kind ON kind.id = attempt.kind WHERE task_id = ?1
 UNION ALL
@@ -247,7 +247,7 @@ class Questions:
         return self._rows(SELECT_CALLS, json.dumps(list(task_ids)))
 
     def attempts(self, task_id: int) -> list[Row]:
-        """Its attempts by lease, in the columns of HISTORY_ROW; the status is NULL where it went on."""
+        """Its attempts by lease, in the columns of HISTORY_ROW; the status is NULL where the task went on."""
         return self._rows(SELECT_ATTEMPTS, task_id)
 
     def outputs(self, task_id: int) -> list[Row]:

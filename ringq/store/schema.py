@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001", "0002")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -46,7 +46,8 @@ CREATE TABLE spec (
     queue TEXT NOT NULL,
     priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 255),
     group_name TEXT CHECK (group_name <> ''),
-    run_timeout_ms INTEGER CHECK (run_timeout_ms > 0)
+    run_timeout_ms INTEGER CHECK (run_timeout_ms > 0),
+    retry TEXT CHECK (retry <> '')
 ) STRICT
 """
 
@@ -54,7 +55,7 @@ CREATE TABLE spec (
 # COALESCE.
 SPEC_ONCE = """
 CREATE UNIQUE INDEX spec_once
-ON spec (kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0))
+ON spec (kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''))
 """
 
 # Inserted once. `run_at_us` stays for the record after the task became due; a NULL costs one byte.
@@ -97,7 +98,8 @@ RECEIPT_ENDED = "CREATE INDEX receipt_ended ON receipt (ended_us, task_id, kind,
 # WHERE.
 RECEIPT_UNSUCCESSFUL = "CREATE INDEX receipt_unsuccessful ON receipt (status, ended_us) WHERE status <> 10"
 
-# Attempts that did not end their task: crashes, losses, retries.
+# Attempts that did not end their task: crashes, losses, retries. `status`, if one did end it, until somebody gave the
+# dead letter another chance.
 ATTEMPT = """
 CREATE TABLE attempt (
     task_id INTEGER NOT NULL REFERENCES task (id),
@@ -111,6 +113,7 @@ CREATE TABLE attempt (
     cpu_us INTEGER,
     rss_kib INTEGER,
     error TEXT,
+    status INTEGER CHECK (status BETWEEN 10 AND 16),
     PRIMARY KEY (task_id, lease)
 ) STRICT, WITHOUT ROWID
 """
@@ -233,7 +236,8 @@ SELECT
         WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -268,7 +272,8 @@ SELECT
         WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,

@@ -36,11 +36,13 @@ INSERT_KIND: Final = "INSERT INTO kind (name) VALUES (?)"
 SELECT_KINDS: Final = "SELECT id, name FROM kind"
 
 # A new set of attributes gets the next number.
-INSERT_SPEC: Final = "INSERT INTO spec (kind, queue, priority, group_name, run_timeout_ms) VALUES (?, ?, ?, ?, ?)"
+INSERT_SPEC: Final = (
+    "INSERT INTO spec (kind, queue, priority, group_name, run_timeout_ms, retry) VALUES (?, ?, ?, ?, ?, ?)"
+)
 
 # All sets of attributes, for the parent's own table.
 SELECT_SPECS: Final = """
-SELECT spec.id, kind.name, spec.queue, spec.priority, spec.group_name, spec.run_timeout_ms
+SELECT spec.id, kind.name, spec.queue, spec.priority, spec.group_name, spec.run_timeout_ms, spec.retry
 FROM spec JOIN kind ON kind.id = spec.kind
 """
 
@@ -71,6 +73,7 @@ class SpecRow(NamedTuple):
     priority: int
     group: str | None
     run_timeout_ms: int | None
+    retry: str | None = None
 
 
 class SubmissionTables(Session):
@@ -122,9 +125,17 @@ class SubmissionTables(Session):
         self._reload.add(self._load_names)
         return number
 
-    def intern_spec(self, kind: str, queue: str, priority: int, group: str | None, run_timeout_ms: int | None) -> int:
+    def intern_spec(
+        self,
+        kind: str,
+        queue: str,
+        priority: int,
+        group: str | None,
+        run_timeout_ms: int | None,
+        retry: str | None = None,
+    ) -> int:  # fmt: skip
         """The number of a set of attributes; a new one is written as by `intern_kind`."""
-        spec = SpecRow(kind, queue, priority, group, run_timeout_ms)
+        spec = SpecRow(kind, queue, priority, group, run_timeout_ms, retry)
         known = self._specs.get(spec)
         if known is not None:
             return known

@@ -19,6 +19,9 @@ DELETE_DELAYED: Final = """
 DELETE FROM delayed WHERE run_at_us = (SELECT run_at_us FROM task WHERE id = ?1) AND task_id = ?1
 """
 
+# The next attempt is not before then.
+UPDATE_RUN_AT: Final = "UPDATE task SET run_at_us = ? WHERE id = ?"
+
 # Keeps a task findable that is active at or below the mark.
 INSERT_STRAGGLER: Final = """
 INSERT INTO straggler (task_id)
@@ -116,12 +119,22 @@ DELETE_LEASE: Final = "DELETE FROM lease WHERE task_id = ?"
 # What was running for a while when the last owner died.
 SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us FROM lease ORDER BY task_id"
 
-# What happened so far to active tasks that were interrupted.
+# What happened so far to active tasks that were interrupted: limits count from when the task was last a dead letter.
 SELECT_ATTEMPTS_SUMMARY: Final = """
-SELECT attempt.task_id, COUNT(*), SUM(attempt.reason = ?2), SUM(attempt.reason IN (?3, ?4))
-FROM attempt
+SELECT
+    attempt.task_id,
+    SUM(attempt.reason <> :snoozed),
+    SUM(counts AND attempt.reason = :crash),
+    SUM(counts AND attempt.reason IN (:lost, :damaged)),
+    SUM(counts AND attempt.reason IN (:error, :timeout, :later))
+FROM (
+    SELECT *, status IS NULL AND lease > COALESCE(
+        (SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = attempt.task_id AND dead.status IS NOT NULL), 0
+    ) AS counts
+    FROM attempt
+) AS attempt
 WHERE attempt.task_id IN (
-        SELECT task_id FROM attempt WHERE task_id > ?1
+        SELECT task_id FROM attempt WHERE task_id > :low_water
         UNION SELECT task_id FROM straggler
         UNION SELECT task_id FROM delayed)
     AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = attempt.task_id)
@@ -134,6 +147,17 @@ COUNT_TASKS: Final = "SELECT COUNT(*) FROM task WHERE id BETWEEN ? AND ?"
 # The ids of a range, to find the one that is missing.
 SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
 
+
+# Which reasons the summary counts as what.
+REASONS: Final = {
+    "snoozed": Reason.SNOOZED.code,
+    "crash": Reason.CRASH.code,
+    "lost": Reason.LOST.code,
+    "damaged": Reason.DAMAGED_RECEIPT.code,
+    "error": Reason.HANDLER_ERROR.code,
+    "timeout": Reason.RUN_TIMEOUT.code,
+    "later": Reason.RETRY_LATER.code,
+}
 
 LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks
 STRAGGLERS_MAX: Final = 64  # of one move: where more are active, they are the backlog
@@ -210,6 +234,14 @@ class TaskTables(SubmissionTables):
         self._write(DELETE_DELAYED, [(task_id,) for task_id in task_ids])
         self._add_stragglers([task_id for task_id in task_ids if task_id <= self.low_water])
 
+    def put_off(self, rows: Sequence[tuple[int, int]]) -> None:
+        """Delay active tasks that are not delayed now, given as (run_at_us, task_id): their next attempt waits."""
+        self._write(UPDATE_RUN_AT, rows)
+        self.insert_delayed(rows)
+        below = self._stragglers.intersection([task_id for _, task_id in rows])
+        if below:
+            self._delete_stragglers(below)
+
     def insert_leases(self, rows: Rows) -> None:
         """Make leases durable, given as (task_id, lease, kind, attempt, worker, started_us). Idempotent."""
         self._write(INSERT_LEASE, rows)
@@ -222,11 +254,10 @@ class TaskTables(SubmissionTables):
         """(task_id, lease, kind, attempt, worker, started_us) of every attempt with a durable lease."""
         return self._read(SELECT_LEASES)
 
-    def attempts_summary(self) -> dict[int, tuple[int, int, int]]:
-        """task_id -> (attempts, crashes, lost) of interrupted active tasks; a damaged receipt counts as lost."""
-        reasons = (Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code)
-        rows = self._read(SELECT_ATTEMPTS_SUMMARY, (self.low_water, *reasons))
-        return {task_id: (attempts, crashes, lost) for task_id, attempts, crashes, lost in rows}
+    def attempts_summary(self) -> dict[int, tuple[int, int, int, int]]:
+        """task_id -> (attempts, crashes, lost, failures) of active tasks that had attempts; damaged counts as lost."""
+        rows = self._read(SELECT_ATTEMPTS_SUMMARY, {"low_water": self.low_water, **REASONS})
+        return {row[0]: row[1:] for row in rows}
 
     # -- the mark -----------------------------------------------------------------------------
 

@@ -1,0 +1,155 @@
+"""Submit and answer: what a client and the server say to each other, as arrays of msgpack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+SUBMISSION_ID_BYTES: Final = 16
+DIGEST_BYTES: Final = 16
+CHUNKS_MAX: Final = 10_000
+"""How many chunks of a map one frame tells of."""
+WAIT_IDS_MAX: Final = 10_000
+"""How many ids one Wait may ask for; more are asked for with more frames."""
+# A column that announces more is refused before any of it is decoded: one byte on the wire may be fifty in memory.
+_COLUMN: Final = msgspec.Meta(max_length=1 << 18)
+
+
+class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What tasks of one submission share. None: not given here, so kind, domain, queue or server decide."""
+
+    kind: str
+    queue: str | None = None
+    priority: int | None = None
+    group: str | None = None
+    run_timeout_ms: int | None = None
+    retry: str | None = None  # as `Retry.read` takes it
+
+
+class Chunks(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Which calls of a map with a key the tasks of one submission carry; a column entry per task."""
+
+    key: str
+    firsts: Annotated[list[int], _COLUMN]  # index of the first call in the map
+    counts: Annotated[list[int], _COLUMN]  # calls in the chunk
+    digests: Annotated[list[bytes], _COLUMN]  # of the payloads, DIGEST_BYTES each
+
+
+class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Store these tasks, all or none. A `submission` id seen before answers with the ids given then."""
+
+    submission: bytes
+    specs: Annotated[list[SpecFields], _COLUMN]
+    spec_of: Annotated[list[int], _COLUMN] | None  # one index into specs per task; None: specs[0] for all
+    payloads: Annotated[list[str], _COLUMN]
+    run_at_us: Annotated[list[int | None], _COLUMN] | None  # one instant per task; None: all at once
+    chunks: Chunks | None = None  # these tasks carry calls of a map that may be continued
+
+
+class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The tasks are committed; their ids are first_id .. first_id + count - 1, in order."""
+
+    first_id: int
+    count: int
+    replayed: bool
+
+
+class Wait(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Tell when these tasks have ended: inclusive ranges of ids, at most WAIT_IDS_MAX ids in all."""
+
+    ranges: Annotated[list[tuple[int, int]], _COLUMN]
+
+
+class Ended(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Some of the tasks waited for have ended. Columns; status and reason are the codes of `model`."""
+
+    task_ids: list[int]
+    statuses: list[int]
+    reasons: list[int]
+    results: list[str | None]  # JSON text
+    errors: list[str | None]  # JSON text
+
+
+class OpenMap(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Continue the map of this kind and key: it belongs to this connection until that closes.
+
+    Asks for the chunks whose first call is `first` or later.
+    """
+
+    kind: str
+    key: str
+    first: int = 0
+
+
+class MapChunks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What a map has stored, in order, from where it was asked. Columns; at most CHUNKS_MAX, `more` may follow."""
+
+    firsts: list[int]
+    counts: list[int]
+    task_ids: list[int]
+    digests: list[bytes]
+    more: bool
+
+
+class ForgetMap(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Let a map start over the next time. Its tasks stay in history."""
+
+    kind: str
+    key: str
+
+
+class MapForgotten(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The map is forgotten; `count` of chunks it had, 0 if there was none."""
+
+    count: int
+
+
+class Dead(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Which dead letters: those with these ids, or at most `limit` of a kind and queue that died before an instant."""
+
+    ids: Annotated[list[int], _COLUMN] | None = None
+    kind: str | None = None
+    queue: str | None = None
+    before_us: int | None = None
+    limit: int = 1
+
+
+class RetryDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Give dead letters another chance."""
+
+    dead: Dead
+
+
+class PurgeDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Delete dead letters, with all that is known of them."""
+
+    dead: Dead
+
+
+class Changed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """It is on disk, and concerned so many tasks."""
+
+    count: int
+
+
+class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask how the server is."""
+
+
+class HealthReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """How the server is, as JSON text."""
+
+    body: str
+
+
+class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The request was refused: `code` is the name of a class in `ringq.errors`."""
+
+    code: str
+    message: str
+
+
+Request = Submit | Wait | Health | OpenMap | ForgetMap | RetryDead | PurgeDead
+Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Failure
+Message = Request | Reply

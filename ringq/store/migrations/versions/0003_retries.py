@@ -1,0 +1,129 @@
+"""Revision 0003: how tasks are tried again, and the attempts of dead letters that were given another chance.
+
+ALTER TABLE would leave a text of the tables that no new database has: they are made again.
+"""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+STATEMENTS = (
+    "CREATE TEMPORARY TABLE earlier_spec AS SELECT * FROM spec",
+    "DROP TABLE spec",
+    """
+CREATE TABLE spec (
+    id INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 255),
+    group_name TEXT CHECK (group_name <> ''),
+    run_timeout_ms INTEGER CHECK (run_timeout_ms > 0),
+    retry TEXT CHECK (retry <> '')
+) STRICT
+""",
+    """
+CREATE UNIQUE INDEX spec_once
+ON spec (kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''))
+""",
+    "INSERT INTO spec SELECT *, NULL FROM earlier_spec",
+    "DROP TABLE earlier_spec",
+    "CREATE TEMPORARY TABLE earlier_attempt AS SELECT * FROM attempt",
+    "DROP TABLE attempt",
+    """
+CREATE TABLE attempt (
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    lease INTEGER NOT NULL,
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    attempt INTEGER NOT NULL,
+    reason INTEGER NOT NULL,
+    ended_us INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL CHECK (duration_us >= 0),
+    worker INTEGER,
+    cpu_us INTEGER,
+    rss_kib INTEGER,
+    error TEXT,
+    status INTEGER CHECK (status BETWEEN 10 AND 16),
+    PRIMARY KEY (task_id, lease)
+) STRICT, WITHOUT ROWID
+""",
+    "INSERT INTO attempt SELECT *, NULL FROM earlier_attempt",
+    "DROP TABLE earlier_attempt",
+    "DROP VIEW task_v",
+    "DROP VIEW history_v",
+    """
+CREATE VIEW task_v AS
+SELECT
+    task.id,
+    kind.name AS kind,
+    spec.queue,
+    spec.group_name AS "group",
+    spec.priority,
+    CASE
+        WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
+        WHEN receipt.task_id IS NULL THEN 'pending'
+        ELSE CASE receipt.status
+            WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
+            WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
+        END
+    END AS status,
+    CASE receipt.reason
+        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
+        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
+        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
+    END AS reason,
+    strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
+    strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
+    strftime(
+        '%Y-%m-%dT%H:%M:%fZ',
+        COALESCE(receipt.ended_us - receipt.duration_us, lease.started_us) / 1e6,
+        'unixepoch'
+    ) AS started,
+    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
+    task.payload,
+    receipt.result,
+    receipt.error
+FROM task
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN receipt ON receipt.task_id = task.id
+LEFT JOIN lease ON lease.task_id = task.id
+""",
+    """
+CREATE VIEW history_v AS
+SELECT
+    receipt.task_id,
+    receipt.attempt,
+    receipt.lease,
+    kind.name AS kind,
+    CASE receipt.status
+        WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
+        WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
+    END AS status,
+    CASE receipt.reason
+        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
+        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
+        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
+    END AS reason,
+    strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
+    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
+    receipt.duration_us / 1e6 AS duration_s,
+    receipt.worker,
+    receipt.cpu_us / 1e6 AS cpu_s,
+    receipt.rss_kib,
+    receipt.result,
+    receipt.error
+FROM receipt
+JOIN kind ON kind.id = receipt.kind
+""",
+)
+
+
+def upgrade() -> None:
+    """The views are made again, because a view cannot be changed."""
+    for statement in STATEMENTS:
+        op.get_bind().exec_driver_sql(statement)
