@@ -22,7 +22,7 @@ LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
     **dict.fromkeys(["retry", "spelling", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
-    **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store"], EDGES),
+    **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
     **dict.fromkeys(
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
@@ -39,6 +39,7 @@ NEIGHBOURS = {
     ("kinds", "codec"): "a handler checks its arguments by its hints",
     ("kinds", "context"): "a handler may want one",
     ("kinds", "settings"): "an App's settings are written as any",
+    ("settings", "notation"): "how each is written",
     ("kinds", "protocol"): "a submission is kept as it is sent",
     ("ring", "native"): "the face of the compiled part",
     ("dispatch", "backlog"): "its order",

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import repeat
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from ringq import protocol
 from ringq.client.batch import columns
@@ -25,8 +25,8 @@ from ringq.client.watch import Watch
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
+from ringq.kinds.options import SubmissionOptions
 from ringq.loading import refuse_while_importing
-from ringq.retry import Retry
 
 if TYPE_CHECKING:
     from ringq.query import Query
@@ -106,35 +106,16 @@ class Client(Maps, DeadLetters):
 
     @overload
     def submit(
-        self,
-        kind: Task[..., R],
-        payload: Mapping[str, Any] | None = None,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-        retry: Retry | str | int | None = None,
-        run_at: datetime | None = None,
-        run_after: float | timedelta | None = None,
+        self, kind: Task[..., R], payload: Mapping[str, Any] | None = None, **given: Unpack[SubmissionOptions]
     ) -> Submitted[R]: ...
     @overload
     def submit(
-        self,
-        kind: str,
-        payload: Mapping[str, Any] | str | None = None,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-        retry: Retry | str | int | None = None,
-        run_at: datetime | None = None,
-        run_after: float | timedelta | None = None,
+        self, kind: str, payload: Mapping[str, Any] | str | None = None, **given: Unpack[SubmissionOptions]
     ) -> Submitted[Any]: ...
     def submit(
-        self, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None, **given: Any
-    ) -> Submitted[Any]:
+        self, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None,
+        **given: Unpack[SubmissionOptions],
+    ) -> Submitted[Any]:  # fmt: skip
         """Store one task; returns after it is on disk.
 
         `kind`: the task, whose hints check the arguments here; or `domain::name` as text, without importing the
@@ -145,7 +126,7 @@ class Client(Maps, DeadLetters):
         refused, and what `submit_many` raises.
         """
         if given:
-            options.check_names("submit", given, options.OF_SUBMISSION)
+            options.check_names("submit", given, SubmissionOptions.__annotations__)
         submission: Submission[Any]
         if isinstance(kind, Task):
             source = kind.options(**given) if given else kind

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import InvalidKind, InvalidOption
@@ -17,12 +17,23 @@ from ringq.spelling import meant
 
 RUN_TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
 WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
-OF_SUBMISSION: Final = ("queue", "priority", "group", "run_timeout", "retry", "run_at", "run_after")
 SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
+
+
+class SubmissionOptions(TypedDict, total=False):
+    """The options of a submission, as `Submission` says."""
+
+    queue: str | None
+    priority: int | None
+    group: str | None
+    run_timeout: float | timedelta | None
+    retry: Retry | str | int | None
+    run_at: datetime | None
+    run_after: float | timedelta | None
 
 
 def check_name(what: str, name: Any) -> str:

@@ -201,7 +201,7 @@ def test_attempts_are_counted_for_active_tasks_wherever_they_are_and_as_the_writ
                 store.insert_attempts([attempt(task_id, 10 + n, reason)])
                 so_far = so_far.plus(reason)
             if task_id not in (1, 2, 5):
-                expected[task_id] = (so_far.attempts, so_far.crashes, so_far.lost)
+                expected[task_id] = (so_far.attempts, so_far.crashes, so_far.lost, so_far.failures)
     end(store, receipt(1), receipt(2))
     with store.transaction():
         assert store.set_low_water(4, stragglers=[3]) == 3
