@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from os.path import samestat
 from pathlib import Path
@@ -102,7 +102,7 @@ class Session:
         assert self._driver.in_transaction, "writes belong into a transaction"
         self._driver.execute(sql, parameters)
 
-    def _read(self, sql: str, parameters: tuple[Any, ...] | Mapping[str, Any] = ()) -> list[Any]:
+    def _read(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         """All rows of a question."""
         try:
             return self._driver.execute(sql, parameters).fetchall()

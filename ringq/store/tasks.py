@@ -123,10 +123,10 @@ SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us
 SELECT_ATTEMPTS_SUMMARY: Final = """
 SELECT
     attempt.task_id,
-    SUM(attempt.reason <> :snoozed),
-    SUM(counts AND attempt.reason = :crash),
-    SUM(counts AND attempt.reason IN (:lost, :damaged)),
-    SUM(counts AND attempt.reason IN (:error, :timeout, :later))
+    SUM(attempt.reason <> ?2),
+    SUM(counts AND attempt.reason = ?3),
+    SUM(counts AND attempt.reason IN (?4, ?5)),
+    SUM(counts AND attempt.reason IN (?6, ?7, ?8))
 FROM (
     SELECT *, status IS NULL AND lease > COALESCE(
         (SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = attempt.task_id AND dead.status IS NOT NULL), 0
@@ -134,7 +134,7 @@ FROM (
     FROM attempt
 ) AS attempt
 WHERE attempt.task_id IN (
-        SELECT task_id FROM attempt WHERE task_id > :low_water
+        SELECT task_id FROM attempt WHERE task_id > ?1
         UNION SELECT task_id FROM straggler
         UNION SELECT task_id FROM delayed)
     AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = attempt.task_id)
@@ -148,16 +148,11 @@ COUNT_TASKS: Final = "SELECT COUNT(*) FROM task WHERE id BETWEEN ? AND ?"
 SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
 
 
-# Which reasons the summary counts as what.
-REASONS: Final = {
-    "snoozed": Reason.SNOOZED.code,
-    "crash": Reason.CRASH.code,
-    "lost": Reason.LOST.code,
-    "damaged": Reason.DAMAGED_RECEIPT.code,
-    "error": Reason.HANDLER_ERROR.code,
-    "timeout": Reason.RUN_TIMEOUT.code,
-    "later": Reason.RETRY_LATER.code,
-}
+# What the summary of attempts counts, in the order of its parameters.
+REASONS: Final = (
+    *(Reason.SNOOZED.code, Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code),
+    *(Reason.HANDLER_ERROR.code, Reason.RUN_TIMEOUT.code, Reason.RETRY_LATER.code),
+)
 
 LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks
 STRAGGLERS_MAX: Final = 64  # of one move: where more are active, they are the backlog
@@ -256,7 +251,7 @@ class TaskTables(SubmissionTables):
 
     def attempts_summary(self) -> dict[int, tuple[int, int, int, int]]:
         """task_id -> (attempts, crashes, lost, failures) of active tasks that had attempts; damaged counts as lost."""
-        rows = self._read(SELECT_ATTEMPTS_SUMMARY, {"low_water": self.low_water, **REASONS})
+        rows = self._read(SELECT_ATTEMPTS_SUMMARY, (self.low_water, *REASONS))
         return {row[0]: row[1:] for row in rows}
 
     # -- the mark -----------------------------------------------------------------------------

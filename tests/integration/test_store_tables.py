@@ -59,7 +59,7 @@ def test_an_exception_undoes_everything_also_what_is_remembered(store: Store) ->
     end(store, receipt(2))
     assert active(store) == [1, 3]
     store = reopened(store)
-    assert store.specs()[3] == SpecRow("a::newer", "default", 1, None, None)
+    assert store.specs()[3] == SpecRow("a::newer", "default", 1, None, None, None)
     store.close()
 
 
@@ -141,7 +141,7 @@ def test_attributes_are_numbered_once_whatever_is_missing_in_them(store: Store) 
         ("a::b", "default", 0, None, 1),
         ("a::b", "default", 0, "g", None),
         ("a::b", "default", 255, None, None),
-        ("a::%", "_", 0, "'; DROP TABLE task; --", None),
+        ("a::%", "_", 0, "'; DROP TABLE task; --", None, None),
     ]
     numbers = [store.intern_spec(*given) for given in sets]  # each in a transaction of its own
     with store.transaction():
