@@ -136,11 +136,12 @@ def test_a_submission_is_found_again_until_it_is_pruned(store: Store) -> None:
 
 
 def test_attributes_are_numbered_once_whatever_is_missing_in_them(store: Store) -> None:
-    sets: list[tuple[str, str, int, str | None, int | None]] = [
-        ("a::b", "default", 0, None, None),
-        ("a::b", "default", 0, None, 1),
-        ("a::b", "default", 0, "g", None),
-        ("a::b", "default", 255, None, None),
+    sets: list[tuple[str, str, int, str | None, int | None, str | None]] = [
+        ("a::b", "default", 0, None, None, None),
+        ("a::b", "default", 0, None, 1, None),
+        ("a::b", "default", 0, "g", None, None),
+        ("a::b", "default", 0, None, None, "3"),
+        ("a::b", "default", 255, None, None, None),
         ("a::%", "_", 0, "'; DROP TABLE task; --", None, None),
     ]
     numbers = [store.intern_spec(*given) for given in sets]  # each in a transaction of its own

@@ -226,7 +226,7 @@ def test_a_crash_is_recorded_before_the_task_is_given_back_and_the_third_is_fina
     for number in range(2):
         bench.crash(1, (1 << 32) + number)
         assert bench.commit().returned == [1]
-        assert bench.store.attempts_summary() == {1: (number + 1, number + 1, 0)}
+        assert bench.store.attempts_summary() == {1: (number + 1, number + 1, 0, 0)}
     bench.crash(1, (1 << 32) + 2)
     committed = bench.commit()
     assert committed.returned == []
