@@ -131,14 +131,22 @@ def _first(*values: Any) -> Any:
     return next((value for value in values[:-1] if value is not None), values[-1])
 
 
+def check_queue_name(name: str) -> None:
+    """Raises InvalidSubmission for what can be no name of a queue."""
+    _check_label("queue", name)
+    if set(name) & set(",:"):
+        raise InvalidSubmission(f"queue: a name has no comma or colon, got {name!r}")
+
+
+def _check_label(label: str, name: str) -> None:
+    if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
+        raise InvalidSubmission(f"{label}: expected 1 to {NAME_CHARS_MAX} printable characters, got {name[:50]!r}")
+
+
 def _check_spec(spec: Spec) -> None:
-    for label, name in (("queue", spec.queue), ("group", spec.group)):
-        if name is None:
-            continue
-        if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
-            raise InvalidSubmission(f"{label}: expected 1 to {NAME_CHARS_MAX} printable characters, got {name[:50]!r}")
-    if set(spec.queue) & set(",:"):
-        raise InvalidSubmission(f"queue: a name has no comma or colon, got {spec.queue!r}")
+    check_queue_name(spec.queue)
+    if spec.group is not None:
+        _check_label("group", spec.group)
     if not 0 <= spec.priority <= 255:
         raise InvalidSubmission(f"priority: expected 0 (most urgent) to 255, got {spec.priority}")
     if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= RUN_TIMEOUT_MS_MAX:

@@ -15,7 +15,16 @@ from typing import Any, Protocol
 
 from ringq import codec
 from ringq.context import Context
-from ringq.errors import AttemptInterrupted, Cancel, InvalidPayload, InvalidResult, Permanent, RetryLater, Snooze
+from ringq.errors import (
+    AttemptInterrupted,
+    Cancel,
+    InvalidPayload,
+    InvalidResult,
+    Permanent,
+    RetryLater,
+    Snooze,
+    Throttled,
+)
 from ringq.kinds import Task
 from ringq.model import Reason
 
@@ -29,6 +38,7 @@ _REASONS = (
     (Permanent, Reason.PERMANENT),
     (RetryLater, Reason.RETRY_LATER),
     (Snooze, Reason.SNOOZED),
+    (Throttled, Reason.THROTTLED),
     (Cancel, Reason.CANCELLED),
 )
 

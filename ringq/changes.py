@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import protocol
+from ringq import protocol, retry
+from ringq.admission import check_queue_name
 from ringq.committed import Committed
-from ringq.errors import InvalidSubmission, NotDead, RingqError, UnknownTask
+from ringq.config import WORKERS_MAX
+from ringq.errors import InvalidOption, InvalidSubmission, NotDead, RingqError, UnknownTask
 from ringq.model import Status
 from ringq.verdicts import Verdicts
 from ringq.writer import Change
@@ -25,6 +27,9 @@ def of(message: protocol.Message, answer: Answer, refuse: Refuse) -> Change:
     """
     if isinstance(message, protocol.ForgetMap):
         return ForgetMap(message, answer, refuse)
+    if isinstance(message, protocol.SetQueue):
+        _check_queue(message)
+        return SetQueue(message, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")
@@ -81,6 +86,49 @@ class PurgeDead:
             return lambda: self.refuse(wrong)
         count = store.purge_dead(found)
         return lambda: self.answer(protocol.Changed(count))
+
+
+@dataclass(frozen=True, slots=True)
+class SetQueue:
+    """Something is said of a queue."""
+
+    message: protocol.SetQueue
+    answer: Answer
+    refuse: Refuse
+
+    def apply(self, store: Any, _verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        columns = dict(self.message.changes)
+        if columns.pop("cooling", True) is None:
+            columns |= {"throttles": 0, "throttled_until_us": None}
+        if "paused" in columns:
+            columns["paused"] = int(bool(columns["paused"]))
+        store.set_queue(self.message.name, **columns)
+        committed.queues.append(self.message.name)
+        return lambda: self.answer(protocol.Changed(1))
+
+
+def _check_queue(message: protocol.SetQueue) -> None:
+    """Raises InvalidSubmission: what is wrong with what shall be said of the queue."""
+    check_queue_name(message.name)
+    for name, value in message.changes.items():
+        cap = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= WORKERS_MAX
+        if name == "max_workers" and (value is None or cap):
+            continue
+        if (name == "paused" and isinstance(value, bool)) or (name == "cooling" and value is None):
+            continue
+        if name in ("retry", "cooldown") and (value is None or isinstance(value, str)):
+            _check_retry(name, value)
+            continue
+        raise InvalidSubmission(f"queue {message.name}: {name} cannot be {value!r}")
+
+
+def _check_retry(name: str, value: str | None) -> None:
+    try:
+        if value is not None:
+            retry.read(value if name == "retry" else f"0 {value}")
+    except InvalidOption as error:
+        raise InvalidSubmission(f"{name}: {value!r} is not understood: {error}") from None
 
 
 def _find(store: Any, dead: protocol.Dead) -> tuple[Sequence[int], RingqError | None]:

@@ -23,4 +23,5 @@ class Committed:
     alone: list[int] = field(default_factory=list)  # tasks that must have the whole pool in their next attempt
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who asked for it, still to be called
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
+    queues: list[str] = field(default_factory=list)  # of which something was said
     body_bytes: int = 0  # of payloads and results

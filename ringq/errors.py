@@ -225,6 +225,18 @@ class Snooze(RingqError):
         self.after_s = _seconds(after)
 
 
+class Throttled(RingqError):
+    """What the handler uses has asked for a break: no task of its queue starts for a while. Not a failure.
+
+    How long is said of the queue (`ringq queue set --cooldown`), a minute if nobody has; `after`, seconds, 0 or more,
+    or a timedelta, if it must be longer. The attempt is given back.
+    """
+
+    def __init__(self, message: str | None = None, *, after: float | timedelta | None = None) -> None:
+        super().__init__(message or "the handler was throttled")
+        self.after_s = None if after is None else _seconds(after)
+
+
 class Cancel(RingqError):
     """The task is not to be done after all: it ends as cancelled."""
 

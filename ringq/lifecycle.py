@@ -31,6 +31,7 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
         Reason.RUN_TIMEOUT,
         Reason.RETRY_LATER,
         Reason.SNOOZED,
+        Reason.THROTTLED,
     ),
     (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT, Reason.RETRY_LIMIT),
     (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
@@ -38,6 +39,7 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
 }
 
 RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.RETRY_LATER})
+NO_FAILURE: Final = frozenset({Reason.SNOOZED, Reason.THROTTLED})  # the attempt is given back, without a limit
 WITHOUT_POLICY: Final = Retry.exponential(initial=1.0, max=60.0)  # of who asks to be called again and said no more
 
 
@@ -48,8 +50,8 @@ def is_legal(source: Status | None, target: Status, reason: Reason) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Interruptions:
-    """How often attempts of one task ended without ending the task. `attempts` are all but snoozed ones; the others
-    count from when it was last a dead letter.
+    """How often attempts of one task ended without ending the task. `attempts` are all but those that were given back;
+    the others count from when it was last a dead letter.
     """
 
     attempts: int = 0
@@ -59,7 +61,7 @@ class Interruptions:
 
     def plus(self, reason: Reason) -> Interruptions:
         """The same with one more attempt that ended for `reason`."""
-        if reason is Reason.SNOOZED:
+        if reason in NO_FAILURE:
             return self
         return Interruptions(
             self.attempts + 1,
@@ -106,10 +108,11 @@ def after_failure(
     """Decide about a task whose attempt failed for `reason`; `interruptions` includes that attempt.
 
     `retry`: the task's policy; without one only RETRY_LATER is retried. `after_s`: what the handler asks for, instead
-    of the policy's delay. `chance`, 0 to 1, decides where there is jitter. Snoozing is no failure and has no limit.
+    of the policy's delay. `chance`, 0 to 1, decides where there is jitter. What is given back is no failure; what was
+    throttled waits with its queue.
     """
-    if reason is Reason.SNOOZED:
-        return Verdict(Status.PENDING, reason, delay_s=after_s or 0.0)
+    if reason in NO_FAILURE:
+        return Verdict(Status.PENDING, reason, delay_s=(after_s or 0.0) if reason is Reason.SNOOZED else 0.0)
     if reason not in RETRYABLE:
         return Verdict(Status.FAILED, reason)
     if not retry and reason is Reason.RETRY_LATER:

@@ -81,6 +81,7 @@ class Reason(enum.StrEnum):
     RETRY_LATER = "retry_later", 15
     SNOOZED = "snoozed", 16
     RETRY_LIMIT = "retry_limit", 17
+    THROTTLED = "throttled", 19
 
     @classmethod
     def of(cls, code: int) -> Reason:
@@ -156,6 +157,18 @@ class TaskRecord:
     result: str | None
     error: dict[str, Any] | None
     attempts: tuple[AttemptRecord, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """What was said of a queue; None where nobody has, so that the server's flags decide, or what is built in."""
+
+    name: str
+    max_workers: int | None
+    paused: bool
+    retry: str | None
+    cooldown: str | None
+    cooling_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

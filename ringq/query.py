@@ -12,7 +12,7 @@ from typing import Any, Self
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Task
-from ringq.model import AttemptRecord, KindStatistics, OutputRecord, Reason, Status, TaskRecord
+from ringq.model import AttemptRecord, KindStatistics, OutputRecord, QueueRecord, Reason, Status, TaskRecord
 from ringq.store.questions import FIRST, asking
 
 LIMIT_MAX = 10_000
@@ -127,6 +127,18 @@ class Query:
         """How many of the pending tasks wait for their time."""
         with asking(self._path) as ask:
             return ask.delayed(self._clock.now_us())
+
+    def queues(self) -> list[QueueRecord]:
+        """Queues of which something was said, by name."""
+        now_us = self._clock.now_us()
+        with asking(self._path) as ask:
+            return [
+                QueueRecord(
+                    name, cap, bool(paused), retry, cooldown,
+                    _instant(until_us) if until_us is not None and until_us > now_us else None,
+                )
+                for name, cap, paused, retry, cooldown, until_us in ask.queues()
+            ]  # fmt: skip
 
     def kinds(self) -> list[str]:
         """The names of all kinds that were ever submitted, in their order."""

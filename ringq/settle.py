@@ -10,6 +10,7 @@ from ringq.feed import Feed
 from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
+from ringq.queues import Queues
 from ringq.ring import Parent
 from ringq.writer import Writer
 
@@ -18,13 +19,14 @@ class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
     def __init__(
-        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, queues: Queues
     ) -> None:
         self._writer = writer
         self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
+        self._queues = queues
         self._untold: list[Committed] = []
 
     def commit(self, ring: Parent) -> None:
@@ -51,6 +53,8 @@ class Settlement:
             self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:
             self._feed.give_back([*committed.due, *committed.returned])
+        if committed.queues:
+            self._queues.follow(committed.queues)
         if committed.delayed or committed.due:
             self._feed.look_for_delayed()
 

@@ -31,6 +31,7 @@ from ringq.log import say, warn
 from ringq.notify import ServiceSocket
 from ringq.orphans import bury_orphans
 from ringq.pool import Pool
+from ringq.queues import Queues
 from ringq.recover import adopt
 from ringq.registry import Registry
 from ringq.reload import Watcher
@@ -67,6 +68,7 @@ class Supervisor:
         self._is_reloading = self._has_orphans = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
+        self._cool_ns: int | None = None
         self._longest_gap_ns = 0
         self._recover()
         self._open_ring()
@@ -108,7 +110,13 @@ class Supervisor:
         self._harvest = Harvest(
             self.config, self._clock, self._ring, self._pool, self._writer, self._feed, self._dispatcher
         )
-        self._settlement = Settlement(self._writer, self._listener, self._feed, self._dispatcher, self._harvest)
+        self._queues = Queues(
+            self.config, self._store, self._dispatcher.gate, self._clock,
+            running=lambda: [row[1] for row in self._ring.running()], say=warn,
+        )  # fmt: skip
+        self._settlement = Settlement(
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._queues
+        )
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
         )
@@ -182,6 +190,7 @@ class Supervisor:
             self._writer.come_due(self._feed.due(self._clock.now_us()))
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
+        self._cool_ns = self._queues.step()
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
         self._settlement.answer()
@@ -210,6 +219,7 @@ class Supervisor:
             self._writer.wait_ns(self._is_saturated()),
             self._tend_ns,
             self._limit_ns,
+            self._cool_ns,
             self._renewal.retry_ns,
             self._listener.next_expiry_ns,
             self._shutdown.wait_ns(now_ns),

@@ -17,6 +17,7 @@ from ringq.config import Config
 from ringq.entries import Interruption
 from ringq.lifecycle import Interruptions, Verdict, after_failure, after_interruption, is_legal
 from ringq.model import Reason, Status
+from ringq.queues import cooldown
 from ringq.receipts import ReceiptRow
 from ringq.retry import Retry
 from ringq.splitting import replacement
@@ -72,7 +73,7 @@ class Verdicts:
             if row[4] != FAILED or row[0] not in policies:  # the store will say that one has ended before
                 final.append(row)
                 continue
-            reason = Reason.of(row[5])
+            reason, asked_s = Reason.of(row[5]), codec.asked_delay_s(row[12])
             if reason is Reason.CANCELLED:
                 final.append((*row[:4], CANCELLED, *row[5:]))
                 continue
@@ -81,12 +82,14 @@ class Verdicts:
                 reason,
                 so_far,
                 policies[row[0]],
-                codec.asked_delay_s(row[12]),
+                asked_s,
                 random.random(),  # noqa: S311
             )
             assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
             if verdict.status is Status.PENDING:
                 self._tallies[row[0]] = so_far
+                if reason is Reason.THROTTLED:
+                    self._throttle(row[0], asked_s, committed)
                 again.append((verdict, (*row[:4], reason.code, *row[6:11], row[12])))
             else:
                 final.append((*row[:4], verdict.status.code, verdict.reason.code, *row[6:]))
@@ -125,13 +128,21 @@ class Verdicts:
         return self._policies([task_id]).get(task_id)
 
     def _policies(self, task_ids: Sequence[int]) -> dict[int, Retry | None]:
-        """How each of these tasks is tried again, as it or else the server says; without those that have ended."""
+        """How each of these tasks is tried again: as it, its queue or the server says. Only of active ones."""
         specs = self._store.specs()
         found: dict[int, Retry | None] = {}
-        for task_id, spec in self._store.specs_of(task_ids):
-            written = specs[spec].retry
+        for task_id, number in self._store.specs_of(task_ids):
+            written = specs[number].retry or self._store.queue(specs[number].queue).retry
             found[task_id] = self._policy if written is None else retry.read(written)
         return found
+
+    def _throttle(self, task_id: int, hint_s: float | None, committed: Committed) -> None:
+        """The queue of this task begins to cool down, or goes on with it."""
+        ((_, number),) = self._store.specs_of([task_id])
+        row = self._store.queue(self._store.specs()[number].queue)
+        throttles, until_us = cooldown(row, self._clock.now_us(), hint_s)
+        self._store.set_queue(row.name, throttles=throttles, throttled_until_us=until_us)
+        committed.queues.append(row.name)
 
     def _replace(self, i: Interruption, is_final: bool, committed: Committed) -> bool:
         """Whether the task was a chunk that goes on as smaller ones; then they take its place."""

@@ -25,9 +25,10 @@ LAYER_OF = {
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
     **dict.fromkeys(
-        ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
+        ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
+        FLOWS,
     ),
-    **dict.fromkeys(["changes", "committed", "splitting", "verdicts", "worker", "writer"], FLOWS),
+    **dict.fromkeys(["changes", "committed", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -52,6 +53,9 @@ NEIGHBOURS = {
     ("writer", "committed"): "what it gives",
     ("verdicts", "committed"): "adds to it",
     ("changes", "committed"): "adds to it",
+    ("changes", "admission"): "the names of queues it takes",
+    ("queues", "gate"): "tells it of them",
+    ("verdicts", "queues"): "how long one cools down",
     ("changes", "verdicts"): "tells it of dead letters that live again",
     ("changes", "writer"): "parts of its transactions",
     ("writer", "verdicts"): "has it decide about attempts that failed",

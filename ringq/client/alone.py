@@ -50,7 +50,7 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
         return _write(store, message, reports)
 
 
-def change(database: Path, message: protocol.RetryDead | protocol.PurgeDead) -> protocol.Changed:
+def change(database: Path, message: protocol.Message) -> protocol.Changed:
     """Do what a message asks for; returns after it is synced. Raises as `commit`; StoreError for a missing database."""
     if not database.exists():
         raise StoreError(f"{database}: there is no such database")

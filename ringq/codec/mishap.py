@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from ringq.errors import AFTER_S_MAX, RetryLater, Snooze
+from ringq.errors import AFTER_S_MAX, RetryLater, Snooze, Throttled
 
 TRACEBACK_BYTES_MAX: Final = 16 * 1024
 MESSAGE_CHARS_MAX: Final = 4_000
@@ -35,7 +35,7 @@ def error_details(error: BaseException) -> dict[str, str]:
 def encode_error(error: BaseException) -> bytes:
     """`error_details` as JSON, with `after_s` if the handler said when to be called again. Never raises."""
     details: dict[str, Any] = error_details(error)
-    if isinstance(error, RetryLater | Snooze) and error.after_s is not None:
+    if isinstance(error, RetryLater | Snooze | Throttled) and error.after_s is not None:
         details["after_s"] = error.after_s
     return msgspec.json.encode(details)
 

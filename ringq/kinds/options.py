@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
 
-from ringq.config import NAME_CHARS_MAX
+from ringq.config import NAME_CHARS_MAX, WORKERS_MAX
 from ringq.errors import InvalidKind, InvalidOption
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
@@ -17,6 +17,7 @@ from ringq.spelling import meant
 
 RUN_TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
 WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
+MAX_WORKERS: Final = WORKERS_MAX
 SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -65,9 +66,7 @@ def spec_of(
 ) -> SpecFields:
     """The options of a submission as the protocol carries them. Raises InvalidOption naming the range."""
     if queue is not None:
-        _check_label("queue", queue)
-        if set(queue) & set(",:"):
-            raise InvalidOption(f"queue: expected a name without comma or colon, got {queue!r}")
+        check_queue(queue)
     if group is not None:
         _check_label("group", group)
     whole = isinstance(priority, int) and not isinstance(priority, bool)
@@ -84,6 +83,25 @@ def task_id_of(task: Any) -> int:
     if not isinstance(task_id, int) or isinstance(task_id, bool) or not 0 < task_id < 2**63:
         raise InvalidOption(f"task: expected a handle or the id of a task, got {task!r}")
     return task_id
+
+
+def check_queue(name: Any) -> None:
+    """Raise InvalidOption for what can be no name of a queue."""
+    _check_label("queue", name)
+    if set(name) & set(",:"):
+        raise InvalidOption(f"queue: expected a name without comma or colon, got {name!r}")
+
+
+def cooldown_of(written: str | None) -> str | None:
+    """How long a queue cools down, in the words of `Retry` without a number. Raises InvalidOption."""
+    if written is None:
+        return None
+    try:
+        return str(Retry.read(f"1 {written}")).partition(" ")[2] or "constant 0s"
+    except InvalidOption:
+        raise InvalidOption(
+            f"cooldown: expected e.g. 'constant 60s' or 'exponential 60s..30m', got {written!r}"
+        ) from None
 
 
 def exceptions_of(types: Any) -> tuple[type[BaseException], ...]:

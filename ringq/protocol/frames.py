@@ -31,6 +31,7 @@ from ringq.protocol.messages import (
     Reply,
     Request,
     RetryDead,
+    SetQueue,
     Submit,
     Submitted,
     Wait,
@@ -41,7 +42,7 @@ HEADER: Final = struct.Struct("<IBBHI")
 _REQUEST_ID_MASK: Final = 0xFFFF_FFFF
 
 _TYPE_OF: dict[type, int] = {
-    **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5, RetryDead: 6, PurgeDead: 7},
+    **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5, RetryDead: 6, PurgeDead: 7, SetQueue: 8},
     **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Changed: 70, Failure: 127},
 }
 _CLASS_OF: dict[int, type] = {code: message for message, code in _TYPE_OF.items()}

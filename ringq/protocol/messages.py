@@ -127,6 +127,13 @@ class PurgeDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     dead: Dead
 
 
+class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Change what is said of a queue: `max_workers`, `paused`, `retry`, `cooldown`; null: as if nobody had said."""
+
+    name: str
+    changes: dict[str, int | bool | str | None]
+
+
 class Changed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """It is on disk, and concerned so many tasks."""
 
@@ -150,6 +157,6 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     message: str
 
 
-Request = Submit | Wait | Health | OpenMap | ForgetMap | RetryDead | PurgeDead
+Request = Submit | Wait | Health | OpenMap | ForgetMap | RetryDead | PurgeDead | SetQueue
 Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Failure
 Message = Request | Reply

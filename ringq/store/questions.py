@@ -209,6 +209,11 @@ WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = lease.task_id)
 # How many wait for their time.
 COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
 
+# What was said of queues.
+SELECT_QUEUE_ROWS: Final = """
+SELECT name, max_workers, paused, retry, cooldown, throttled_until_us FROM queue ORDER BY name
+"""
+
 # Every kind that was ever submitted.
 SELECT_KIND_NAMES: Final = "SELECT name FROM kind ORDER BY name"
 
@@ -297,6 +302,10 @@ class Questions:
     def delayed(self, now_us: int) -> int:
         """How many tasks wait for their time."""
         return self._count(COUNT_NOT_DUE, now_us)
+
+    def queues(self) -> list[Row]:
+        """(name, max_workers, paused, retry, cooldown, throttled_until_us) of queues of which something was said."""
+        return self._rows(SELECT_QUEUE_ROWS)
 
     def kinds(self) -> list[str]:
         """The names of all kinds."""

@@ -160,6 +160,19 @@ CREATE TABLE submission (
 ) STRICT, WITHOUT ROWID
 """
 
+# What an operator has said of queues: their flags decide about the others.
+QUEUE = """
+CREATE TABLE queue (
+    name TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
+    max_workers INTEGER CHECK (max_workers >= 0),
+    paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    retry TEXT CHECK (retry <> ''),
+    cooldown TEXT CHECK (cooldown <> ''),
+    throttles INTEGER NOT NULL CHECK (throttles >= 0),
+    throttled_until_us INTEGER
+) STRICT, WITHOUT ROWID
+"""
+
 STATISTIC = """
 CREATE TABLE statistic (
     kind INTEGER NOT NULL REFERENCES kind (id),
@@ -237,7 +250,7 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -273,7 +286,7 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
@@ -304,6 +317,7 @@ TABLES: Final = (
     DELAYED,
     STRAGGLER,
     SUBMISSION,
+    QUEUE,
     STATISTIC,
     REGISTRY,
     OUTPUT,

@@ -123,7 +123,7 @@ SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us
 SELECT_ATTEMPTS_SUMMARY: Final = """
 SELECT
     attempt.task_id,
-    SUM(attempt.reason <> ?2),
+    SUM(attempt.reason NOT IN (?2, ?9)),
     SUM(counts AND attempt.reason = ?3),
     SUM(counts AND attempt.reason IN (?4, ?5)),
     SUM(counts AND attempt.reason IN (?6, ?7, ?8))
@@ -151,7 +151,7 @@ SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
 # What the summary of attempts counts, in the order of its parameters.
 REASONS: Final = (
     *(Reason.SNOOZED.code, Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code),
-    *(Reason.HANDLER_ERROR.code, Reason.RUN_TIMEOUT.code, Reason.RETRY_LATER.code),
+    *(Reason.HANDLER_ERROR.code, Reason.RUN_TIMEOUT.code, Reason.RETRY_LATER.code, Reason.THROTTLED.code),
 )
 
 LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks

@@ -1,4 +1,4 @@
-"""Revision 0003: how tasks are tried again, and the attempts of dead letters that were given another chance.
+"""Revision 0003: how tasks are tried again, what was said of queues, dead letters that were given another chance.
 
 ALTER TABLE would leave a text of the tables that no new database has: they are made again.
 """
@@ -49,6 +49,17 @@ CREATE TABLE attempt (
 """,
     "INSERT INTO attempt SELECT *, NULL FROM earlier_attempt",
     "DROP TABLE earlier_attempt",
+    """
+CREATE TABLE queue (
+    name TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
+    max_workers INTEGER CHECK (max_workers >= 0),
+    paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    retry TEXT CHECK (retry <> ''),
+    cooldown TEXT CHECK (cooldown <> ''),
+    throttles INTEGER NOT NULL CHECK (throttles >= 0),
+    throttled_until_us INTEGER
+) STRICT, WITHOUT ROWID
+""",
     "DROP VIEW task_v",
     "DROP VIEW history_v",
     """
@@ -72,7 +83,7 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -107,7 +118,7 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
