@@ -191,6 +191,17 @@ class WaitTimeout(RingqError, TimeoutError):
     """The task did not end within the time one was willing to wait; it is still on its way."""
 
 
+# -- raised by ringq.testing -----------------------------------------------------------------------
+
+
+class NothingToRun(RingqError):
+    """An inline run waits for a task that cannot end: nothing is left that may run now."""
+
+
+class RunsOn(RingqError):
+    """An inline run has run as many tasks as it may, and there are more."""
+
+
 # -- raised inside handlers: not caught by `except Exception` --------------------------------------
 
 
