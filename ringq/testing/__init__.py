@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ringq.errors import NothingToRun, RunsOn
-    from ringq.testing.run import Inline, inline
     from ringq.testing.manual import InlineClock
     from ringq.testing.pool import server
+    from ringq.testing.run import Inline, inline
 
 __all__ = ["Inline", "InlineClock", "NothingToRun", "RunsOn", "inline", "server"]
 

@@ -97,18 +97,16 @@ class Inline:
         Returns the records of the tasks that ended, in the order in which they did. Raises RunsOn if the limit was
         reached and there is more to run.
         """
-        ended: list[int] = []
+        first = len(self._runs.ended)
         for count, run in enumerate(iter(self._runs.run_next, None)):
-            if run.has_ended:
-                ended.append(run.task_id)
-                if raises and run.error is not None:
-                    raise run.error
+            if raises and run.has_ended and run.error is not None:
+                raise run.error
             if count + 1 >= limit and self._runs.has_next():
                 raise RunsOn(
                     f"{count + 1:,} attempts were run, and there is more: does a task submit itself without end? If "
                     "so many are meant, give run_all a higher limit"
                 )
-        return [self.client.query.task(task_id) for task_id in ended]
+        return [self.client.query.task(task_id) for task_id in self._runs.ended[first:]]
 
     def run_next(self, *, raises: bool = True) -> TaskRecord | None:
         """Run one attempt: that of the most urgent task, the oldest of those. `raises`: as for `run_all`.

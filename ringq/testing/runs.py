@@ -44,7 +44,7 @@ class Run(NamedTuple):
 
 
 class Runs:
-    """Runs what is pending."""
+    """Runs what is pending. Attribute `ended`: the tasks that have ended, in the order in which they did."""
 
     def __init__(self, app: App, database: Path, clock: Clock) -> None:
         """Makes the database one that a server of `app` has had, so that its kinds may be submitted."""
@@ -57,6 +57,7 @@ class Runs:
         self._changed = threading.Condition()
         self._running: dict[int, int] = {}  # the thread of each task that runs
         self._waiting: set[int] = set()  # threads that wait for a task of another one
+        self.ended: list[int] = []
         with self.opened() as store:
             self._leases = itertools.count((store.begin_epoch(secrets.randbits(62)) << 32) + 1)
             with store.transaction():
@@ -153,6 +154,8 @@ class Runs:
             writer.record(rows)
             _commit(writer)
             has_ended = bool(store.find_receipts([(task_id, task_id)], 1))
+        if has_ended:
+            self.ended.append(task_id)
         return Run(task_id, receipt.error, has_ended)
 
 
