@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,6 +51,16 @@ def waits_for_itself(ctx: ringq.Context) -> None:
 @app.task
 def large(n: int) -> str:
     return "x" * n
+
+
+begun, may_end = threading.Event(), threading.Event()
+
+
+@app.task
+def held() -> str:
+    begun.set()
+    assert may_end.wait(10)
+    return "done"
 
 
 @app.task
@@ -227,6 +238,24 @@ def test_another_client_and_another_thread_are_served_too(run: Inline) -> None:
     thread.join()
     assert found == ["thread.jpg@128"]
     assert ran == ["a.jpg", "thread.jpg"]
+
+
+def test_who_waits_for_a_task_that_another_thread_runs_gets_its_result(run: Inline) -> None:
+    def release_once_waited_for() -> None:
+        deadline = time.monotonic() + 10
+        while not run._runs._waiting and time.monotonic() < deadline:
+            begun.wait(0.001)
+        may_end.set()
+
+    handle = held.submit()
+    threads = [threading.Thread(target=work) for work in (run.run_all, release_once_waited_for)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    assert handle.result() == "done"
+    for thread in threads:
+        thread.join()
+    assert run.client.query.counts()[ringq.Status.COMPLETED] == 1
 
 
 def test_what_is_wrong_is_refused_as_a_server_would(run: Inline) -> None:
