@@ -248,6 +248,17 @@ def _seconds(after: Any) -> float:
     return float(seconds)
 
 
+# -- raised by ringq.testing -----------------------------------------------------------------------
+
+
+class NothingToRun(RingqError):
+    """An inline run waits for a task that cannot end: nothing is left that may run now."""
+
+
+class RunsOn(RingqError):
+    """An inline run has run as many tasks as it may, and there are more."""
+
+
 # -- raised inside handlers: not caught by `except Exception` --------------------------------------
 
 

@@ -32,7 +32,7 @@ LAYER_OF = {
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
-    **dict.fromkeys(["__main__", "bench", "cli", "demo"], CLI),
+    **dict.fromkeys(["__main__", "bench", "cli", "demo", "testing"], CLI),
 }
 
 # Inside a layer, parts do not know each other; except that who knows whom, because:
@@ -114,6 +114,7 @@ LIBRARY_OF = {
     "sqlite3": {"store"},
     "msgspec": {"client", "codec", "kinds", "protocol", "pool", "recover", "splitting"},
     "psutil": {"pressure"},
+    "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},
     "rich": {"cli", "demo"},
     "watchfiles": {"reload"},

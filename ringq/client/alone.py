@@ -34,8 +34,8 @@ IDS_AT_ONCE: Final = 10_000  # looked up in one snapshot
 
 # Threads take turns, since the lock is the process's. A fork waits for the turn to end: the child would have half of
 # an open database, which SQLite cannot bear. Reentrant for a signal handler that submits: it finds the lock taken.
-_turn: Final = threading.RLock()
-os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
+turn: Final = threading.RLock()
+os.register_at_fork(before=turn.acquire, after_in_parent=turn.release, after_in_child=turn.release)
 
 
 def commit(database: Path, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
@@ -47,7 +47,7 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
     transaction raise.
     """
     with _owned(database) as store:
-        return _write(store, message, reports)
+        return write(store, message, reports)
 
 
 def change(database: Path, message: protocol.Message) -> protocol.Changed:
@@ -82,7 +82,7 @@ def ends(database: Path, task_ids: list[int]) -> list[Ended]:
 
 @contextmanager
 def _owned(database: Path) -> Iterator[Store]:
-    with _turn:
+    with turn:
         try:
             with OwnerLock(database), Store.open(database, check=False) as store:
                 yield store
@@ -101,7 +101,8 @@ def _check_permissions(database: Path, error: RingqError) -> None:
             raise CannotCreate(text) from error
 
 
-def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
+def write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
+    """As `commit`, into a database that is open already."""
     registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
     admission = Admission(takes_any=not registry)
     admission.learn([*(report.as_dict() for report in reports), *registry])

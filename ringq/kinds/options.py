@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
 
+from ringq.clock import SystemClock
 from ringq.config import NAME_CHARS_MAX, WORKERS_MAX
 from ringq.errors import InvalidKind, InvalidOption
 from ringq.protocol import SpecFields
@@ -150,7 +150,7 @@ def instant_us(run_at: datetime | None, run_after: float | timedelta | None) -> 
         return at
     if run_after is None:
         return None
-    at = time.time_ns() // 1_000 + round(span_s("run_after", run_after, 0.0) * 1e6)
+    at = SystemClock().now_us() + round(span_s("run_after", run_after, 0.0) * 1e6)
     if at > _INSTANT_US_MAX:
         raise InvalidOption(f"run_after: expected an instant before the year 10000, got {run_after!r}")
     return at
