@@ -220,7 +220,7 @@ class _Running:
 
     def _show(self) -> None:
         for stream, tail in zip((sys.stdout, sys.stderr), self._tails.values(), strict=False):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # a handler that called this one may have closed it
                 stream.write(tail.decode(errors="replace"))
                 stream.flush()
 

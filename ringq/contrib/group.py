@@ -6,7 +6,8 @@ worker (its own group)            group: guard ── command ── what that s
 What stays in the worker's group is killed with the worker by the server, but cannot be killed without it. So it gets a
 group of its own, and that a guard: when the worker dies, by whatever, its end of the pipe is closed, and the guard
 kills the group it is in. It cannot hit another, as it could if it had only the number of the group. The death signal of
-prctl would reach the command alone, not what that has started.
+prctl would reach the command alone, not what that has started. The guard is a shell, since that is there and starts in
+0.8 ms; Python takes 20.
 """
 
 from __future__ import annotations
