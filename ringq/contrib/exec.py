@@ -116,6 +116,7 @@ class _Running:
     def __init__(self) -> None:
         self._group: Group | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._death: IO[bytes] | None = None
         self._tails: dict[IO[bytes], bytearray] = {}
         self._began = time.monotonic()
 
@@ -126,11 +127,12 @@ class _Running:
         with undisturbed():
             self._group = Group()
             self._process = process = self._start(self._group, argv, folder, env, has_input=bool(stdin))
+            self._death = death = os.fdopen(os.pidfd_open(process.pid), "rb", buffering=0)
         assert process.stdout is not None
         assert process.stderr is not None
         self._tails = {process.stdout: bytearray(), process.stderr: bytearray()}
         try:
-            is_over = self._attend(process, stdin, timeout)
+            is_over = self._attend(process, death, stdin, timeout)
             self._group.end()
             code = process.wait()
             self._drain()  # after the end of all who might write for ever
@@ -156,9 +158,9 @@ class _Running:
             self._group.end()
         if self._process is not None:
             self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-                if pipe is not None:
-                    pipe.close()
+            for stream in (self._process.stdin, self._process.stdout, self._process.stderr, self._death):
+                if stream is not None:
+                    stream.close()
 
     @staticmethod
     def _start(
@@ -178,11 +180,11 @@ class _Running:
         except OSError as error:
             raise CommandFailed(f"{argv[0]} cannot be started: {error.strerror}") from None
 
-    def _attend(self, process: subprocess.Popen[bytes], stdin: bytes, timeout: float | None) -> bool:
+    def _attend(self, process: subprocess.Popen[bytes], death: IO[bytes], stdin: bytes, timeout: float | None) -> bool:
         """Feed it and take what it prints until it ends; False if that takes too long. Others may hold its pipes."""
         unsent = memoryview(stdin)
-        with selectors.DefaultSelector() as selector, open(os.pidfd_open(process.pid), "rb", buffering=0) as pidfd:
-            selector.register(pidfd, selectors.EVENT_READ)
+        with selectors.DefaultSelector() as selector:
+            selector.register(death, selectors.EVENT_READ)
             for pipe in self._tails:
                 os.set_blocking(pipe.fileno(), False)
                 selector.register(pipe, selectors.EVENT_READ)
@@ -194,7 +196,7 @@ class _Running:
                 if left is not None and left <= 0:
                     return False
                 for key, _ in selector.select(left):
-                    if key.fileobj is pidfd:
+                    if key.fileobj is death:
                         return True
                     if key.fileobj is process.stdin:
                         unsent = _feed(process.stdin, unsent)

@@ -28,14 +28,15 @@ class Group:
 
     def __init__(self) -> None:
         """Raises OSError if no process can be started."""
-        read, self._hold = os.pipe2(os.O_CLOEXEC)
+        read, hold = os.pipe2(os.O_CLOEXEC)
+        self._hold = os.fdopen(hold, "wb", buffering=0)
         try:
             self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", GUARD], stdin=read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
                 env={}, process_group=0,
             )  # fmt: skip
         except BaseException:
-            os.close(self._hold)
+            self._hold.close()
             raise
         finally:
             os.close(read)
@@ -50,13 +51,11 @@ class Group:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._guard.pid, signal.SIGKILL)
             self._guard.wait()
-        hold, self._hold = self._hold, -1
-        if hold >= 0:
-            os.close(hold)
+        self._hold.close()
 
     def abandon(self) -> None:
         """This process is a fork of the one that made the group: the group is not its own to end."""
-        os.close(self._hold)
+        self._hold.close()
         self._guard.returncode = 0
 
 
