@@ -32,7 +32,7 @@ LAYER_OF = {
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
-    **dict.fromkeys(["__main__", "bench", "cli", "demo", "testing"], CLI),
+    **dict.fromkeys(["__main__", "bench", "cli", "contrib", "demo", "testing"], CLI),
 }
 
 # Inside a layer, parts do not know each other; except that who knows whom, because:
@@ -217,6 +217,13 @@ def test_the_worker_knows_no_store_and_the_gate_does_no_io() -> None:
     forbidden = {"worker": {"ringq.store"}, "gate": {"os", "time", "socket"}, "lifecycle": {"os", "time"}}
     for name, words in forbidden.items():
         assert not [t for t in imports(modules()[name]) if t in words or t.startswith("ringq.store")]
+
+
+def test_what_comes_along_stands_on_the_public_face() -> None:
+    for name, tree in modules().items():
+        if top(name) == "contrib":
+            ours = [target for target in imports(tree) if top(target) == "ringq"]
+            assert all(target == "ringq" or target.startswith("ringq.contrib.") for target in ours), name
 
 
 def test_only_the_store_speaks_sql() -> None:

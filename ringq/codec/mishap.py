@@ -13,7 +13,7 @@ from ringq.errors import AFTER_S_MAX, RetryLater, Snooze, Throttled
 
 TRACEBACK_BYTES_MAX: Final = 16 * 1024
 MESSAGE_CHARS_MAX: Final = 4_000
-_ABOVE: Final = ("ringq", "asyncio")
+_ABOVE: Final = re.compile(r"(ringq(?!\.contrib\.)|asyncio)(\..*)?")
 _FRAMES_MAX: Final = 64
 _LINE_CHARS_MAX: Final = 2_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -83,9 +83,9 @@ def _traceback(error: BaseException) -> str:
 
 
 def _below_ringq(trace: TracebackType | None) -> TracebackType | None:
-    """Where the user's code begins: below ringq, and below the event loop of an `async def` handler."""
+    """Where the handler begins: below ringq, and below the event loop of an `async def` handler."""
     found = trace
-    while found is not None and str(found.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _ABOVE:
+    while found is not None and _ABOVE.fullmatch(str(found.tb_frame.f_globals.get("__name__", ""))):
         found = found.tb_next
     return found or trace
 

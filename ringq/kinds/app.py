@@ -172,6 +172,7 @@ class App(Domain):
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")  # by which workers may find it
         self._domains: dict[str, Domain] = {}
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._taken_in_by: list[App] = []
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry)
@@ -219,8 +220,30 @@ class App(Domain):
         self.states.declare(function)
         return function
 
+    def include(self, other: App) -> None:
+        """Take in the kinds of another App, under their own names, and with its states: `app.include(echo.app)`.
+
+        `other`: what it decorates later is taken in as well. Its handlers have its states, those of this App have this
+        one's. Its settings are not taken over. Twice is once.
+
+        Raises InvalidKind, naming both places and taking in nothing, if a kind of it is taken; or if it includes this
+        App itself.
+        """
+        if not isinstance(other, App):
+            raise InvalidKind(f"{self.name}: include takes a ringq.App, got {other!r}")
+        if other in self._takers():
+            raise InvalidKind(f"{self.name} cannot include {other.name}, which is or includes {self.name}")
+        if self in other._takers():
+            return
+        for task in other._tasks.values():
+            self._check(task)
+        other._taken_in_by.append(self)
+        self.states.include(other.states)
+        for task in other._tasks.values():
+            self._register(task)
+
     def kinds(self) -> dict[str, Task[..., Any]]:
-        """Every task by its kind, in the order of decoration."""
+        """Every task by its kind, in the order of decoration; those of an included App from its place on."""
         return dict(self._tasks)
 
     def reports(self) -> list[dict[str, Any]]:
@@ -229,13 +252,28 @@ class App(Domain):
 
     def add(self, task: Task[..., Any]) -> Task[..., Any]:
         """Register a task. Raises InvalidKind, naming both places, if its kind is taken."""
-        taken = self._tasks.get(task.kind)
-        if taken is not None:
-            places = f"at {place_of(taken.function)} and at {place_of(task.function)}"
-            raise InvalidKind(f"{task.kind} is defined twice, {places}: give one of them another name=")
-        self._tasks[task.kind] = task
+        self._check(task)
+        self._register(task)
         task.app = self
         return task
+
+    def _takers(self) -> list[App]:
+        """This App and all that have taken it in, each once."""
+        found = [self]
+        for app in found:
+            found += [taker for taker in app._taken_in_by if taker not in found]
+        return found
+
+    def _check(self, task: Task[..., Any]) -> None:
+        for app in self._takers():
+            taken = app._tasks.get(task.kind)
+            if taken is not None and taken is not task:
+                places = f"at {place_of(taken.function)} and at {place_of(task.function)}"
+                raise InvalidKind(f"{task.kind} is defined twice, {places}: give one of them another name=")
+
+    def _register(self, task: Task[..., Any]) -> None:
+        for app in self._takers():
+            app._tasks[task.kind] = task
 
 
 def _first(own: Any, shared: Any) -> Any:

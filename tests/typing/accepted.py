@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import ringq
+from ringq.contrib import echo, lines
+from ringq.contrib.exec import Finished, command
 
 app = ringq.App("photos")
 media = app.domain("media", queue="bulk", priority=ringq.HIGH, run_timeout=30)
@@ -44,6 +46,13 @@ async def asynchronous(ctx: ringq.Context, number: int) -> float:
 @app.task(priority=1)
 async def asynchronous_plain(number: int) -> float:
     return float(number)
+
+
+app.include(echo.app)
+convert = media.task(name="convert", queue="bulk")(command(root=Path("/srv")))
+assert_type(convert.submit(["ls", "-l"], cwd="a", timeout=5).result(), Finished)
+shout = app.task(name="shout")(lines.program(["./shout"], env={"A": "b"}))
+assert_type(shout.submit(text="hello", times=3), ringq.Submitted[Any])
 
 
 @app.task

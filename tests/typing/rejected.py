@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ringq
+from ringq.contrib import lines
+from ringq.contrib.exec import command
 
 app = ringq.App("photos")
 
@@ -67,6 +69,10 @@ total: str = plain.submit("a").result()  # error
 number: int = asynchronous(1)  # error
 app.task(que="q")  # error
 app.domain("media", group="g")  # error
+app.include(app.domain("video"))  # error
+command(root=5)  # error
+app.task(command()).submit("ls -l")  # error
+app.task(name="shout")(lines.program(["./shout"])).submit("hello")  # error
 
 with ringq.connect("photos.db") as client:
     client.submit(5)  # error
