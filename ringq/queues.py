@@ -41,8 +41,7 @@ class Queues:
             cap = self._flags.get(name) if row.max_workers is None else row.max_workers
             self._gate.limit(name, cap, self._running_of(name) if cap is not None else ())
             self._gate.pause(name, bool(row.paused))
-            if row.throttled_until_us is not None:
-                self._cooling[name] = row.throttled_until_us
+            self._cooling[name] = row.throttled_until_us or 0
         self._look(self._clock.now_us())
 
     def step(self) -> int | None:
