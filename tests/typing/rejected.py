@@ -62,7 +62,7 @@ with_context.submit(ctx=ringq.Context(), number=5)  # error
 with_context.options(priority=1).submit("5")  # error
 with_context.options(priority=1).submission(numbr=5)  # error
 with_context.options(priority="high")  # error
-with_context.options(retry=3)  # error
+with_context.options(retry=3.5)  # error
 with_context.options(run_at="tomorrow")  # error
 asynchronous.submit("a")  # error
 total: str = plain.submit("a").result()  # error
