@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
@@ -81,6 +82,7 @@ class Domain:
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
+        aliases: Iterable[str] = (),
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -94,6 +96,7 @@ class Domain:
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
+        aliases: Iterable[str] = (),
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
 
@@ -107,8 +110,9 @@ class Domain:
         200 characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200
         characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: what
         happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
-        `permanent`: types of exceptions after which it is not tried again, as `ValueError` or a tuple of types. What is
-        not given is decided by the domain, the server.
+        `permanent`: types of exceptions after which it is not tried again, as `ValueError` or a tuple of types.
+        `aliases`: whole kinds, as "photos::shrink", that it had before it was renamed: tasks that were stored under
+        them run here. What is not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -117,6 +121,7 @@ class Domain:
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
 
         unhelpful = options.exceptions_of(permanent)
+        earlier = options.kinds_of(aliases)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             own = name if name is not None else getattr(function, "__name__", None)
@@ -134,7 +139,7 @@ class Domain:
                 retry=_first(spec.retry, self._spec.retry),
                 parameters=handler.arguments.schema(),
             )
-            return self._app.add(make_task(handler, report, unhelpful))
+            return self._app.add(make_task(handler, report, unhelpful, earlier))
 
         return decorate if function is None else decorate(function)
 
@@ -243,12 +248,14 @@ class App(Domain):
             self._register(task)
 
     def kinds(self) -> dict[str, Task[..., Any]]:
-        """Every task by its kind, in the order of decoration; those of an included App from its place on."""
+        """Every task by its kind, and by its aliases, in the order of decoration; those of an included App from its
+        place on.
+        """
         return dict(self._tasks)
 
     def reports(self) -> list[dict[str, Any]]:
-        """What the worker tells its parent: one `KindReport` per kind, as plain JSON values."""
-        return [task.report.as_dict() for task in self._tasks.values()]
+        """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values."""
+        return [{**task.report.as_dict(), "name": name} for name, task in self._tasks.items()]
 
     def add(self, task: Task[..., Any]) -> Task[..., Any]:
         """Register a task. Raises InvalidKind, naming both places, if its kind is taken."""
@@ -265,15 +272,15 @@ class App(Domain):
         return found
 
     def _check(self, task: Task[..., Any]) -> None:
-        for app in self._takers():
-            taken = app._tasks.get(task.kind)
+        for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
+            taken = app._tasks.get(name)
             if taken is not None and taken is not task:
                 places = f"at {place_of(taken.function)} and at {place_of(task.function)}"
-                raise InvalidKind(f"{task.kind} is defined twice, {places}: give one of them another name=")
+                raise InvalidKind(f"{name} is defined twice, {places}: give one of them another name=")
 
     def _register(self, task: Task[..., Any]) -> None:
-        for app in self._takers():
-            app._tasks[task.kind] = task
+        for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
+            app._tasks[name] = task
 
 
 def _first(own: Any, shared: Any) -> Any:

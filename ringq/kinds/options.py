@@ -85,6 +85,13 @@ def task_id_of(task: Any) -> int:
     return task_id
 
 
+def kinds_of(aliases: Any) -> tuple[str, ...]:
+    """Kinds as text. Raises InvalidOption."""
+    if isinstance(aliases, str) or not isinstance(aliases, Iterable):
+        raise InvalidOption(f"aliases: expected a list of kinds, as ['photos::shrink'], got {aliases!r}")
+    return tuple(map(check_kind, aliases))
+
+
 def check_queue(name: Any) -> None:
     """Raise InvalidOption for what can be no name of a queue."""
     _check_label("queue", name)

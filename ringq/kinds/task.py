@@ -31,12 +31,16 @@ class Task(Generic[P, R]):
     Calling it calls the function, here and now, with an inert Context if it wants one and is not given one.
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
-    defaults; `permanent`, what it may raise that no retry would help; `app`, where it is registered.
+    defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `app`, where it
+    is registered.
     """
 
     app: App
 
-    def __init__(self, handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...] = ()) -> None:
+    def __init__(
+        self, handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...] = (),
+        aliases: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         """Made by `@app.task` and `@domain.task`."""
         functools.update_wrapper(self, handler.function)
         self.kind = report.name
@@ -49,6 +53,7 @@ class Task(Generic[P, R]):
         self._arguments = handler.arguments
         self._results = handler.results
         self.permanent = permanent
+        self.aliases = aliases
         self._spec = SpecFields(report.name)
 
     @overload
@@ -230,6 +235,8 @@ class TaskOptions(Generic[P, R]):
         return prepared(self._spec, payload, at, self.task._results, self.task.report)
 
 
-def make_task(handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...] = ()) -> Task[..., Any]:
+def make_task(
+    handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...], aliases: tuple[str, ...]
+) -> Task[..., Any]:
     """The Task of a handler."""
-    return (AsyncTask if handler.is_async else Task)(handler, report, permanent)
+    return (AsyncTask if handler.is_async else Task)(handler, report, permanent, aliases)
