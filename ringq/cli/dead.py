@@ -101,8 +101,9 @@ def purge(database: Path, as_json: bool, **which: Any) -> int:
         count = client.purge_dead(*ids, **chosen)
     _tell(count, "purged", as_json)
     if count < len(ids):
-        few = "it carries" if len(ids) - count == 1 else "they carry"
-        click.echo(f"ringq: {len(ids) - count:,} stay: {few} calls of a map that may be continued", err=True)
+        left = len(ids) - count
+        stay = "stays: it carries" if left == 1 else "stay: they carry"
+        click.echo(f"ringq: {left:,} {stay} calls of a map that may be continued", err=True)
         return exit_codes.NO
     return exit_codes.OK
 
