@@ -150,6 +150,8 @@ class TaskRecord:
     reason: Reason
     payload: str
     run_timeout_s: float | None
+    retry: str | None  # as `Retry.read` takes it; None: the server decides
+    attempt_count: int  # attempts that ended, but for those it was given back
     submitted_at: datetime
     run_at: datetime | None
     started_at: datetime | None

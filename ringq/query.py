@@ -153,8 +153,8 @@ class Query:
 
 
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
-    (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms) = row[:9]
-    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[9:]
+    (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
+    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[11:]
     started_us = leased_us if ended_us is None else ended_us - duration_us
     active = Status.PENDING if leased_us is None else Status.RUNNING
     return TaskRecord(
@@ -167,6 +167,8 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         reason=Reason.of(reason or 0),
         payload=payload,
         run_timeout_s=None if run_timeout_ms is None else run_timeout_ms / 1000,
+        retry=retry,
+        attempt_count=attempt_count,
         submitted_at=_instant(submitted_us),
         run_at=None if run_at_us is None else _instant(run_at_us),
         started_at=None if started_us is None else _instant(started_us),

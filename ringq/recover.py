@@ -239,7 +239,11 @@ def _findings(
     running: dict[int, tuple[int, ...]] = {row[0]: row[1:5] for row in store.leases()}
     if recovery is not None:
         rows, spilled, damaged = recovery.receipts()
+        # A failure may have been recorded before its slot was freed, and its task may wait for the next attempt: a
+        # second verdict would count it twice. What a completed one says twice the store refuses by itself.
+        recorded = {row[:2] for row in rows if row[4] == Status.FAILED.code and store.is_recorded(*row[:2])}
         receipts, incomplete = read_spilled(rows, spilled, spill_dir(config))
+        receipts = [row for row in receipts if row[:2] not in recorded]
         receipts, outgrown = part_outgrown(receipts)
         running |= {row[0]: row[1:5] for row in recovery.running()}
         running |= {row[0]: row[1:] for row in damaged}

@@ -20,7 +20,8 @@ Backoff = Literal["constant", "linear", "exponential", "jitter"]
 _WRITTEN = re.compile(
     r"(?P<max_retries>\d{1,9})"
     r"(?: (?P<backoff>constant|linear|exponential|jitter) (?P<initial>[^ .+x]+(?:\.\d+)?[a-z]*)"
-    r"(?:\+(?P<increment>[^ +x]+?))?(?:\.\.(?P<longest>[^ +x]+?))?(?:x(?P<factor>[\d.]+))?)?"
+    r"(?:\+(?P<increment>[^ +x]+?))?(?:\.\.(?P<longest>[^ +x]+?))?(?:x(?P<factor>\d{1,9}(?:\.\d{1,9})?))?)?",
+    re.ASCII,
 )
 _PARTS: Final = {
     "constant": (),
@@ -28,8 +29,9 @@ _PARTS: Final = {
     "exponential": ("longest", "factor"),
     "jitter": ("longest", "factor"),
 }
+_NAMES: Final = {"increment": "+SPAN", "longest": "..SPAN", "factor": "xFACTOR"}
 _UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|d|)")
+_SPAN = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|d|)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Retry:
         whole = isinstance(self.max_retries, int) and not isinstance(self.max_retries, bool)
         if not whole or not 0 <= self.max_retries <= RETRIES_MAX:
             raise InvalidOption(f"max_retries: expected 0 to {RETRIES_MAX}, got {self.max_retries!r}")
-        if not isinstance(self.factor, (int, float)) or not 1.0 <= self.factor <= 1000.0:
+        if isinstance(self.factor, bool) or not isinstance(self.factor, (int, float)) or not 1 <= self.factor <= 1000:
             raise InvalidOption(f"factor: expected 1 to 1000, got {self.factor!r}")
 
     @classmethod
@@ -90,7 +92,7 @@ class Retry:
         Raises InvalidOption.
         """
         shape: Backoff = "jitter" if jitter else "exponential"
-        return cls(max_retries, shape, _seconds("initial", initial), max_s=_seconds("max", max), factor=float(factor))
+        return cls(max_retries, shape, _seconds("initial", initial), max_s=_seconds("max", max), factor=factor)
 
     @classmethod
     def of(cls, given: Any) -> Retry:
@@ -109,7 +111,7 @@ class Retry:
         if found is None:
             raise InvalidOption(
                 f"retry: expected e.g. 3, '3 constant 10s', '5 linear 1s+5s..1m', '5 exponential 1s..1h' or "
-                f"'5 jitter 1s..1h', got {written!r}"
+                f"'5 jitter 1s..1h', got {written!r:.100}"
             )
         retries = int(found["max_retries"])
         if found["backoff"] is None:
@@ -119,7 +121,7 @@ class Retry:
         increment, factor = _span(found["increment"] or "0"), float(found["factor"] or FACTOR)
         for part in ("increment", "longest", "factor"):
             if found[part] is not None and part not in _PARTS[shape]:
-                raise InvalidOption(f"retry: {shape} has no such part: {written!r}")
+                raise InvalidOption(f"retry: {shape} takes no {_NAMES[part]}: {written!r:.100}")
         return cls(retries, shape, initial, increment, longest, factor)
 
     def __str__(self) -> str:
@@ -160,7 +162,7 @@ def _seconds(option: str, span: Any) -> float:
 def _span(written: str) -> float:
     found = _SPAN.fullmatch(written)
     if found is None:
-        raise InvalidOption(f"retry: {written!r} is no span; write seconds or e.g. 500ms, 15m, 2h")
+        raise InvalidOption(f"retry: {written!r:.100} is no span; write seconds or e.g. 500ms, 15m, 2h")
     return _seconds("retry", float(found[1]) * _UNITS[found[2]])
 
 
@@ -168,4 +170,4 @@ def _text(seconds: float) -> str:
     for unit in ("d", "h", "m"):
         if seconds and math.fmod(seconds, _UNITS[unit]) == 0:
             return f"{seconds / _UNITS[unit]:.0f}{unit}"
-    return f"{seconds:.9g}s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"

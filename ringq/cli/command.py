@@ -62,6 +62,7 @@ VERBS = {
     "task": ("ringq.cli.task:task", "List tasks, show one."),
     "queue": ("ringq.cli.queue:queue", "Limit, pause, resume queues."),
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
+    "dead": ("ringq.cli.dead:dead", "List dead letters, give them another chance, or delete them."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),
     "reload": ("ringq.cli.reload:reload", "Replace the workers by ones with fresh code."),

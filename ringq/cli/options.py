@@ -39,6 +39,7 @@ def _flag(parse: Callable[[Any], R]) -> Callable[[Any], R]:
 
 
 span, workers, queues = _flag(notation.span), _flag(notation.workers), _flag(notation.queues)
+retry = _flag(notation.retry)
 
 
 def database(command: F) -> F:

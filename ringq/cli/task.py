@@ -129,8 +129,10 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
         ("priority", record.priority),
         ("group", record.group),
         ("run time limit", printing.seconds(record.run_timeout_s)),
+        ("retry", record.retry),
         ("submitted", printing.moment(record.submitted_at)),
-        ("not before", printing.moment(record.run_at)),
+        (_waits_for(record), printing.moment(record.run_at)),
+        ("attempts", record.attempt_count or None),
         ("started", printing.moment(record.started_at)),
         ("ended", printing.moment(record.ended_at)),
     ]
@@ -141,6 +143,12 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
             ("payload", record.payload), ("result", record.result), ("error", printing.error_line(record.error)),
         ]  # fmt: skip
     return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _waits_for(record: TaskRecord) -> str:
+    """What the task's instant is: that of a retry takes the place of the one with which it was submitted."""
+    is_retry = record.run_at and record.attempts and record.run_at > record.attempts[-1].ended_at
+    return "next attempt" if is_retry and record.status == "pending" else "not before"
 
 
 def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:

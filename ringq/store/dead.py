@@ -55,6 +55,9 @@ DELETE_RECEIPTS: Final = "DELETE FROM receipt WHERE task_id IN (SELECT value FRO
 # Those that carry calls of a map that may be continued: it would miss them.
 SELECT_CHUNKS: Final = "SELECT task_id FROM map_chunk WHERE task_id IN (SELECT value FROM json_each(?))"
 
+# The last id that was given stays so, though its task is gone: ids are never given twice.
+UPDATE_HIGHEST_ID: Final = "UPDATE meta SET highest_task_id = MAX(highest_task_id, ?) WHERE id = 1"
+
 # All there is of tasks.
 DELETE_TASKS: Final = (
     "DELETE FROM output WHERE task_id IN (SELECT value FROM json_each(?))",
@@ -92,6 +95,7 @@ class DeadTables(MapTables):
         gone = [task_id for task_id in task_ids if task_id not in needed]
         wanted = (json.dumps(gone),)
         self._forget_receipts(wanted)
+        self._write(UPDATE_HIGHEST_ID, [(self.next_task_id - 1,)])
         for statement in DELETE_TASKS:
             self._write(statement, [wanted])
         return len(gone)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from ringq.model import Status
+from ringq.model import Reason, Status
 from ringq.store.engine import open_reader
 from ringq.store.failures import translated
 from ringq.store.history import (
@@ -26,10 +26,13 @@ from ringq.store.tasks import SELECT_LOW_WATER
 FIRST: Final = (1 << 63) - 1  # larger than every id and time: where "newest first" begins
 
 # A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
-TASK_ROW: Final = """
+TASK_ROW: Final = f"""
 SELECT
     task.id, kind.name, spec.queue, spec.group_name, spec.priority, receipt.status, receipt.reason, task.payload,
-    spec.run_timeout_ms, task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
+    spec.run_timeout_ms, spec.retry,
+    COALESCE(receipt.attempt, (
+        SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id AND attempt.reason <> {Reason.SNOOZED.code})),
+    task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
     receipt.duration_us, receipt.result, receipt.error
 """
 TASK_JOINS: Final = """
