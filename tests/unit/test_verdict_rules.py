@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ringq.lifecycle import RETRYABLE, Interruptions, Verdict, after_failure, after_interruption, is_legal
+from ringq.lifecycle import NO_FAILURE, RETRYABLE, Interruptions, Verdict, after_failure, after_interruption, is_legal
 from ringq.model import Reason, Status
 from ringq.retry import Retry
 
@@ -89,7 +89,13 @@ def test_snoozing_has_no_limit_and_is_no_attempt(name: str) -> None:
     assert failed(Reason.SNOOZED, POLICIES[name], 1000, 3.0) == Verdict(Status.PENDING, Reason.SNOOZED, delay_s=3.0)
 
 
-@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.SNOOZED])
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_throttled_attempt_is_given_back_and_waits_with_its_queue(name: str) -> None:
+    assert Interruptions(5, 1, 1, 2).plus(Reason.THROTTLED) == Interruptions(5, 1, 1, 2)
+    assert failed(Reason.THROTTLED, POLICIES[name], 1000, 3.0) == Verdict(Status.PENDING, Reason.THROTTLED)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in NO_FAILURE])
 def test_every_attempt_counts_once_and_in_at_most_one_budget(reason: Reason) -> None:
     one = Interruptions().plus(reason)
     assert one.attempts == 1
