@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ringq.client import Client, MapResults, connect
+    from ringq.client import BatchOutcome, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
         AlreadyServed,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         InvalidPayload,
         InvalidResult,
         InvalidSubmission,
+        KeyInUse,
         MapInUse,
         MapMismatch,
         NewerSchema,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
-    from ringq.kinds import App, AsyncTask, Domain, Ended, MapCall, Submission, Submitted, Task, TaskOptions
+    from ringq.kinds import PAYLOAD, App, AsyncTask, Domain, Ended, MapCall, Submission, Submitted, Task, TaskOptions
     from ringq.model import (
         BACKGROUND,
         HIGH,
@@ -81,6 +82,7 @@ __all__ = [
     "HIGH",
     "IDLE",
     "NORMAL",
+    "PAYLOAD",
     "REALTIME",
     "AlreadyServed",
     "App",
@@ -89,6 +91,7 @@ __all__ = [
     "AttemptCancelled",
     "AttemptInterrupted",
     "AttemptRecord",
+    "BatchOutcome",
     "BatchTooLarge",
     "Cancel",
     "CannotCreate",
@@ -104,6 +107,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidResult",
     "InvalidSubmission",
+    "KeyInUse",
     "KindStatistics",
     "MapCall",
     "MapInUse",
@@ -152,10 +156,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ringq.client": ("Client", "MapResults", "connect"),
+    "ringq.client": ("BatchOutcome", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
+        "PAYLOAD",
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),

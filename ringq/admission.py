@@ -10,15 +10,25 @@ from typing import Any
 
 from ringq import retry
 from ringq.config import BATCH_TASKS_MAX, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
-from ringq.entries import Batch, Chunks, Spec
+from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
-from ringq.model import NORMAL
-from ringq.protocol import DIGEST_BYTES, SUBMISSION_ID_BYTES, SpecFields, Submit, check_map_key
+from ringq.model import NORMAL, OnDuplicate
+from ringq.protocol import (
+    DIGEST_BYTES,
+    SUBMISSION_ID_BYTES,
+    Outcomes,
+    SpecFields,
+    Submit,
+    Submitted,
+    check_key,
+    check_map_key,
+)
 from ringq.spelling import nearest
 
 DEFAULT_QUEUE = "default"
 RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
 UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms", "retry"))
+MODES = frozenset(mode.code for mode in OnDuplicate)
 TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
 
@@ -41,7 +51,7 @@ class Admission:
         """The registered kinds, sorted."""
         return sorted(self._defaults)
 
-    def check(self, message: Submit, reply: Callable[[int, bool], None], refuse: Callable[[RingqError], None]) -> Batch:
+    def check(self, message: Submit, reply: Callable[..., None], refuse: Callable[[RingqError], None]) -> Batch:
         """The batch to write. Raises a subclass of InvalidSubmission naming the first offender."""
         count = len(message.payloads)
         if not 0 < count <= BATCH_TASKS_MAX:
@@ -54,7 +64,12 @@ class Admission:
         _check_sizes(message.payloads)
         specs = [self._resolve(fields) for fields in message.specs]
         columns = (message.spec_of, message.payloads, message.run_at_us)
-        return Batch(message.submission, specs, *columns, reply, refuse, _chunks(message))
+        chunks = _chunks(message)
+        if message.keys is not None or message.on_duplicate is not None:
+            _check_keys(message, count)
+        return Batch(
+            message.submission, specs, *columns, reply, refuse, chunks, message.keys, message.on_duplicate
+        )  # fmt: skip
 
     def _resolve(self, fields: SpecFields) -> Spec:
         known = self._resolved.get(fields)
@@ -82,6 +97,11 @@ class Admission:
         near = nearest(kind, self._defaults)
         hint = f"did you mean {near!r}?" if near else f"registered are: {', '.join(self.kinds) or 'none'}"
         return f"no handler of kind {kind[:NAME_CHARS_MAX]!r} is registered; {hint}"
+
+
+def submitted(first_id: int, count: int, replayed: bool, told: Told | None) -> Submitted:
+    """What is answered about a batch of so many tasks."""
+    return Submitted(first_id, count, replayed, None if told is None else Outcomes(*told))
 
 
 def _check_columns(message: Submit, count: int) -> None:
@@ -116,6 +136,20 @@ def _chunks(message: Submit) -> Chunks | None:
     if ends[-1] >= 1 << 62 or any(len(digest) != DIGEST_BYTES for digest in given.digests):
         raise InvalidSubmission("the map's chunks have impossible numbers or digests")
     return Chunks(given.key, given.firsts, given.counts, given.digests)
+
+
+def _check_keys(message: Submit, count: int) -> None:
+    """Keys and what is to be done about duplicates, one per task."""
+    keys, modes = message.keys, message.on_duplicate
+    if keys is None or len(keys) != count or (modes is not None and len(modes) != count):
+        raise InvalidSubmission("the submission's columns do not fit together")
+    if message.chunks is not None:
+        raise InvalidSubmission("the chunks of a map have no keys of their own")
+    for key in keys:
+        if key is not None:
+            check_key(key)
+    if modes is not None and not set(modes) <= MODES:
+        raise InvalidSubmission(f"on_duplicate: expected codes {min(MODES)} to {max(MODES)}, got {max(modes)}")
 
 
 def _check_sizes(payloads: list[str]) -> None:

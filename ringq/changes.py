@@ -10,7 +10,7 @@ from ringq import protocol, retry
 from ringq.admission import check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
-from ringq.errors import InvalidOption, InvalidSubmission, NotDead, RingqError, UnknownTask
+from ringq.errors import InvalidOption, InvalidSubmission, KeyInUse, NotDead, RingqError, UnknownTask
 from ringq.model import Status
 from ringq.verdicts import Verdicts
 from ringq.writer import Change
@@ -61,14 +61,22 @@ class RetryDead:
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
-        found, wrong = _find(store, self.dead)
-        if wrong is not None:
-            return lambda: self.refuse(wrong)
-        attempts = store.release_dead(found)
-        for task_id, count in attempts.items():
-            verdicts.released(task_id, count)
-        committed.returned += found
-        return lambda: self.answer(protocol.Changed(len(found)))
+        total = 0
+        while True:
+            found, wrong = _find(store, self.dead, retryable=True, but=total)
+            keys, taken = _keys_of(store, found)
+            if self.dead.ids is not None and taken:
+                wrong = KeyInUse(next(iter(taken.values())))
+            if wrong is not None:
+                return lambda: self.refuse(wrong)
+            able = [task_id for task_id in found if task_id not in taken]
+            for task_id, count in store.release_dead(able).items():
+                verdicts.released(task_id, count)
+            store.hold_keys(keys)
+            committed.returned += able
+            total += len(able)
+            if not taken or total == self.dead.limit:  # else there may be others in place of those that were left
+                return lambda: self.answer(protocol.Changed(total))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +139,15 @@ def _check_retry(name: str, value: str | None) -> None:
         raise InvalidSubmission(f"{name}: {value!r} is not understood: {error}") from None
 
 
-def _find(store: Any, dead: protocol.Dead) -> tuple[Sequence[int], RingqError | None]:
-    """The dead letters that are meant; and the error, if one was named that is none: then nothing happens to any."""
+def _find(
+    store: Any, dead: protocol.Dead, *, retryable: bool = False, but: int = 0
+) -> tuple[Sequence[int], RingqError | None]:
+    """The dead letters that are meant; and the error, if one was named that is none: then nothing happens to any.
+
+    `but`: so many of the limit were found before. `retryable`: as `find_dead` says.
+    """
     if dead.ids is None:
-        return store.find_dead(dead.kind, dead.queue, dead.before_us, dead.limit), None
+        return store.find_dead(dead.kind, dead.queue, dead.before_us, dead.limit - but, retryable=retryable), None
     ids = sorted(set(dead.ids))
     statuses: dict[int, int | None] = store.statuses(ids)
     for task_id in ids:
@@ -145,3 +158,16 @@ def _find(store: Any, dead: protocol.Dead) -> tuple[Sequence[int], RingqError | 
             now = "has not ended" if code is None else f"is {Status.of(code).value}"
             return [], NotDead(f"task {task_id} {now}: only a dead letter can be retried or purged")
     return ids, None
+
+
+def _keys_of(store: Any, task_ids: Sequence[int]) -> tuple[list[tuple[int, int, bytes, str]], dict[int, str]]:
+    """The keys that these dead letters take again; and why some cannot, by id: another task has it."""
+    keys: dict[tuple[int, bytes], tuple[int, int, bytes, str]] = {}
+    taken: dict[int, str] = {}
+    for task_id, kind, digest, key, holder in store.keys_of(task_ids):
+        other = holder or keys.get((kind, digest), (None,))[0]
+        if other is None:
+            keys[kind, digest] = (task_id, kind, digest, key)
+        else:
+            taken[task_id] = f"task {task_id} cannot be retried: task {other} has its key {key!r} and has not ended"
+    return list(keys.values()), taken

@@ -20,6 +20,7 @@ class Committed:
     receipts: list[ReceiptRow] = field(default_factory=list)
     again: list[int] = field(default_factory=list)  # tasks whose attempt did not end them
     returned: list[int] = field(default_factory=list)  # active tasks that may start now: of those, or dead letters
+    withdrawn: list[tuple[int, str, int]] = field(default_factory=list)  # (*lane, id) of admitted ones to be left out
     alone: list[int] = field(default_factory=list)  # tasks that must have the whole pool in their next attempt
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who asked for it, still to be called
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts

@@ -31,6 +31,17 @@ class Chunks(NamedTuple):
     digests: list[bytes]
 
 
+class Told(NamedTuple):
+    """What became of the tasks of a batch with keys; an entry of each column per task.
+
+    `outcomes`: codes of `model.Outcome`. `replaced`: the task that was superseded, 0 for none.
+    """
+
+    outcomes: list[int]
+    ids: list[int]
+    replaced: list[int]
+
+
 @dataclass(slots=True)
 class Batch:
     """One submission, checked and resolved: all of it is written, or nothing."""
@@ -40,9 +51,11 @@ class Batch:
     spec_of: list[int] | None  # an index into specs per payload; None: all have specs[0]
     payloads: list[str]
     run_at_us: list[int | None] | None
-    reply: Callable[[int, bool], None]  # (first id, replayed), after COMMIT
+    reply: Callable[..., None]  # (first id, replayed) after COMMIT; and Told, if not all were inserted
     refuse: Callable[[RingqError], None]
     chunks: Chunks | None = None
+    keys: list[str | None] | None = None  # one per payload
+    on_duplicate: list[int] | None = None  # codes of `model.OnDuplicate`, one per payload; None: all skip
 
 
 @dataclass(frozen=True, slots=True)

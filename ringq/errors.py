@@ -70,6 +70,10 @@ class MapMismatch(InvalidSubmission):
     """The key of a map was used for other inputs."""
 
 
+class KeyInUse(RingqError, ValueError):
+    """Another task that has not ended has the key."""
+
+
 class UnknownTask(RingqError, LookupError):
     """There is no task with that id."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
-from ringq import failpoint
+from ringq import failpoint, keys
 from ringq.backlog import Admitted
-from ringq.entries import Batch, Chunks, Spec
+from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 
 SLICE_ROWS = 2048  # 1 to 3 ms
@@ -28,15 +29,17 @@ class Taken:
     count: int = 0
 
 
-def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken]:
+def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None) -> Generator[None, None, Taken]:
     """Write a batch into the open transaction; yields after each slice, returns what came of it.
+
+    `hand`: what a batch with keys needs, and leaves what it has done to other tasks in.
 
     The ids it takes are `store.next_task_id` and on, which is moved when the last slice is written. Until COMMIT
     nobody may wait for them: `store.stored_below`.
     """
     known = store.find_submission(batch.submission)
     if known is not None and known[1] == len(batch.payloads):
-        return Taken(lambda: batch.reply(known[0], True))
+        return Taken(_answer(batch, known[0], True, _told_before(store, batch)))
     if known is not None:
         return _refused(batch, InvalidSubmission("this submission id was given to another batch"))
     map_id = None
@@ -44,6 +47,11 @@ def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken
         map_id = _find_map(store, batch.specs[0].kind, batch.chunks, now_us)
         if map_id is None:
             return _refused(batch, MapInUse("another program has gone on with this map"))
+    count, decided = len(batch.payloads), None
+    if batch.keys is not None:
+        assert hand is not None
+        decided = yield from keys.decide(store, batch, now_us, hand)
+        batch = decided.batch
     specs = yield from _intern_specs(store, batch.specs)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
@@ -53,9 +61,17 @@ def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken
     for part in _slices(batch):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
-            late = [(at, i) for at, i in zip(batch.run_at_us[part], ids[part], strict=True) if at and at > now_us]
+            waiting = decided.behind if decided else {}
+            late = [
+                (at, i)
+                for at, i in zip(batch.run_at_us[part], ids[part], strict=True)
+                if at and at > now_us and i not in waiting
+            ]
             store.insert_delayed(late)
             delayed.update(task_id for _, task_id in late)
+        if decided is not None:
+            decided.keep(store, part)
+            delayed.update(decided.behind)
         if not _is_plain(batch):
             _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
@@ -63,10 +79,25 @@ def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken
             store.insert_chunks(map_id, list(zip(firsts, counts, ids[part], digests, strict=True)))
         failpoint.hit("writer.after_slice")
         yield
-    store.insert_submission(batch.submission, first_id, len(ids), now_us)
+    store.insert_submission(batch.submission, first_id, count, now_us)
+    told = decided.told if decided else None
+    if told is not None:
+        store.insert_outcome(batch.submission, json.dumps(told))
     store.next_task_id = first_id + len(ids)
     admitted = _admitted(store, batch, ids, places)
-    return Taken(lambda: batch.reply(first_id, False), admitted, bool(delayed), len(ids))
+    return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids))
+
+
+def _answer(batch: Batch, first_id: int, is_replay: bool, told: Told | None) -> Callable[[], None]:
+    if told is None:
+        return lambda: batch.reply(first_id, is_replay)
+    return lambda: batch.reply(first_id, is_replay, told)
+
+
+def _told_before(store: Any, batch: Batch) -> Told | None:
+    """What the first one of a repeated batch was told besides its ids."""
+    text = None if batch.keys is None else store.find_outcome(batch.submission)
+    return None if text is None else Told(*json.loads(text))
 
 
 def _refused(batch: Batch, error: RingqError) -> Taken:

@@ -35,6 +35,7 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
     ),
     (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT, Reason.RETRY_LIMIT),
     (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
+    (Status.PENDING, Status.SUPERSEDED): (Reason.REPLACED,),  # another task with its key took its place
     (Status.DEAD_LETTER, Status.PENDING): (Reason.NONE,),  # somebody gave it another chance
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ringq import changes, protocol
-from ringq.admission import Admission
+from ringq.admission import Admission, submitted
 from ringq.clock import Clock
 from ringq.config import Config, check_socket_path
 from ringq.connection import Connection
@@ -268,7 +268,7 @@ class Listener:
         count = len(message.payloads)
         answer, refuse = self._answers(connection, request)
         batch = self._admission.check(
-            message, lambda first_id, replayed: answer(protocol.Submitted(first_id, count, replayed)), refuse
+            message, lambda first_id, replayed, told=None: answer(submitted(first_id, count, replayed, told)), refuse
         )
         self._submit(self._maps.expect(batch))
 

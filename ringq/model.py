@@ -81,6 +81,7 @@ class Reason(enum.StrEnum):
     RETRY_LATER = "retry_later", 15
     SNOOZED = "snoozed", 16
     RETRY_LIMIT = "retry_limit", 17
+    REPLACED = "replaced", 18
     THROTTLED = "throttled", 19
 
     @classmethod
@@ -92,11 +93,47 @@ class Reason(enum.StrEnum):
 _REASON_BY_CODE = {reason.code: reason for reason in Reason}
 
 
-class Outcome(enum.StrEnum):
-    """What became of a submission."""
+class OnDuplicate(enum.StrEnum):
+    """What shall become of a submission whose key an active task has. `code` is what travels."""
 
-    INSERTED = "inserted"
-    DUPLICATE = "duplicate"
+    code: int
+
+    def __new__(cls, label: str, code: int) -> OnDuplicate:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    SKIP = "skip", 0
+    SUPERSEDE = "supersede", 1
+    REJECT = "reject", 2
+
+
+class Outcome(enum.StrEnum):
+    """What became of a submission. `code` is what travels and is stored."""
+
+    code: int
+
+    def __new__(cls, label: str, code: int) -> Outcome:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    INSERTED = "inserted", 0
+    DUPLICATE = "duplicate", 1
+    UPGRADED = "upgraded", 2
+    REQUEUED = "requeued", 3
+    SUPERSEDED = "superseded", 4
+    REJECTED = "rejected", 5
+
+    @classmethod
+    def of(cls, code: int) -> Outcome:
+        """The outcome that travels as `code`. Raises KeyError for a code nobody wrote."""
+        return _OUTCOME_BY_CODE[code]
+
+
+_OUTCOME_BY_CODE = {outcome.code: outcome for outcome in Outcome}
 
 
 @dataclass(frozen=True, slots=True)

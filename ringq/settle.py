@@ -10,9 +10,12 @@ from ringq.feed import Feed
 from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
+from ringq.model import Status
 from ringq.queues import Queues
 from ringq.ring import Parent
 from ringq.writer import Writer
+
+SUPERSEDED = Status.SUPERSEDED.code
 
 
 class Settlement:
@@ -41,14 +44,19 @@ class Settlement:
             return
         self._say(trouble, self._writer.trouble)
         self._untold.append(committed)
-        for (kind, _), (count, duration_us, _) in committed.sums.items():
-            self._dispatcher.pace.learn(kind, count, duration_us)
+        for (kind, status), (count, duration_us, _) in committed.sums.items():
+            if status != SUPERSEDED:  # it may never have run
+                self._dispatcher.pace.learn(kind, count, duration_us)
         if committed.receipts or committed.again:
             self._harvest.committed()
+            self._dispatcher.came_back(row[0] for row in committed.receipts)
+            self._dispatcher.came_back(committed.again)
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         for tasks in committed.admitted:
             self._feed.backlog.append(tasks)
+        for priority, queue, task_id in committed.withdrawn:
+            self._feed.backlog.remove(priority, queue, task_id)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:

@@ -87,8 +87,10 @@ class Supervisor:
         self._writer.ring = self._ring
         gate = Gate(self.config.queues)
         self._dispatcher = Dispatcher(
-            self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms
-        )
+            self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms,
+            keyed=self._store.keyed,
+        )  # fmt: skip
+        self._writer.reach = self._dispatcher
         for task_id, interruptions in self._writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self._dispatcher.run_alone(task_id)

@@ -18,6 +18,7 @@ from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
 from ringq.entries import Batch, Interruption
 from ringq.errors import RingqError, StorageFull, StoreBusy
+from ringq.keys import Hand, Reach
 from ringq.lifecycle import Interruptions
 from ringq.receipts import ReceiptRow, result_bytes, sums
 from ringq.verdicts import Verdicts
@@ -52,6 +53,7 @@ class Writer:
         self._config = config
         self._clock = clock
         self.ring: Freeing | None = None  # set once there are slots to free
+        self.reach: Reach | None = None  # set once there is somebody who publishes tasks
         self._verdicts = Verdicts(store, config, clock)
         self._batches: list[Batch] = []
         self._receipts: list[ReceiptRow] = []
@@ -195,30 +197,34 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed = Committed()
+        hand = Hand(self._store, self.reach, self.interruptions)
         batches = self._next_batches()
         changes, self._changes = self._changes, []
         try:
             with self._store.transaction():
                 for batch in batches:
-                    yield from self._insert_batch(batch, committed)
+                    yield from self._insert_batch(batch, committed, hand)
                     yield
                 self._verdicts.begin()
                 committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
                 self._verdicts.interrupted(self._interrupted, committed)
                 committed.receipts += self._verdicts.received(self._receipts, committed)
+                committed.receipts += hand.ended
                 self._insert_receipts(committed)
                 self._insert_leases()
                 if self._outputs:
                     self._store.insert_outputs(self._outputs)
-                self._store.delete_delayed(self._due)
+                self._store.delete_delayed([*self._due, *hand.delayed])
                 self._move_low_water(lowest_active)
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
             self._hold_back([*batches, *self._batches, *changes, *self._changes], error)
-            return Committed()
+            return Committed(returned=hand.back())
         self.trouble = None
         failpoint.hit("writer.after_commit")
         committed.due = self._due
+        committed.returned += hand.taken
+        committed.withdrawn = hand.fresh
         self._receipts, self._interrupted, self._leases, self._due, self._outputs = [], [], [], [], []
         self._oldest_ns = None if not self._batches and not self._changes else self._clock.monotonic_ns()
         if self.ring is not None:
@@ -237,8 +243,8 @@ class Writer:
         taken, self._batches = self._batches[:count], self._batches[count:]
         return taken
 
-    def _insert_batch(self, batch: Batch, committed: Committed) -> Generator[None, None, None]:
-        taken = yield from intake.insert(self._store, batch, self._clock.now_us())
+    def _insert_batch(self, batch: Batch, committed: Committed, hand: Hand) -> Generator[None, None, None]:
+        taken = yield from intake.insert(self._store, batch, self._clock.now_us(), hand)
         committed.admitted += taken.admitted
         committed.delayed |= taken.has_delayed
         committed.submitted += taken.count
@@ -259,6 +265,20 @@ class Writer:
         self._store.add_statistics(committed.sums)
         if self._leased:
             self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
+        if self._store.keyed:
+            self._free_keys([row[0] for row in rows], committed)
+
+    def _free_keys(self, ended: list[int], committed: Committed) -> None:
+        """Keys of tasks that have ended are free; who waited for one of them may start, or when its time comes."""
+        keyed = self._store.keyed.intersection(ended)
+        if not keyed:
+            return
+        now_us = self._clock.now_us()
+        released = self._store.free_keys(list(keyed))
+        later = [(run_at_us, task_id) for task_id, run_at_us in released if run_at_us and run_at_us > now_us]
+        self._store.put_off(later)
+        committed.delayed |= bool(later)
+        committed.returned += {task_id for task_id, _ in released}.difference(task_id for _, task_id in later)
 
     def _insert_leases(self) -> None:
         if self._leases:

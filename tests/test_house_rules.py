@@ -28,7 +28,7 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
-    **dict.fromkeys(["changes", "committed", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS),
+    **dict.fromkeys(["changes", "committed", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -59,6 +59,8 @@ NEIGHBOURS = {
     ("changes", "verdicts"): "tells it of dead letters that live again",
     ("changes", "writer"): "parts of its transactions",
     ("writer", "verdicts"): "has it decide about attempts that failed",
+    ("intake", "keys"): "has it decide about those that have one",
+    ("writer", "keys"): "what they do to other tasks",
     ("writer", "intake"): "has it write submissions",
     ("intake", "backlog"): "in its form",
     ("splitting", "backlog"): "in its form",

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from ringq.client.client import Client, connect
 from ringq.client.mapping import MapResults
+from ringq.client.outcome import BatchOutcome
 
-__all__ = ["Client", "MapResults", "connect"]
+__all__ = ["BatchOutcome", "Client", "MapResults", "connect"]

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ringq import changes, failpoint, protocol
-from ringq.admission import Admission
+from ringq.admission import Admission, submitted
 from ringq.client.watch import ended
 from ringq.clock import SystemClock
 from ringq.codec import decode_json
 from ringq.config import Config
+from ringq.entries import Told
 from ringq.errors import AlreadyServed, CannotCreate, RingqError, StoreBusy, StoreError, UnknownTask
 from ringq.kinds import Ended, KindReport
 from ringq.store import OwnerLock, Store
@@ -109,8 +110,8 @@ def write(store: Store, message: protocol.Submit, reports: Iterable[KindReport])
     answers: list[protocol.Message | RingqError] = []
     count = len(message.payloads)
 
-    def reply(first_id: int, replayed: bool) -> None:
-        answers.append(protocol.Submitted(first_id, count, replayed))
+    def reply(first_id: int, replayed: bool, told: Told | None = None) -> None:
+        answers.append(submitted(first_id, count, replayed, told))
 
     writer = Writer(store, Config(store.path), SystemClock())
     writer.submit(admission.check(message, reply, answers.append))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import enum
+import hashlib
 import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from ringq.clock import SystemClock
 from ringq.config import NAME_CHARS_MAX, WORKERS_MAX
 from ringq.errors import InvalidKind, InvalidOption
+from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 from ringq.spelling import meant
@@ -25,6 +28,38 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
 
 
+class Payload(enum.Enum):
+    """The one value of `key=` that is no text."""
+
+    PAYLOAD = "payload"
+
+    def __repr__(self) -> str:
+        return "ringq.PAYLOAD"
+
+
+PAYLOAD: Final = Payload.PAYLOAD
+"""As the `key` of a submission: whatever has the same arguments is its duplicate."""
+
+
+DuplicateMode = Literal["skip", "supersede", "reject"]
+
+
+class Once(NamedTuple):
+    """What keeps a task from being there twice.
+
+    Attributes: `key`; `mode`, the code of what becomes of a submission whose key an active task has.
+    """
+
+    key: str | Payload
+    mode: int
+
+    def of(self, payload: str) -> Once:
+        """The same for a task with this payload."""
+        if self.key is not PAYLOAD:
+            return self
+        return Once(f"payload:{hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()}", self.mode)
+
+
 class SubmissionOptions(TypedDict, total=False):
     """The options of a submission, as `Submission` says."""
 
@@ -35,6 +70,8 @@ class SubmissionOptions(TypedDict, total=False):
     retry: Retry | str | int | None
     run_at: datetime | None
     run_after: float | timedelta | None
+    key: str | Payload | None
+    on_duplicate: DuplicateMode | None
 
 
 def check_name(what: str, name: Any) -> str:
@@ -75,6 +112,21 @@ def spec_of(
     limit_ms = None if run_timeout is None else _run_timeout_ms(run_timeout)
     policy = None if retry is None else str(Retry.of(retry))
     return SpecFields(kind, queue, None if priority is None else int(priority), group, limit_ms, policy)
+
+
+def once_of(key: Any, on_duplicate: Any) -> Once | None:
+    """Key and mode of a submission, None without a key. Raises InvalidOption."""
+    if key is None:
+        if on_duplicate is not None:
+            raise InvalidOption("on_duplicate goes with a key: a task without one has no duplicates")
+        return None
+    if key is not PAYLOAD:
+        _check_label("key", key)
+    codes = {mode.value: mode.code for mode in OnDuplicate}
+    mode = "skip" if on_duplicate is None else on_duplicate
+    if not isinstance(mode, str) or mode not in codes:
+        raise InvalidOption(f"on_duplicate: expected one of {', '.join(codes)}, got {on_duplicate!r}")
+    return Once(key, codes[mode])
 
 
 def task_id_of(task: Any) -> int:

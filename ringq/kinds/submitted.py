@@ -53,7 +53,9 @@ class Waiter(Protocol):
 class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
     """A task that is stored: the handle to ask for its end.
 
-    Attributes: `id`, the task's id; `kind`, as in `media::thumbnail` (empty if only the id was known).
+    Attributes: `id`, the task's id; `kind`, as in `media::thumbnail` (empty if only the id was known); `outcome`, what
+    became of the submission: unless it was inserted, requeued or superseded another one, `id` is that of the task that
+    has its key; `replaced_id`, the task that was superseded, None if none was.
     """
 
     id: int
@@ -61,11 +63,8 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
     _client: Waiter
     _results: ResultCodec | None = None
     _ended: Ended | None = None
-
-    @property
-    def outcome(self) -> Outcome:
-        """What became of the submission."""
-        return Outcome.INSERTED
+    outcome: Outcome = Outcome.INSERTED
+    replaced_id: int | None = None
 
     def wait(self, timeout: float | timedelta | None = None) -> Ended:
         """How the task ended, whatever that is; waits for it.

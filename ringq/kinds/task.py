@@ -12,6 +12,7 @@ from ringq.context import Context
 from ringq.errors import InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
+from ringq.kinds.options import DuplicateMode, Once, Payload
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
@@ -103,6 +104,8 @@ class Task(Generic[P, R]):
         retry: Retry | str | int | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
+        key: str | Payload | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> TaskOptions[P, R]:
         """This task with options for one or more submissions; they win over those of kind and domain.
 
@@ -110,6 +113,8 @@ class Task(Generic[P, R]):
         `group`: a label, up to 200 characters. `run_timeout`: seconds or timedelta an attempt may take, from
         1 ms to 366 days. `retry`: a Retry, a number, or text as "5 exponential 1s..1h". `run_at`: an aware datetime
         before which it does not run; or `run_after`: seconds or timedelta, counted from the moment of each submission.
+        `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the arguments themselves;
+        `on_duplicate`: what becomes of a submission if one has it, "skip" (else), "supersede" or "reject".
 
         Raises InvalidOption naming option and range.
         """
@@ -117,7 +122,7 @@ class Task(Generic[P, R]):
             self.kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry
         )
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
-        return TaskOptions(self, spec, run_at, run_after)
+        return TaskOptions(self, spec, run_at, run_after, options.once_of(key, on_duplicate))
 
     # -- for the client ---------------------------------------------------------------------------
 
@@ -193,7 +198,7 @@ class AsyncTask(Task[P, R]):
 class TaskOptions(Generic[P, R]):
     """A task with options, from `task.options(...)`. May be used for many submissions."""
 
-    __slots__ = ("_run_after", "_run_at", "_spec", "task")
+    __slots__ = ("_once", "_run_after", "_run_at", "_spec", "task")
 
     def __init__(
         self,
@@ -201,12 +206,14 @@ class TaskOptions(Generic[P, R]):
         spec: SpecFields,
         run_at: datetime | None,
         run_after: float | timedelta | None,
+        once: Once | None,
     ) -> None:
         """Made by `task.options(...)`."""
         self.task = task
         self._spec = spec
         self._run_at = run_at
         self._run_after = run_after
+        self._once = once
 
     def __repr__(self) -> str:
         return f"<options of {self.task.kind}>"
@@ -232,7 +239,7 @@ class TaskOptions(Generic[P, R]):
     def _prepared(self, payload: str) -> Submission[R]:
         is_at_once = self._run_at is None and self._run_after is None
         at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
-        return prepared(self._spec, payload, at, self.task._results, self.task.report)
+        return prepared(self._spec, payload, at, self.task._results, self.task.report, self._once)
 
 
 def make_task(

@@ -45,14 +45,25 @@ class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     payloads: Annotated[list[str], _COLUMN]
     run_at_us: Annotated[list[int | None], _COLUMN] | None  # one instant per task; None: all at once
     chunks: Chunks | None = None  # these tasks carry calls of a map that may be continued
+    keys: Annotated[list[str | None], _COLUMN] | None = None  # one per task; None: none has one
+    on_duplicate: Annotated[list[int], _COLUMN] | None = None  # codes of `model.OnDuplicate`; None: all skip
+
+
+class Outcomes(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What became of the tasks of a submission; a column entry per task."""
+
+    codes: list[int]  # of `model.Outcome`
+    ids: list[int]
+    replaced: list[int]  # what was superseded, 0 for nothing
 
 
 class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """The tasks are committed; their ids are first_id .. first_id + count - 1, in order."""
+    """The tasks are committed; their ids are first_id .. first_id + count - 1, in order, unless `outcomes` says."""
 
     first_id: int
     count: int
     replayed: bool
+    outcomes: Outcomes | None = None  # None: all were inserted
 
 
 class Wait(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -38,6 +38,11 @@ def check_wait(wait: Wait) -> int:
 
 def check_map_key(key: str) -> None:
     """Raises InvalidSubmission for what can be no key of a map."""
+    check_key(key)
+
+
+def check_key(key: str) -> None:
+    """Raises InvalidSubmission for what can be no key."""
     if not 0 < len(key) <= NAME_CHARS_MAX or not key.isprintable():
         raise InvalidSubmission(f"key: expected 1 to {NAME_CHARS_MAX} printable characters, got {key[:50]!r}")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ringq.model import Status
-from ringq.store.maps import MapTables
+from ringq.store.keys import KeyTables
 
 # What is asked for by kind and queue, what died first before the others.
 SELECT_DEAD: Final = """
@@ -19,6 +19,16 @@ WHERE receipt.status <> 10 AND receipt.status = ?1
     AND (?2 IS NULL OR kind.name = ?2) AND (?3 IS NULL OR spec.queue = ?3) AND (?4 IS NULL OR receipt.ended_us < ?4)
 ORDER BY receipt.ended_us, receipt.task_id LIMIT ?5
 """
+
+# The same, without those whose key another task has now.
+SELECT_RETRYABLE: Final = SELECT_DEAD.replace(
+    "ORDER BY",
+    """AND NOT EXISTS (
+        SELECT 1 FROM task_key
+        JOIN active_key ON active_key.kind = spec.kind AND active_key.digest = task_key.digest
+        WHERE task_key.task_id = receipt.task_id)
+ORDER BY""",
+)
 
 # How some tasks have ended, or NULL.
 SELECT_STATUSES: Final = """
@@ -61,18 +71,26 @@ UPDATE_HIGHEST_ID: Final = "UPDATE meta SET highest_task_id = MAX(highest_task_i
 # All there is of tasks.
 DELETE_TASKS: Final = (
     "DELETE FROM output WHERE task_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM task_key WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM attempt WHERE task_id IN (SELECT value FROM json_each(?))",
     DELETE_RECEIPTS,
     "DELETE FROM task WHERE id IN (SELECT value FROM json_each(?))",
 )
 
 
-class DeadTables(MapTables):
+class DeadTables(KeyTables):
     """Statements about dead letters. Those that write belong into `transaction()`."""
 
-    def find_dead(self, kind: str | None, queue: str | None, before_us: int | None, limit: int) -> list[int]:
-        """Dead letters of this kind and queue that died before an instant, the oldest first; None: any."""
-        rows = self._read(SELECT_DEAD, (Status.DEAD_LETTER.code, kind, queue, before_us, limit))
+    def find_dead(
+        self, kind: str | None, queue: str | None, before_us: int | None, limit: int, *, retryable: bool = False
+    ) -> list[int]:
+        """Dead letters of this kind and queue that died before an instant, the oldest first; None: any.
+
+        `retryable`: without those whose key another task has now.
+        """
+        rows = self._read(
+            SELECT_RETRYABLE if retryable else SELECT_DEAD, (Status.DEAD_LETTER.code, kind, queue, before_us, limit)
+        )
         return [task_id for (task_id,) in rows]
 
     def statuses(self, task_ids: Sequence[int]) -> dict[int, int | None]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
+
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
 REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
 REVISION: Final = REVISIONS[-1]
@@ -250,7 +252,8 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
+        WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -286,7 +289,8 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
+        WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
@@ -318,6 +322,11 @@ TABLES: Final = (
     STRAGGLER,
     SUBMISSION,
     QUEUE,
+    ACTIVE_KEY,
+    ACTIVE_KEY_TASK,
+    TASK_KEY,
+    FOLLOWER,
+    OUTCOME,
     STATISTIC,
     REGISTRY,
     OUTPUT,

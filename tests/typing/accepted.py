@@ -122,9 +122,9 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client.submit("media::optioned", {"number": 1}), ringq.Submitted[Any])
     assert_type(client.submit(optioned, {"number": 1}), ringq.Submitted[int | None])
     handles = client.submit_many([plain.submission(Path("a")), plain.options(priority=1).submission(Path("b"))])
-    assert_type(handles, list[ringq.Submitted[dict[str, int]]])
+    assert_type(handles, ringq.BatchOutcome[dict[str, int]])
     mixed = client.submit_many([ringq.Submission("a::b", {"c": 1}), ringq.Submission("a::b", "{}")])
-    assert_type(mixed, list[ringq.Submitted[Any]])
+    assert_type(mixed, ringq.BatchOutcome[Any])
     assert_type(client.wait_many(handles, timeout=5), list[ringq.Ended])
     client.wait_many([1, 2, handles[0]])
     for handle in client.as_completed(handles):

@@ -1,4 +1,4 @@
-"""Revision 0003: how tasks are tried again, what was said of queues, dead letters that were given another chance.
+"""Revision 0003: the life of a task - retries, dead letters that get another chance, queues, keys, cancels, schedules.
 
 ALTER TABLE would leave a text of the tables that no new database has: they are made again.
 """
@@ -60,6 +60,34 @@ CREATE TABLE queue (
     throttled_until_us INTEGER
 ) STRICT, WITHOUT ROWID
 """,
+    """
+CREATE TABLE active_key (
+    kind INTEGER NOT NULL REFERENCES kind (id),
+    digest BLOB NOT NULL CHECK (length(digest) = 16),
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    PRIMARY KEY (kind, digest)
+) STRICT, WITHOUT ROWID
+""",
+    "CREATE UNIQUE INDEX active_key_task ON active_key (task_id)",
+    """
+CREATE TABLE task_key (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    digest BLOB NOT NULL CHECK (length(digest) = 16),
+    key TEXT NOT NULL CHECK (key <> '')
+) STRICT
+""",
+    """
+CREATE TABLE follower (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    behind INTEGER NOT NULL UNIQUE REFERENCES task (id)
+) STRICT
+""",
+    """
+CREATE TABLE outcome (
+    submission BLOB NOT NULL PRIMARY KEY REFERENCES submission (id),
+    told TEXT NOT NULL
+) STRICT, WITHOUT ROWID
+""",
     "DROP VIEW task_v",
     "DROP VIEW history_v",
     """
@@ -83,7 +111,8 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
+        WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -118,7 +147,8 @@ SELECT
         WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 19 THEN 'throttled'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
+        WHEN 19 THEN 'throttled'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
