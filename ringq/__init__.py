@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ringq.client import Client, MapResults, connect
+    from ringq.client import CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
         AlreadyServed,
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
         NORMAL,
         REALTIME,
         AttemptRecord,
+        Cancellation,
+        CancelOutcome,
         KindStatistics,
         Outcome,
         OutputRecord,
@@ -89,6 +91,9 @@ __all__ = [
     "AttemptRecord",
     "BatchTooLarge",
     "Cancel",
+    "CancelCounts",
+    "CancelOutcome",
+    "Cancellation",
     "CannotCreate",
     "CannotStart",
     "Client",
@@ -148,14 +153,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ringq.client": ("Client", "MapResults", "connect"),
+    "ringq.client": ("CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
-        *("AttemptRecord", "KindStatistics", "Outcome", "OutputRecord", "Reason", "Status", "TaskRecord"),
+        *("AttemptRecord", "CancelOutcome", "Cancellation", "KindStatistics"),
+        *("Outcome", "OutputRecord", "Reason", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
     "ringq.retry": ("Retry",),

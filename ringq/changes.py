@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import protocol
+from ringq import cancelling, protocol
 from ringq.committed import Committed
 from ringq.errors import InvalidSubmission, NotDead, RingqError, UnknownTask
 from ringq.model import Status
@@ -25,6 +25,9 @@ def of(message: protocol.Message, answer: Answer, refuse: Refuse) -> Change:
     """
     if isinstance(message, protocol.ForgetMap):
         return ForgetMap(message, answer, refuse)
+    if isinstance(message, protocol.Cancel):
+        cancelling.check(message.selection)
+        return cancelling.CancelTasks(message.selection, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")

@@ -21,6 +21,8 @@ class Committed:
     again: list[int] = field(default_factory=list)  # tasks whose attempt did not end them
     returned: list[int] = field(default_factory=list)  # active tasks that may start now: of those, or dead letters
     alone: list[int] = field(default_factory=list)  # tasks that must have the whole pool in their next attempt
+    revoked: list[int] = field(default_factory=list)  # published tasks that were taken back and have ended
+    removed: list[tuple[int, str, int]] = field(default_factory=list)  # (priority, queue, id) of pending ones likewise
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who asked for it, still to be called
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
     body_bytes: int = 0  # of payloads and results

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from ringq import failpoint
 from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
@@ -10,8 +13,11 @@ from ringq.feed import Feed
 from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
+from ringq.model import Status
 from ringq.ring import Parent
 from ringq.writer import Writer
+
+CANCELLED: Final = Status.CANCELLED.code
 
 
 class Settlement:
@@ -39,7 +45,9 @@ class Settlement:
             return
         self._say(trouble, self._writer.trouble)
         self._untold.append(committed)
-        for (kind, _), (count, duration_us, _) in committed.sums.items():
+        for (kind, status), (count, duration_us, _) in committed.sums.items():
+            if status == CANCELLED:  # most have not run at all
+                continue
             self._dispatcher.pace.learn(kind, count, duration_us)
         if committed.receipts or committed.again:
             self._harvest.committed()
@@ -47,6 +55,9 @@ class Settlement:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         for tasks in committed.admitted:
             self._feed.backlog.append(tasks)
+        if committed.revoked or committed.removed:
+            self._dispatcher.ended(committed.revoked)
+            self._remove(committed.removed)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:
@@ -72,6 +83,18 @@ class Settlement:
         """If a transaction is under way, go through with it: somebody else needs one."""
         while self._writer.is_under_way:
             self.commit(ring)
+
+    def _remove(self, tasks: Sequence[tuple[int, str, int]]) -> None:
+        """These have ended before their turn came."""
+        if self._listener.stopping:
+            return  # what had been published is in no lane any more, and nothing is taken from one
+        stranded = set(self._dispatcher.stranded)
+        for priority, queue, task_id in tasks:
+            if task_id not in stranded:
+                self._feed.backlog.remove(priority, queue, task_id)
+        if stranded:
+            stranded.difference_update(task_id for _, _, task_id in tasks)
+            self._dispatcher.stranded = [task_id for task_id in self._dispatcher.stranded if task_id in stranded]
 
     def _lowest_active(self, ring: Parent) -> int | None:
         ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))

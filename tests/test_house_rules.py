@@ -27,6 +27,7 @@ LAYER_OF = {
     **dict.fromkeys(
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
     ),
+    **dict.fromkeys(["cancelling", "cancels"], FLOWS),
     **dict.fromkeys(["changes", "committed", "splitting", "verdicts", "worker", "writer"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
@@ -51,6 +52,11 @@ NEIGHBOURS = {
     ("committed", "backlog"): "hands committed tasks on to it",
     ("writer", "committed"): "what it gives",
     ("verdicts", "committed"): "adds to it",
+    ("cancels", "committed"): "adds to it",
+    ("cancelling", "cancels"): "has it end them, or note that they shall",
+    ("cancelling", "committed"): "adds to it",
+    ("cancelling", "verdicts"): "how many attempts each has had",
+    ("changes", "cancelling"): "one of them",
     ("changes", "committed"): "adds to it",
     ("changes", "verdicts"): "tells it of dead letters that live again",
     ("changes", "writer"): "parts of its transactions",
@@ -58,6 +64,8 @@ NEIGHBOURS = {
     ("writer", "intake"): "has it write submissions",
     ("intake", "backlog"): "in its form",
     ("splitting", "backlog"): "in its form",
+    ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
+    ("writer", "cancels"): "keeps them",
     ("verdicts", "splitting"): "writes what it decides",
     ("pool", "berth"): "fills them",
     ("pool", "limits"): "when they are looked at",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from ringq.client.cancel import CancelCounts
 from ringq.client.client import Client, connect
 from ringq.client.mapping import MapResults
 
-__all__ = ["Client", "MapResults", "connect"]
+__all__ = ["CancelCounts", "Client", "MapResults", "connect"]

@@ -70,7 +70,8 @@ CREATE TABLE task (
 ) STRICT
 """
 
-# The one terminal receipt; its primary key is what makes recording exactly-once.
+# The one terminal receipt; its primary key is what makes recording exactly-once. The lease is 0 if no attempt has ended
+# the task, but somebody who cancelled it.
 RECEIPT = """
 CREATE TABLE receipt (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),
@@ -215,6 +216,14 @@ CREATE TABLE map_chunk (
 ) STRICT, WITHOUT ROWID
 """
 
+# Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.
+CANCEL_REQUEST = """
+CREATE TABLE cancel_request (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    requested_us INTEGER NOT NULL
+) STRICT
+"""
+
 # For people with a sqlite3 shell; ringq itself never reads a view.
 TASK_VIEW = """
 CREATE VIEW task_v AS
@@ -243,7 +252,7 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
     strftime(
         '%Y-%m-%dT%H:%M:%fZ',
-        COALESCE(receipt.ended_us - receipt.duration_us, lease.started_us) / 1e6,
+        COALESCE(CASE WHEN receipt.lease > 0 THEN receipt.ended_us - receipt.duration_us END, lease.started_us) / 1e6,
         'unixepoch'
     ) AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
@@ -275,7 +284,8 @@ SELECT
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
     END AS reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
+    CASE WHEN receipt.lease > 0
+    THEN strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') END AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
     receipt.duration_us / 1e6 AS duration_s,
     receipt.worker,
@@ -309,6 +319,7 @@ TABLES: Final = (
     OUTPUT,
     MAP,
     MAP_CHUNK,
+    CANCEL_REQUEST,
     TASK_VIEW,
     HISTORY_VIEW,
 )

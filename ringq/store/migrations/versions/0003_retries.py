@@ -1,4 +1,4 @@
-"""Revision 0003: how tasks are tried again, and the attempts of dead letters that were given another chance.
+"""Revision 0003: how tasks are tried again, which shall end, and the attempts of dead letters that live again.
 
 ALTER TABLE would leave a text of the tables that no new database has: they are made again.
 """
@@ -49,6 +49,12 @@ CREATE TABLE attempt (
 """,
     "INSERT INTO attempt SELECT *, NULL FROM earlier_attempt",
     "DROP TABLE earlier_attempt",
+    """
+CREATE TABLE cancel_request (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    requested_us INTEGER NOT NULL
+) STRICT
+""",
     "DROP VIEW task_v",
     "DROP VIEW history_v",
     """
@@ -78,7 +84,7 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
     strftime(
         '%Y-%m-%dT%H:%M:%fZ',
-        COALESCE(receipt.ended_us - receipt.duration_us, lease.started_us) / 1e6,
+        COALESCE(CASE WHEN receipt.lease > 0 THEN receipt.ended_us - receipt.duration_us END, lease.started_us) / 1e6,
         'unixepoch'
     ) AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
@@ -109,7 +115,8 @@ SELECT
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit'
     END AS reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
+    CASE WHEN receipt.lease > 0
+    THEN strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') END AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
     receipt.duration_us / 1e6 AS duration_s,
     receipt.worker,
