@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ringq.client import BatchOutcome, Client, MapResults, connect
+    from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
         AlreadyServed,
@@ -65,6 +65,8 @@ if TYPE_CHECKING:
         NORMAL,
         REALTIME,
         AttemptRecord,
+        Cancellation,
+        CancelOutcome,
         KindStatistics,
         Outcome,
         OutputRecord,
@@ -94,6 +96,9 @@ __all__ = [
     "BatchOutcome",
     "BatchTooLarge",
     "Cancel",
+    "CancelCounts",
+    "CancelOutcome",
+    "Cancellation",
     "CannotCreate",
     "CannotStart",
     "Client",
@@ -156,7 +161,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ringq.client": ("BatchOutcome", "Client", "MapResults", "connect"),
+    "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
@@ -164,16 +169,8 @@ _HOMES = {
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
-        *(
-            "AttemptRecord",
-            "KindStatistics",
-            "Outcome",
-            "OutputRecord",
-            "QueueRecord",
-            "Reason",
-            "Status",
-            "TaskRecord",
-        ),
+        *("AttemptRecord", "CancelOutcome", "Cancellation", "KindStatistics", "Outcome", "OutputRecord"),
+        *("QueueRecord", "Reason", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
     "ringq.retry": ("Retry",),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import protocol, retry
+from ringq import cancelling, protocol, retry
 from ringq.admission import check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -30,6 +30,9 @@ def of(message: protocol.Message, answer: Answer, refuse: Refuse) -> Change:
     if isinstance(message, protocol.SetQueue):
         _check_queue(message)
         return SetQueue(message, answer, refuse)
+    if isinstance(message, protocol.Cancel):
+        cancelling.check(message.selection)
+        return cancelling.CancelTasks(message.selection, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")

@@ -22,6 +22,8 @@ class Committed:
     returned: list[int] = field(default_factory=list)  # active tasks that may start now: of those, or dead letters
     withdrawn: list[tuple[int, str, int]] = field(default_factory=list)  # (*lane, id) of admitted ones to be left out
     alone: list[int] = field(default_factory=list)  # tasks that must have the whole pool in their next attempt
+    revoked: list[int] = field(default_factory=list)  # published tasks that were taken back and have ended
+    removed: list[tuple[int, str, int]] = field(default_factory=list)  # (priority, queue, id) of pending ones likewise
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who asked for it, still to be called
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
     queues: list[str] = field(default_factory=list)  # of which something was said

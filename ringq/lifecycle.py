@@ -12,6 +12,7 @@ from ringq.retry import Retry
 TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
     (None, Status.PENDING): (Reason.NONE,),
     (Status.PENDING, Status.RUNNING): (Reason.NONE,),
+    (Status.PENDING, Status.CANCELLED): (Reason.CANCELLED,),
     (Status.RUNNING, Status.COMPLETED): (Reason.NONE,),
     (Status.RUNNING, Status.FAILED): (
         Reason.HANDLER_ERROR,
@@ -91,8 +92,11 @@ def after_interruption(
     A worker's death while it ran the task (CRASH) makes a dead letter at the `crashes_max`-th time. Where it cannot be
     known whose fault it was (LOST: the parent, the host or the segment went down with it; DAMAGED_RECEIPT: anybody may
     have written there) it is allowed `lost_max` times, then once more with no neighbour that could be blamed instead,
-    and then it is a dead letter too. RUN_TIMEOUT is a failure like the handler's own: `after_failure`.
+    and then it is a dead letter too. RUN_TIMEOUT is a failure like the handler's own: `after_failure`. CANCELLED is the
+    end of the task, however the attempt ended.
     """
+    if reason is Reason.CANCELLED:
+        return Verdict(Status.CANCELLED, reason)
     if reason is Reason.RUN_TIMEOUT:
         verdict = after_failure(reason, interruptions, retry, None, chance)
         return replace(verdict, alone=verdict.status is Status.PENDING and interruptions.lost == lost_max)
@@ -110,8 +114,10 @@ def after_failure(
 
     `retry`: the task's policy; without one only RETRY_LATER is retried. `after_s`: what the handler asks for, instead
     of the policy's delay. `chance`, 0 to 1, decides where there is jitter. What is given back is no failure; what was
-    throttled waits with its queue.
+    throttled waits with its queue. CANCELLED is the end of the task, whatever its policy says.
     """
+    if reason is Reason.CANCELLED:
+        return Verdict(Status.CANCELLED, reason)
     if reason in NO_FAILURE:
         return Verdict(Status.PENDING, reason, delay_s=(after_s or 0.0) if reason is Reason.SNOOZED else 0.0)
     if reason not in RETRYABLE:

@@ -136,6 +136,42 @@ class Outcome(enum.StrEnum):
 _OUTCOME_BY_CODE = {outcome.code: outcome for outcome in Outcome}
 
 
+class CancelOutcome(enum.StrEnum):
+    """What a cancel has done. `code` is what travels."""
+
+    code: int
+
+    def __new__(cls, label: str, code: int) -> CancelOutcome:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    CANCELLED = "cancelled", 1  # the task has ended
+    CANCELLING = "cancelling", 2  # it runs, and was asked to end
+    TOO_LATE = "too_late", 3  # it had ended before
+
+    @classmethod
+    def of(cls, code: int) -> CancelOutcome:
+        """The outcome that travels as `code`. Raises KeyError for a code nobody sent."""
+        return _CANCEL_OUTCOME_BY_CODE[code]
+
+
+_CANCEL_OUTCOME_BY_CODE = {outcome.code: outcome for outcome in CancelOutcome}
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What a cancel has done to one task.
+
+    Attributes: `task_id`; `outcome`; `status`, what the task is now: cancelled, running, or how it had ended.
+    """
+
+    task_id: int
+    outcome: CancelOutcome
+    status: Status
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One run of a task under one lease."""

@@ -155,7 +155,7 @@ class Query:
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
     (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[11:]
-    started_us = leased_us if ended_us is None else ended_us - duration_us
+    started_us = leased_us if duration_us is None else ended_us - duration_us
     active = Status.PENDING if leased_us is None else Status.RUNNING
     return TaskRecord(
         id=task_id,

@@ -51,6 +51,7 @@ def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callabl
         failpoint.hit("start.orphans_gone")
         _record(config, store, writer, clock, recovery, say)
         failpoint.hit("start.segment_adopted")
+    _end_cancelled(writer)
     if segment is not None:
         segment.unlink()
         segment.close()
@@ -73,6 +74,15 @@ def _record(
         f"the previous server (epoch {store.previous.epoch}) did not stop cleanly: "
         f"{len(receipts)} receipts adopted, {len(lost)} attempts lost"
     )
+
+
+def _end_cancelled(writer: Writer) -> None:
+    """What somebody cancelled while the predecessor's workers had it, or nobody knew, and has not ended with that."""
+    if writer.give_back(list(writer.cancels.asked_ns)) or writer.wait_ns(False) is None:
+        return
+    writer.commit(lambda: 0)
+    if writer.trouble is not None:
+        raise writer.trouble
 
 
 def read_spilled(

@@ -13,7 +13,7 @@ from typing import Any
 from ringq import codec, failpoint
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.context import Context
-from ringq.errors import InvalidResult, RunTimeout
+from ringq.errors import AttemptCancelled, InvalidResult, RunTimeout
 from ringq.kinds import Task
 from ringq.model import Reason, Status
 from ringq.output import Printed
@@ -24,7 +24,7 @@ SPILL_MODE = 0o600
 SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
-NO_REASON = Reason.NONE.code
+NO_REASON, CANCELLED = Reason.NONE.code, Reason.CANCELLED.code
 
 
 class Runner:
@@ -113,7 +113,10 @@ class Runner:
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""
-        if self._ring.interrupt():
+        requested = self._ring.interrupt()
+        if requested == CANCELLED:
+            raise AttemptCancelled("the task was cancelled")
+        if requested:
             raise RunTimeout("the run time limit is over")
 
     def _finish_spilled(self, lease: int, status: int, reason: int, body: bytes) -> None:

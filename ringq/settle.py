@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from ringq import failpoint
 from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
@@ -15,7 +18,7 @@ from ringq.queues import Queues
 from ringq.ring import Parent
 from ringq.writer import Writer
 
-SUPERSEDED = Status.SUPERSEDED.code
+NOT_RUN: Final = (Status.SUPERSEDED.code, Status.CANCELLED.code)  # most of them
 
 
 class Settlement:
@@ -45,7 +48,7 @@ class Settlement:
         self._say(trouble, self._writer.trouble)
         self._untold.append(committed)
         for (kind, status), (count, duration_us, _) in committed.sums.items():
-            if status != SUPERSEDED:  # it may never have run
+            if status not in NOT_RUN:
                 self._dispatcher.pace.learn(kind, count, duration_us)
         if committed.receipts or committed.again:
             self._harvest.committed()
@@ -57,6 +60,9 @@ class Settlement:
             self._feed.backlog.append(tasks)
         for priority, queue, task_id in committed.withdrawn:
             self._feed.backlog.remove(priority, queue, task_id)
+        if committed.revoked or committed.removed:
+            self._dispatcher.ended(committed.revoked)
+            self._remove(committed.removed)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:
@@ -84,6 +90,18 @@ class Settlement:
         """If a transaction is under way, go through with it: somebody else needs one."""
         while self._writer.is_under_way:
             self.commit(ring)
+
+    def _remove(self, tasks: Sequence[tuple[int, str, int]]) -> None:
+        """These have ended before their turn came."""
+        if self._listener.stopping:
+            return  # what had been published is in no lane any more, and nothing is taken from one
+        stranded = set(self._dispatcher.stranded)
+        for priority, queue, task_id in tasks:
+            if task_id not in stranded:
+                self._feed.backlog.remove(priority, queue, task_id)
+        if stranded:
+            stranded.difference_update(task_id for _, _, task_id in tasks)
+            self._dispatcher.stranded = [task_id for task_id in self._dispatcher.stranded if task_id in stranded]
 
     def _lowest_active(self, ring: Parent) -> int | None:
         ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))

@@ -186,7 +186,6 @@ class Supervisor:
         self._tend_ns = self._pool.tend()
         if self._is_reloading and not self._pool.rotation.is_reloading:
             self._end_reload()
-        self._limit_ns = self._pool.enforce_limits() if self._ring.in_flight() else None
         # What a transaction under way has added looks stored, and may be rolled back.
         if not (self._shutdown.is_begun or self._writer.has_due or self._writer.is_under_way):
             self._writer.come_due(self._feed.due(self._clock.now_us()))
@@ -196,6 +195,8 @@ class Supervisor:
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
         self._settlement.answer()
+        asked_ns = self._writer.cancels.asked_ns
+        self._limit_ns = self._pool.enforce_limits(asked_ns) if self._ring.in_flight() else None
         self._harvest.look_around()
         self._listener.expire()
 

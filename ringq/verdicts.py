@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringq import codec, retry
+from ringq.cancels import Cancels
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import Config
@@ -22,7 +23,7 @@ from ringq.receipts import ReceiptRow
 from ringq.retry import Retry
 from ringq.splitting import replacement
 
-COMPLETED, FAILED, CANCELLED = Status.COMPLETED.code, Status.FAILED.code, Status.CANCELLED.code
+FAILED = Status.FAILED.code
 
 
 class Verdicts:
@@ -34,23 +35,27 @@ class Verdicts:
         self._clock = clock
         self.interruptions = {i: Interruptions(*counts) for i, counts in store.attempts_summary().items()}
         self._policy = None if config.retry is None else retry.read(config.retry)
+        self.cancels = Cancels(store, clock)
         self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
 
     def begin(self) -> None:
         """A transaction begins: what was counted in one that was rolled back never happened."""
         self._tallies = {}
+        self.cancels.begin()
 
     def interrupted(self, interruptions: Sequence[Interruption], committed: Committed) -> None:
         """Record attempts that ended without a receipt. The receipts that are due to them are in `committed` then."""
         again: list[tuple[Verdict, tuple[Any, ...]]] = []
         for i in interruptions:
-            so_far = self._counted(i.task_id).plus(i.reason)
+            reason = Reason.CANCELLED if i.task_id in self.cancels else i.reason
+            so_far = self._counted(i.task_id).plus(reason)
             verdict = after_interruption(
-                i.reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max,
-                retry=self._policy_of(i.task_id) if i.reason is Reason.RUN_TIMEOUT else None, chance=random.random(),  # noqa: S311
+                reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max,
+                retry=self._policy_of(i.task_id) if reason is Reason.RUN_TIMEOUT else None, chance=random.random(),  # noqa: S311
             )  # fmt: skip
             assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
-            if self._replace(i, verdict.status is not Status.PENDING, committed):
+            is_cancelled = verdict.status is Status.CANCELLED  # then a chunk does not go on as smaller ones
+            if not is_cancelled and self._replace(i, verdict.status is not Status.PENDING, committed):
                 continue
             self._tallies[i.task_id] = so_far
             times = (i.ended_us, max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
@@ -73,10 +78,8 @@ class Verdicts:
             if row[4] != FAILED or row[0] not in policies:  # the store will say that one has ended before
                 final.append(row)
                 continue
-            reason, asked_s = Reason.of(row[5]), codec.asked_delay_s(row[12])
-            if reason is Reason.CANCELLED:
-                final.append((*row[:4], CANCELLED, *row[5:]))
-                continue
+            reason = Reason.CANCELLED if row[0] in self.cancels else Reason.of(row[5])
+            asked_s = codec.asked_delay_s(row[12])
             so_far = self._counted(row[0]).plus(reason)
             verdict = after_failure(
                 reason,
@@ -96,12 +99,22 @@ class Verdicts:
         self._record(again, committed)
         return final
 
+    def end_cancelled(self, committed: Committed) -> None:
+        """End tasks that somebody cancelled, and that came back without having ended."""
+        tasks = [(task_id, spec, self.attempts_of(task_id)) for task_id, spec in self.cancels.returned()]
+        self.cancels.end(tasks, committed)
+
+    def attempts_of(self, task_id: int) -> int:
+        """How many attempts the task has had, but for snoozed ones."""
+        return self._counted(task_id).attempts
+
     def released(self, task_id: int, attempts: int) -> None:
         """A dead letter is given another chance after so many attempts: every limit begins anew."""
         self._tallies[task_id] = Interruptions(attempts)
 
     def note(self, committed: Committed) -> None:
         """After COMMIT: bring the counts in line with what is durable now."""
+        self.cancels.note(committed.receipts)
         self.interruptions.update(self._tallies)
         if self.interruptions:
             for row in committed.receipts:

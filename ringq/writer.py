@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 from ringq import failpoint, intake
+from ringq.cancels import Cancels
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
@@ -43,6 +44,7 @@ class Freeing(Protocol):
     """What the writer needs of the ring."""
 
     def free(self) -> int: ...
+    def revoke(self, task_id: int) -> bool | None: ...
 
 
 class Writer:
@@ -52,9 +54,9 @@ class Writer:
         self._store = store
         self._config = config
         self._clock = clock
-        self.ring: Freeing | None = None  # set once there are slots to free
         self.reach: Reach | None = None  # set once there is somebody who publishes tasks
         self._verdicts = Verdicts(store, config, clock)
+        self._ring: Freeing | None = None
         self._batches: list[Batch] = []
         self._receipts: list[ReceiptRow] = []
         self._interrupted: list[Interruption] = []
@@ -69,6 +71,20 @@ class Writer:
         self.trouble: RingqError | None = None  # why the last transaction was held back
         self._since_low_water = 0
         self.statistics = {"commits": 0, "receipts": 0, "submitted": 0, "replays": 0, "stale": 0}
+
+    @property
+    def ring(self) -> Freeing | None:
+        """Set once there are slots to free."""
+        return self._ring
+
+    @ring.setter
+    def ring(self, ring: Freeing) -> None:
+        self._ring = self.cancels.ring = ring
+
+    @property
+    def cancels(self) -> Cancels:
+        """Which tasks shall end."""
+        return self._verdicts.cancels
 
     # -- collecting ---------------------------------------------------------------------------
 
@@ -115,6 +131,15 @@ class Writer:
         if task_ids:
             self._due.extend(task_ids)
             self._stamp()
+
+    def give_back(self, task_ids: Sequence[int]) -> list[int]:
+        """No worker has these tasks any more. Returns those that may run; the others were cancelled and end now."""
+        cancelled = [task_id for task_id in task_ids if task_id in self.cancels]
+        if not cancelled:
+            return list(task_ids)
+        self.cancels.give_back(cancelled)
+        self._stamp()
+        return [task_id for task_id in task_ids if task_id not in self.cancels]
 
     @property
     def interruptions(self) -> dict[int, Interruptions]:
@@ -207,6 +232,8 @@ class Writer:
                     yield
                 self._verdicts.begin()
                 committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
+                if self.cancels.has_returned:
+                    self._verdicts.end_cancelled(committed)
                 self._verdicts.interrupted(self._interrupted, committed)
                 committed.receipts += self._verdicts.received(self._receipts, committed)
                 committed.receipts += hand.ended
@@ -215,11 +242,12 @@ class Writer:
                 if self._outputs:
                     self._store.insert_outputs(self._outputs)
                 self._store.delete_delayed([*self._due, *hand.delayed])
-                self._move_low_water(lowest_active)
+                self._move_low_water(lowest_active, len(committed.receipts))
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
             self._hold_back([*batches, *self._batches, *changes, *self._changes], error)
-            return Committed(returned=hand.back())
+            self._verdicts.begin()
+            return Committed(revoked=committed.revoked, returned=[*committed.revoked, *hand.back()])  # those go back
         self.trouble = None
         failpoint.hit("writer.after_commit")
         committed.due = self._due
@@ -255,6 +283,7 @@ class Writer:
         if not rows:
             return
         refused = self._store.insert_receipts(rows)
+        self.cancels.settle(rows)
         if refused:
             replays = sum(row[1] == lease for row, lease in refused)
             self.statistics["replays"] += replays
@@ -285,8 +314,8 @@ class Writer:
             ended = {row[0] for row in self._receipts} | {i.task_id for i in self._interrupted}
             self._store.insert_leases([row for row in self._leases if row[0] not in ended])
 
-    def _move_low_water(self, lowest_active: Callable[[], int | None]) -> None:
-        self._since_low_water += len(self._receipts)
+    def _move_low_water(self, lowest_active: Callable[[], int | None], ended: int) -> None:
+        self._since_low_water += ended
         if self._since_low_water >= LOW_WATER_EVERY:
             lowest = lowest_active()
             mark = (self._store.next_task_id if lowest is None else lowest) - 1
@@ -304,7 +333,7 @@ class Writer:
             one.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
         held = self._receipts or self._interrupted or self._leases or self._due or self._outputs
-        if not held:
+        if not held and not self.cancels.has_returned:
             self._oldest_ns = None
 
     def _count(self, committed: Committed) -> None:

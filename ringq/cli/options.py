@@ -19,7 +19,7 @@ R = TypeVar("R")
 PAGE_RECORDS = 1000
 SPAN_IDS_MAX = 10_000_000
 
-ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER)
+ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER, Status.CANCELLED)
 """What a task can have come to in this version."""
 REACHED = (Status.PENDING, Status.RUNNING, *ENDED)
 

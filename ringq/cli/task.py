@@ -1,4 +1,4 @@
-"""Cli: `ringq task list`, `ringq task show` and `ringq task logs`."""
+"""Cli: `ringq task list`, `ringq task show`, `ringq task logs`; `ringq task cancel` has a module of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 import ringq
 from ringq.cli import calls, options, printing
+from ringq.cli.cancel import cancel
 from ringq.output import shown, text_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _FOREIGN = (f"{FRAME}{Path(ringq.__file__).parent}{os.sep}", f"{FRAME}<frozen ru
 
 @click.group()
 def task() -> None:
-    """List tasks, show one or what it printed. Needs no server."""
+    """List tasks, show one or what it printed; cancel some. Needs no server."""
+
+
+task.add_command(cancel)
 
 
 @task.command("list")

@@ -51,15 +51,18 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
         return write(store, message, reports)
 
 
-def change(database: Path, message: protocol.Message) -> protocol.Changed:
-    """Do what a message asks for; returns after it is synced. Raises as `commit`; StoreError for a missing database."""
+def change(database: Path, message: protocol.Message, expected: type[Reply]) -> Reply:
+    """Do what a message asks for; returns the answer after it is synced.
+
+    Raises as `commit`; StoreError for a missing database.
+    """
     if not database.exists():
         raise StoreError(f"{database}: there is no such database")
     answers: list[protocol.Message | RingqError] = []
     with _owned(database) as store:
         writer = Writer(store, Config(store.path), SystemClock())
         writer.change(changes.of(message, answers.append, answers.append))
-        return _answered(writer, answers, protocol.Changed)
+        return _answered(writer, answers, expected)
 
 
 def owners(database: Path) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from ringq import protocol
 from ringq.client.batch import columns, keys
+from ringq.client.cancel import Cancelling
 from ringq.client.dead import DeadLetters
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
@@ -66,7 +67,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues):
+class Client(Maps, DeadLetters, Queues, Cancelling):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.

@@ -84,6 +84,6 @@ def _set(client: Asking, name: str, changes: dict[str, int | bool | str | None])
     def change() -> protocol.Changed:
         from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
 
-        return alone.change(client.database, message)
+        return alone.change(client.database, message, protocol.Changed)
 
     client._ask(message, protocol.Changed, change)

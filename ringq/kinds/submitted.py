@@ -10,7 +10,7 @@ import msgspec
 
 from ringq.codec import ResultCodec, decode_json
 from ringq.errors import TaskCancelled, TaskDead, TaskFailed, TaskTimedOut
-from ringq.model import Outcome, Reason, Status
+from ringq.model import Cancellation, Outcome, Reason, Status
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -47,6 +47,9 @@ class Waiter(Protocol):
 
     def wait_many(self, tasks: Iterable[Submitted[Any]], timeout: float | timedelta | None = None) -> list[Ended]:
         """How these tasks ended, in order, once all have."""
+
+    def cancel(self, *tasks: Submitted[Any] | int) -> list[Cancellation]:
+        """Cancel these tasks: what became of each."""
 
 
 # Not tracked by the garbage collector: it would walk a million handles again and again; none is in a cycle.
@@ -93,6 +96,13 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         if self._results is None:
             return cast(R_co, decode_json(ended.result, object))
         return cast(R_co, self._results.decode(ended.result))
+
+    def cancel(self) -> Cancellation:
+        """Cancel the task: `outcome` says whether it has ended with that, runs and was asked to, or had ended before.
+
+        Asks the server, or the database where none runs; see `Client.cancel`, also for what it raises.
+        """
+        return self._client.cancel(self)[0]
 
     @property
     def known_end(self) -> Ended | None:

@@ -17,6 +17,8 @@ import msgspec
 from ringq.config import FRAME_BYTES_MAX
 from ringq.errors import BatchTooLarge, ProtocolError
 from ringq.protocol.messages import (
+    Cancel,
+    Cancelled,
     Changed,
     Ended,
     Failure,
@@ -42,8 +44,9 @@ HEADER: Final = struct.Struct("<IBBHI")
 _REQUEST_ID_MASK: Final = 0xFFFF_FFFF
 
 _TYPE_OF: dict[type, int] = {
-    **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5, RetryDead: 6, PurgeDead: 7, SetQueue: 8},
-    **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Changed: 70, Failure: 127},
+    **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5, RetryDead: 6, PurgeDead: 7, SetQueue: 8, Cancel: 9},
+    **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Changed: 70, Cancelled: 71},
+    Failure: 127,
 }
 _CLASS_OF: dict[int, type] = {code: message for message, code in _TYPE_OF.items()}
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Message]] = {

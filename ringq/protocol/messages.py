@@ -145,6 +145,37 @@ class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     changes: dict[str, int | bool | str | None]
 
 
+class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Which active tasks are meant: those with these ids, or those that have all that is given here.
+
+    Of the latter at most `limit`, in the order of their ids from the first behind `after` on. None: any.
+    """
+
+    ids: Annotated[list[int], _COLUMN] | None = None
+    kind: str | None = None
+    domain: str | None = None
+    queue: str | None = None
+    group: str | None = None
+    submitted_before_us: int | None = None
+    after: int = 0
+    limit: int = 1
+
+
+class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """End tasks: at once, or as soon as a worker lets go of them."""
+
+    selection: Selection
+
+
+class Cancelled(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What became of each task. Columns of the codes of `model`. `after`: from where to go on, 0 if that was all."""
+
+    task_ids: list[int]
+    outcomes: list[int]
+    statuses: list[int]
+    after: int
+
+
 class Changed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """It is on disk, and concerned so many tasks."""
 
@@ -168,6 +199,6 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     message: str
 
 
-Request = Submit | Wait | Health | OpenMap | ForgetMap | RetryDead | PurgeDead | SetQueue
-Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Failure
+Request = Submit | Wait | Health | OpenMap | ForgetMap | RetryDead | PurgeDead | SetQueue | Cancel
+Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Cancelled | Failure
 Message = Request | Reply

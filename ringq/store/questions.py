@@ -33,7 +33,7 @@ SELECT
     COALESCE(receipt.attempt, (
         SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id AND attempt.reason <> {Reason.SNOOZED.code})),
     task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
-    receipt.duration_us, receipt.result, receipt.error
+    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec
@@ -143,7 +143,7 @@ FROM attempt JOIN kind ON kind.id = attempt.kind WHERE task_id = ?1
 UNION ALL
 SELECT receipt.task_id, kind.name, lease, attempt, status, reason, ended_us, duration_us,
     worker, cpu_us, rss_kib, error
-FROM receipt JOIN kind ON kind.id = receipt.kind WHERE task_id = ?1
+FROM receipt JOIN kind ON kind.id = receipt.kind WHERE task_id = ?1 AND lease > 0
 ORDER BY lease
 """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
+from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
 REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
@@ -72,7 +73,8 @@ CREATE TABLE task (
 ) STRICT
 """
 
-# The one terminal receipt; its primary key is what makes recording exactly-once.
+# The one terminal receipt; its primary key is what makes recording exactly-once. The lease is 0 if no attempt has ended
+# the task, but somebody who cancelled it.
 RECEIPT = """
 CREATE TABLE receipt (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),
@@ -230,78 +232,12 @@ CREATE TABLE map_chunk (
 ) STRICT, WITHOUT ROWID
 """
 
-# For people with a sqlite3 shell; ringq itself never reads a view.
-TASK_VIEW = """
-CREATE VIEW task_v AS
-SELECT
-    task.id,
-    kind.name AS kind,
-    spec.queue,
-    spec.group_name AS "group",
-    spec.priority,
-    CASE
-        WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
-        WHEN receipt.task_id IS NULL THEN 'pending'
-        ELSE CASE receipt.status
-            WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
-            WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
-        END
-    END AS status,
-    CASE receipt.reason
-        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
-        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
-        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
-        WHEN 19 THEN 'throttled'
-    END AS reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
-    strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
-    strftime(
-        '%Y-%m-%dT%H:%M:%fZ',
-        COALESCE(receipt.ended_us - receipt.duration_us, lease.started_us) / 1e6,
-        'unixepoch'
-    ) AS started,
-    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
-    task.payload,
-    receipt.result,
-    receipt.error
-FROM task
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN receipt ON receipt.task_id = task.id
-LEFT JOIN lease ON lease.task_id = task.id
-"""
-
-HISTORY_VIEW = """
-CREATE VIEW history_v AS
-SELECT
-    receipt.task_id,
-    receipt.attempt,
-    receipt.lease,
-    kind.name AS kind,
-    CASE receipt.status
-        WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
-        WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
-    END AS status,
-    CASE receipt.reason
-        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
-        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
-        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
-        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
-        WHEN 19 THEN 'throttled'
-    END AS reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
-    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
-    receipt.duration_us / 1e6 AS duration_s,
-    receipt.worker,
-    receipt.cpu_us / 1e6 AS cpu_s,
-    receipt.rss_kib,
-    receipt.result,
-    receipt.error
-FROM receipt
-JOIN kind ON kind.id = receipt.kind
+# Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.
+CANCEL_REQUEST = """
+CREATE TABLE cancel_request (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    requested_us INTEGER NOT NULL
+) STRICT
 """
 
 # alembic would make this table itself, in words that change with its version; it takes the one it finds.
@@ -332,6 +268,7 @@ TABLES: Final = (
     OUTPUT,
     MAP,
     MAP_CHUNK,
+    CANCEL_REQUEST,
     TASK_VIEW,
     HISTORY_VIEW,
 )

@@ -88,6 +88,12 @@ CREATE TABLE outcome (
     told TEXT NOT NULL
 ) STRICT, WITHOUT ROWID
 """,
+    """
+CREATE TABLE cancel_request (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    requested_us INTEGER NOT NULL
+) STRICT
+""",
     "DROP VIEW task_v",
     "DROP VIEW history_v",
     """
@@ -118,7 +124,7 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
     strftime(
         '%Y-%m-%dT%H:%M:%fZ',
-        COALESCE(receipt.ended_us - receipt.duration_us, lease.started_us) / 1e6,
+        COALESCE(CASE WHEN receipt.lease > 0 THEN receipt.ended_us - receipt.duration_us END, lease.started_us) / 1e6,
         'unixepoch'
     ) AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
@@ -150,7 +156,8 @@ SELECT
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
         WHEN 19 THEN 'throttled'
     END AS reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
+    CASE WHEN receipt.lease > 0
+    THEN strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') END AS started,
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
     receipt.duration_us / 1e6 AS duration_s,
     receipt.worker,
