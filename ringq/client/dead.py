@@ -37,12 +37,16 @@ class DeadLetters:
 
         `tasks`: handles or ids, all or none of at most 1,000; or all of a `kind` or a `queue` or both, or simply
         `all`, that are dead at the moment of the call. What has ended them stays on record as an attempt. Returns how
-        many they were.
+        many they were. Handles that are given wait for the new end.
 
         While no server runs they wait for the next one. Raises NotDead, UnknownTask, InvalidOption, and what
         `submit_many` raises about the server and the database.
         """
-        return _change(self, protocol.RetryDead, tasks, kind, queue, all)
+        count = _change(self, protocol.RetryDead, tasks, kind, queue, all)
+        for task in tasks:
+            if isinstance(task, Submitted):
+                task._ended = None
+        return count
 
     def purge_dead(
         self: Asking, *tasks: Submitted[Any] | int, kind: str | Task[..., Any] | None = None, queue: str | None = None,

@@ -192,11 +192,11 @@ AND (?4 IS NULL OR receipt.kind = (SELECT id FROM kind WHERE name = ?4))"""
     + HISTORY_ORDER
 )
 
-# The sums that are kept per kind and status.
+# The sums that are kept per kind and status; of dead letters that were all given another chance nothing is left.
 SELECT_STATISTICS: Final = """
 SELECT kind.name, statistic.status, statistic.count, statistic.duration_us, statistic.duration_max_us
 FROM statistic JOIN kind ON kind.id = statistic.kind
-WHERE ?1 IS NULL OR kind.name = ?1
+WHERE (?1 IS NULL OR kind.name = ?1) AND statistic.count > 0
 ORDER BY kind.name, statistic.status
 """
 

@@ -327,3 +327,31 @@ def test_the_parent_dies_while_a_dead_letter_is_given_another_chance(serve: Serv
     record = Query(served.database).task(task.id)
     assert reasons(record) == ["handler_error", "retry_limit", ""]
     assert lines(ledger) == ["1", "2", "3"]
+
+
+def test_a_handle_waits_for_the_new_end_after_its_task_was_given_another_chance(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS)
+    payload = {"path": str(tmp_path / "ledger"), "error": "ValueError", "times": 2}
+    with served.client() as client:
+        task = client.submit("again::fail", payload, retry=1)
+        with pytest.raises(ringq.TaskDead):
+            task.result(timeout=20)
+        assert client.retry_dead(task) == 1
+        assert task.result(timeout=20) == 3
+        with pytest.raises(ringq.NotDead):
+            client.retry_dead(task)
+        assert task.known_end is not None
+
+
+@pytest.mark.parametrize("wrong", [{}, {"kind": "again::fail", "all": True}, {"kind": "nonsense"}, {"all": False}])
+def test_dead_letters_must_be_named_in_one_way(wrong: dict[str, Any]) -> None:
+    with ringq.connect("nowhere.db") as client:
+        for verb in (client.retry_dead, client.purge_dead):
+            with pytest.raises(ringq.InvalidOption):
+                verb(**wrong)
+            with pytest.raises(ringq.InvalidOption):
+                verb(1, all=True)
+            with pytest.raises(ringq.InvalidOption):
+                verb("1")  # type: ignore[arg-type]
+            with pytest.raises(ringq.InvalidOption, match="at most 1,000"):
+                verb(*range(1, 1002))

@@ -336,7 +336,7 @@ def test_a_dead_letter_that_is_retried_begins_anew_and_keeps_its_record(office: 
     record = office.record(task_id)
     assert (record.status, record.attempt_count, record.ended_at) == (Status.PENDING, 3, None)
     assert [one.status for one in record.attempts] == [None, None, Status.DEAD_LETTER]
-    assert Query(office.config.database).statistics()[0].count == 0
+    assert Query(office.config.database).statistics() == []
     office.reopen()
     assert office.writer.interruptions == {task_id: Interruptions(3)}
     assert [office.fail(task_id).returned for _ in range(3)] == [[task_id], [task_id], []]
@@ -410,7 +410,7 @@ def test_a_purged_dead_letter_leaves_nothing_behind_and_its_id_is_not_given_agai
     assert office.answers == [protocol.Changed(1)]
     query = Query(office.config.database)
     assert [one.id for one in query.tasks()] == kept[::-1]
-    assert (query.history(), [one.count for one in query.statistics()]) == ([], [0])
+    assert (query.history(), query.statistics()) == ([], [])
     driver = office.store._driver
     for table in ("attempt", "output", "receipt", "lease", "straggler", "delayed"):
         assert driver.execute(f"SELECT COUNT(*) FROM {table} WHERE task_id = ?", (last,)).fetchone() == (0,), table
