@@ -155,7 +155,7 @@ def _decide_one(
         return INSERTED, task_id, 0
     if mode == OnDuplicate.REJECT.code:
         return REJECTED, found.follower or found.task_id, 0
-    is_out = hand.is_out(found.task_id)
+    is_out = not found.is_delayed and hand.is_out(found.task_id)
     if is_out and (found.follower is None or mode == OnDuplicate.SUPERSEDE.code):
         decided.behind[task_id] = found.task_id
     if mode == OnDuplicate.SUPERSEDE.code:
