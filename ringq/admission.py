@@ -26,8 +26,8 @@ from ringq.protocol import (
 from ringq.spelling import nearest
 
 DEFAULT_QUEUE = "default"
-RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
-UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms", "retry"))
+SPAN_MS_MAX = 366 * 24 * 3600 * 1000
+UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms"))
 MODES = frozenset(mode.code for mode in OnDuplicate)
 TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
@@ -86,6 +86,8 @@ class Admission:
             group=_first(fields.group, defaults["group"], None),
             run_timeout_ms=_first(fields.run_timeout_ms, defaults["run_timeout_ms"], None),
             retry=_first(fields.retry, defaults.get("retry")),
+            ttl_ms=_first(fields.ttl_ms, defaults.get("ttl_ms")),
+            ttl_from=_first(fields.ttl_from, defaults.get("ttl_from"), 0),
         )
         _check_spec(spec)
         if len(self._resolved) > 10_000:  # groups may be as many as customers
@@ -183,8 +185,10 @@ def _check_spec(spec: Spec) -> None:
         _check_label("group", spec.group)
     if not 0 <= spec.priority <= 255:
         raise InvalidSubmission(f"priority: expected 0 (most urgent) to 255, got {spec.priority}")
-    if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= RUN_TIMEOUT_MS_MAX:
+    if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= SPAN_MS_MAX:
         raise InvalidSubmission(f"run_timeout: expected 1 ms to 366 days, got {spec.run_timeout_ms / 1000} s")
+    if (spec.ttl_ms is not None and not 0 < spec.ttl_ms <= SPAN_MS_MAX) or spec.ttl_from not in (0, 1):
+        raise InvalidSubmission(f"ttl: expected 1 ms to 366 days, got {(spec.ttl_ms or 0) / 1000} s")
     if spec.retry is not None:
         try:
             retry.read(spec.retry)

@@ -51,11 +51,11 @@ class CancelTasks:
         for task_id, state in states.items():
             if state.status is not None:
                 told[task_id] = CancelOutcome.TOO_LATE, state.status
-            elif cancels.has_ended(task_id):
-                told[task_id] = CancelOutcome.TOO_LATE, Status.CANCELLED.code
+            elif (code := cancels.ended(task_id)) is not None:
+                told[task_id] = CancelOutcome.TOO_LATE, code
             elif task_id in cancels:
                 told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
-            elif self._withdraw(store, cancels, task_id, state, committed):
+            elif withdraw(store, cancels, task_id, state, committed):
                 end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
                 told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
             else:
@@ -65,18 +65,18 @@ class CancelTasks:
         cancels.request(request)
         return lambda: self.answer(_reply(told, set(request), after, committed))
 
-    @staticmethod
-    def _withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: Committed) -> bool:
-        """Whether no worker has the task, and none will get it."""
-        if cancels.ring is None:
-            return bool(store.previous.clean)  # else its receipt may lie in what a crash has left for the next server
-        is_revoked = cancels.ring.revoke(task_id)
-        if is_revoked:
-            committed.revoked.append(task_id)
-        elif is_revoked is None and not state.is_delayed and task_id not in committed.returned:
-            spec = store.specs()[state.spec]
-            committed.removed.append((spec.priority, spec.queue, task_id))
-        return is_revoked is not False
+
+def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: Committed) -> bool:
+    """Whether no worker has the task, and none will get it."""
+    if cancels.ring is None:
+        return bool(store.previous.clean)  # else its receipt may lie in what a crash has left for the next server
+    is_revoked = cancels.ring.revoke(task_id)
+    if is_revoked:
+        committed.revoked.append(task_id)
+    elif is_revoked is None and not state.is_delayed and task_id not in committed.returned:
+        spec = store.specs()[state.spec]
+        committed.removed.append((spec.priority, spec.queue, task_id))
+    return is_revoked is not False
 
 
 def _reply(told: Told, requested: set[int], after: int, committed: Committed) -> protocol.Cancelled:

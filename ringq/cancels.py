@@ -41,7 +41,7 @@ class Cancels:
         self.ring: Revoking | None = None
         self.asked_ns: dict[int, int] = dict.fromkeys(store.cancel_requests(), 0)
         self._new: set[int] = set()  # of this transaction; true after its COMMIT
-        self._ended: set[int] = set()  # likewise
+        self._ended: dict[int, int] = {}  # likewise; the codes of their statuses
         self._returned: set[int] = set()  # tasks to be ended that no worker has any more
 
     def __contains__(self, task_id: int) -> bool:
@@ -60,11 +60,11 @@ class Cancels:
 
     def begin(self) -> None:
         """A transaction begins: what one that was rolled back did has never happened."""
-        self._new, self._ended = set(), set()
+        self._new, self._ended = set(), {}
 
-    def has_ended(self, task_id: int) -> bool:
-        """Whether this transaction has ended the task."""
-        return task_id in self._ended
+    def ended(self, task_id: int) -> int | None:
+        """The code of the status with which this transaction has ended the task; None if it has not."""
+        return self._ended.get(task_id)
 
     def request(self, task_ids: Sequence[int]) -> None:
         """A worker has these tasks: note it."""
@@ -72,10 +72,13 @@ class Cancels:
         self._store.insert_cancel_requests([(task_id, now_us) for task_id in task_ids])
         self._new.update(task_ids)
 
-    def end(self, tasks: Sequence[tuple[int, int, int]], committed: Committed) -> None:
+    def end(
+        self, tasks: Sequence[tuple[int, int, int]], committed: Committed, status: Status = Status.CANCELLED,
+        reason: Reason = Reason.CANCELLED,
+    ) -> None:  # fmt: skip
         """End active tasks that no worker has, given as (task_id, spec, attempts so far)."""
-        assert is_legal(Status.PENDING, Status.CANCELLED, Reason.CANCELLED)
-        codes = (Status.CANCELLED.code, Reason.CANCELLED.code)
+        assert is_legal(Status.PENDING, status, reason)
+        codes = (status.code, reason.code)
         now_us = self._clock.now_us()
         specs = self._store.specs()
         for task_id, spec, attempts in tasks:
@@ -83,7 +86,7 @@ class Cancels:
             error = NOT_AGAIN if attempts else NOT_BEGUN
             row: Any = (task_id, 0, kind, attempts, *codes, now_us, 0, None, None, None, None, error)  # of no worker
             committed.receipts.append(row)
-            self._ended.add(task_id)
+            self._ended[task_id] = status.code
         if self._store.forget_delayed([task_id for task_id, _, _ in tasks]):
             committed.delayed = True
 

@@ -26,5 +26,6 @@ class Committed:
     removed: list[tuple[int, str, int]] = field(default_factory=list)  # (priority, queue, id) of pending ones likewise
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who asked for it, still to be called
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
+    expiring: bool = False  # other times to live are the next that end
     queues: list[str] = field(default_factory=list)  # of which something was said
     body_bytes: int = 0  # of payloads and results

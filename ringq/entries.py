@@ -20,6 +20,8 @@ class Spec:
     group: str | None
     run_timeout_ms: int | None
     retry: str | None = None  # as `Retry.read` takes it; None: the server decides
+    ttl_ms: int | None = None
+    ttl_from: int = 0  # the submission; 1: the first attempt
 
 
 class Chunks(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import repeat
 from typing import Any
 
@@ -27,6 +27,7 @@ class Taken:
     admitted: list[Admitted] = field(default_factory=list)
     has_delayed: bool = False
     count: int = 0
+    has_ttl: bool = False
 
 
 def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None) -> Generator[None, None, Taken]:
@@ -58,6 +59,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     delayed: set[int] = set()
     lanes = [(spec.priority, spec.queue) for spec in batch.specs]
     places: dict[tuple[int, str], array[int]] = {}
+    has_ttl = any(spec.ttl_ms and not spec.ttl_from for spec in batch.specs)
     for part in _slices(batch):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
@@ -72,6 +74,8 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
         if decided is not None:
             decided.keep(store, part)
             delayed.update(decided.behind)
+        if has_ttl:
+            store.insert_expiries(_expiries(batch, ids, part, now_us))
         if not _is_plain(batch):
             _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
@@ -85,7 +89,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
         store.insert_outcome(batch.submission, json.dumps(told))
     store.next_task_id = first_id + len(ids)
     admitted = _admitted(store, batch, ids, places)
-    return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids))
+    return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids), has_ttl)
 
 
 def _answer(batch: Batch, first_id: int, is_replay: bool, told: Told | None) -> Callable[[], None]:
@@ -126,7 +130,7 @@ def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, li
         if start:
             yield
         own = specs[start : start + SLICE_SPECS]
-        numbers += [store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms, s.retry) for s in own]
+        numbers += [store.intern_spec(*astuple(spec)) for spec in own]
     return numbers
 
 
@@ -143,6 +147,14 @@ def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: 
 def _is_plain(batch: Batch) -> bool:
     """Its tasks differ in nothing but their payloads, and may all start now."""
     return batch.spec_of is None and batch.run_at_us is None
+
+
+def _expiries(batch: Batch, ids: range, part: slice, now_us: int) -> list[tuple[int, int]]:
+    """(instant, task id) of the tasks of a slice that may not begin after an instant."""
+    spec_of = batch.spec_of or [0] * len(ids)
+    spans_ms = [0 if spec.ttl_from else spec.ttl_ms or 0 for spec in batch.specs]
+    both = zip(spec_of[part], ids[part], strict=True)
+    return [(now_us + spans_ms[spec] * 1000, task_id) for spec, task_id in both if spans_ms[spec]]
 
 
 def _place(

@@ -13,6 +13,7 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
     (None, Status.PENDING): (Reason.NONE,),
     (Status.PENDING, Status.RUNNING): (Reason.NONE,),
     (Status.PENDING, Status.CANCELLED): (Reason.CANCELLED,),
+    (Status.PENDING, Status.EXPIRED): (Reason.TTL,),
     (Status.RUNNING, Status.COMPLETED): (Reason.NONE,),
     (Status.RUNNING, Status.FAILED): (
         Reason.HANDLER_ERROR,

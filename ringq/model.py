@@ -83,6 +83,7 @@ class Reason(enum.StrEnum):
     RETRY_LIMIT = "retry_limit", 17
     REPLACED = "replaced", 18
     THROTTLED = "throttled", 19
+    TTL = "ttl", 20
 
     @classmethod
     def of(cls, code: int) -> Reason:

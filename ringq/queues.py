@@ -5,7 +5,7 @@ operator's word (the database) ──► --queues ──► no limit       the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ringq import retry
@@ -34,9 +34,9 @@ class Queues:
         self._cooling: dict[str, int] = {}  # until when, Unix microseconds
         self.follow(store.queues())
 
-    def follow(self, names: Iterable[str]) -> None:
+    def follow(self, names: Collection[str]) -> None:
         """Something was said of these queues, and is durable."""
-        for name in list(names):
+        for name in names:
             row = self._store.queue(name)
             cap = self._flags.get(name) if row.max_workers is None else row.max_workers
             self._gate.limit(name, cap, self._running_of(name) if cap is not None else ())

@@ -67,10 +67,7 @@ class Settlement:
             self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:
             self._feed.give_back([*committed.due, *committed.returned])
-        if committed.queues:
-            self._queues.follow(committed.queues)
-        if committed.delayed or committed.due:
-            self._feed.look_for_delayed()
+        self._look_ahead(committed)
 
     def answer(self) -> None:
         """Tell clients what is durable now: the workers have been given what they can do meanwhile.
@@ -102,6 +99,15 @@ class Settlement:
         if stranded:
             stranded.difference_update(task_id for _, _, task_id in tasks)
             self._dispatcher.stranded = [task_id for task_id in self._dispatcher.stranded if task_id in stranded]
+
+    def _look_ahead(self, committed: Committed) -> None:
+        """What may start from now on, and when something has its time next."""
+        if committed.queues:
+            self._queues.follow(committed.queues)
+        if committed.expiring:
+            self._feed.look_for_expiries()
+        if committed.delayed or committed.due:
+            self._feed.look_for_delayed()
 
     def _lowest_active(self, ring: Parent) -> int | None:
         ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))

@@ -21,6 +21,7 @@ from ringq.clock import Clock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError, StorageFailed
+from ringq.expiry import Expiries
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
@@ -80,6 +81,7 @@ class Supervisor:
         self._writer = Writer(self._store, self.config, self._clock)
         adopt(self.config, self._store, self._writer, self._clock, warn)
         self._feed = Feed(self._store, self.config, self._writer.interruptions)
+        self._expiries = Expiries(self._writer, self._feed)
 
     def _open_ring(self) -> None:
         self._launcher = Launcher(self.config, self._store, self._umask)
@@ -189,6 +191,7 @@ class Supervisor:
         # What a transaction under way has added looks stored, and may be rolled back.
         if not (self._shutdown.is_begun or self._writer.has_due or self._writer.is_under_way):
             self._writer.come_due(self._feed.due(self._clock.now_us()))
+            self._expiries.step(self._clock.now_us())
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
         self._cool_ns = self._queues.step()
@@ -229,9 +232,11 @@ class Supervisor:
         ]
         if self._ring.in_flight():
             waits.append(LOOK_NS)
-        if self._feed.next_due_us is not None and not self._writer.has_due and not self._shutdown.is_begun:
-            due_ns = max(0, self._feed.next_due_us - self._clock.now_us()) * 1000
-            waits.append(min(due_ns, CLOCK_LOOK_NS))  # the wall clock may be set forward meanwhile
+        if not self._shutdown.is_begun:
+            for due_us in (None if self._writer.has_due else self._feed.next_due_us, self._expiries.next_us):
+                if due_us is not None:
+                    due_ns = max(0, due_us - self._clock.now_us()) * 1000
+                    waits.append(min(due_ns, CLOCK_LOOK_NS))  # the wall clock may be set forward meanwhile
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _is_saturated(self) -> bool:

@@ -129,13 +129,28 @@ class Verdicts:
             return
         self._store.insert_attempts([row for _, row in again])
         self._store.delete_leases([row[0] for _, row in again])
+        committed.again += [row[0] for _, row in again]
         now_us = self._clock.now_us()
+        if self._store.has_ttl:
+            again = self._unexpired(again, now_us, committed)
         later = [(now_us + round(verdict.delay_s * 1e6), row[0]) for verdict, row in again if verdict.delay_s]
         self._store.put_off(later)
         committed.delayed |= bool(later)
-        committed.again += [row[0] for _, row in again]
         committed.alone += [row[0] for verdict, row in again if verdict.alone]
         committed.returned += [row[0] for verdict, row in again if not verdict.delay_s]
+
+    def _unexpired(
+        self, again: list[tuple[Verdict, tuple[Any, ...]]], now_us: int, committed: Committed
+    ) -> list[tuple[Verdict, tuple[Any, ...]]]:
+        """Those of these that may have another attempt; the time to live of the others is over, and they end."""
+        specs = dict(self._store.specs_of([row[0] for _, row in again]))
+        ends = {task_id: self._store.expiry_of(task_id, spec) for task_id, spec in specs.items()}
+        over = [task_id for task_id, end in ends.items() if end is not None and end <= now_us]
+        tasks = [(task_id, specs[task_id], self.attempts_of(task_id)) for task_id in over]
+        self.cancels.end(tasks, committed, Status.EXPIRED, Reason.TTL)
+        self._store.insert_expiries([(end, task_id) for task_id, end in ends.items() if end and task_id not in over])
+        committed.expiring = True
+        return [(verdict, row) for verdict, row in again if row[0] not in over]
 
     def _policy_of(self, task_id: int) -> Retry | None:
         return self._policies([task_id]).get(task_id)

@@ -276,6 +276,7 @@ class Writer:
         committed.admitted += taken.admitted
         committed.delayed |= taken.has_delayed
         committed.submitted += taken.count
+        committed.expiring |= taken.has_ttl
         committed.answers.append(taken.answer)
 
     def _insert_receipts(self, committed: Committed) -> None:
@@ -322,9 +323,8 @@ class Writer:
             span = 2 * LOW_WATER_EVERY  # it has come far behind while there was an old task: not all of it in one turn
             self._store.set_low_water(min(mark, self._store.low_water + span))
             self._store.leave_stragglers(span)
-            # Each receipt may have had a submission of its own: forget more of them than are added.
             before_us = self._clock.now_us() - round(self._config.submission_keep_s * 1e6)
-            self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)
+            self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)  # each receipt may have had one of its own
             self._since_low_water = 0
 
     def _hold_back(self, refused: Iterable[Batch | Change], error: RingqError) -> None:

@@ -29,7 +29,9 @@ LAYER_OF = {
         FLOWS,
     ),
     **dict.fromkeys(["cancelling", "cancels"], FLOWS),
-    **dict.fromkeys(["changes", "committed", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS),
+    **dict.fromkeys(
+        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
+    ),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -59,6 +61,11 @@ NEIGHBOURS = {
     ("cancelling", "verdicts"): "how many attempts each has had",
     ("changes", "cancelling"): "one of them",
     ("changes", "committed"): "adds to it",
+    ("expiry", "cancelling"): "takes from workers what has not begun as it does",
+    ("expiry", "committed"): "adds to it",
+    ("expiry", "feed"): "knows when",
+    ("expiry", "writer"): "has it written",
+    ("expiry", "verdicts"): "how many attempts each has had",
     ("changes", "admission"): "the names of queues it takes",
     ("queues", "gate"): "tells it of them",
     ("verdicts", "queues"): "how long one cools down",

@@ -12,6 +12,7 @@ from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of, reference
+from ringq.kinds.options import TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
@@ -50,12 +51,21 @@ class Domain:
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
     ) -> None:
         """Raises InvalidKind for the name, InvalidOption for the defaults."""
         self.name = options.check_name("domain", name)
         self._app = app
         self._spec = options.spec_of(
-            name, queue=queue, priority=priority, group=None, run_timeout=run_timeout, retry=retry
+            name,
+            queue=queue,
+            priority=priority,
+            group=None,
+            run_timeout=run_timeout,
+            retry=retry,
+            ttl=ttl,
+            ttl_from=ttl_from,
         )
 
     def __repr__(self) -> str:
@@ -81,6 +91,8 @@ class Domain:
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
     ) -> TaskDecorator: ...
@@ -95,6 +107,8 @@ class Domain:
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
     ) -> Any:
@@ -110,7 +124,9 @@ class Domain:
         200 characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200
         characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: what
         happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
-        `permanent`: types of exceptions after which it is not tried again, as `ValueError` or a tuple of types.
+        `ttl`: seconds or timedelta after which an attempt may not begin any more, counted as `ttl_from` says: from the
+        "submission" or from the first "attempt". `permanent`: types of exceptions after which it is not tried again, as
+        `ValueError` or a tuple of types.
         `aliases`: whole kinds, as "photos::shrink", that it had before it was renamed: tasks that were stored under
         them run here. What is not given is decided by the domain, the server.
 
@@ -127,7 +143,14 @@ class Domain:
             own = name if name is not None else getattr(function, "__name__", None)
             kind = f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
             spec = options.spec_of(
-                kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry
+                kind,
+                queue=queue,
+                priority=priority,
+                group=group,
+                run_timeout=run_timeout,
+                retry=retry,
+                ttl=ttl,
+                ttl_from=ttl_from,
             )
             handler = Handler(kind, function)
             report = KindReport(
@@ -137,6 +160,8 @@ class Domain:
                 group=spec.group,
                 run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
                 retry=_first(spec.retry, self._spec.retry),
+                ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
+                ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
                 parameters=handler.arguments.schema(),
             )
             return self._app.add(make_task(handler, report, unhelpful, earlier))
@@ -160,6 +185,8 @@ class App(Domain):
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
@@ -167,10 +194,10 @@ class App(Domain):
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `run_timeout`, `retry`. Settings for a server of this App that no flag, variable or file decides: `workers`, 1
-        to 255, or "auto" for one a core; `durability`, full (survives power loss) or normal (survives crashes of
-        processes); `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get when the server stops,
-        0 to a day.
+        `run_timeout`, `retry`, `ttl`, `ttl_from`. Settings for a server of this App that no flag, variable or file
+        decides: `workers`, 1 to 255, or "auto" for one a core; `durability`, full (survives power loss) or normal
+        (survives crashes of processes); `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get
+        when the server stops, 0 to a day.
 
         Raises InvalidKind for the name, InvalidOption for the others.
         """
@@ -180,7 +207,9 @@ class App(Domain):
         self._taken_in_by: list[App] = []
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
-        super().__init__(self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry)
+        super().__init__(
+            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl, ttl_from=ttl_from
+        )
         self._domains[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -197,12 +226,16 @@ class App(Domain):
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
     ) -> Domain:
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """
-        domain = Domain(self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry)
+        domain = Domain(
+            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl, ttl_from=ttl_from
+        )
         if name in self._domains:
             raise InvalidKind(f"domain {name!r} exists already: make it once and import it where it is used")
         self._domains[name] = domain

@@ -18,7 +18,7 @@ from ringq.protocol import SpecFields
 from ringq.retry import Retry
 from ringq.spelling import meant
 
-RUN_TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
+SPAN_S_MAX: Final = 366 * 24 * 3600.0
 WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
 MAX_WORKERS: Final = WORKERS_MAX
 SEPARATOR: Final = "::"
@@ -41,6 +41,8 @@ PAYLOAD: Final = Payload.PAYLOAD
 """As the `key` of a submission: whatever has the same arguments is its duplicate."""
 
 
+TtlFrom = Literal["submission", "attempt"]
+TTL_FROM: Final = {"submission": 0, "attempt": 1}
 DuplicateMode = Literal["skip", "supersede", "reject"]
 
 
@@ -68,6 +70,8 @@ class SubmissionOptions(TypedDict, total=False):
     group: str | None
     run_timeout: float | timedelta | None
     retry: Retry | str | int | None
+    ttl: float | timedelta | None
+    ttl_from: TtlFrom | None
     run_at: datetime | None
     run_after: float | timedelta | None
     key: str | Payload | None
@@ -100,6 +104,8 @@ def spec_of(
     group: str | None,
     run_timeout: float | timedelta | None,
     retry: Retry | str | int | None,
+    ttl: float | timedelta | None = None,
+    ttl_from: TtlFrom | None = None,
 ) -> SpecFields:
     """The options of a submission as the protocol carries them. Raises InvalidOption naming the range."""
     if queue is not None:
@@ -109,9 +115,14 @@ def spec_of(
     whole = isinstance(priority, int) and not isinstance(priority, bool)
     if priority is not None and not (whole and 0 <= priority <= 255):
         raise InvalidOption(f"priority: expected 0 (most urgent) to 255 (least), got {priority!r}")
-    limit_ms = None if run_timeout is None else _run_timeout_ms(run_timeout)
+    limit_ms = None if run_timeout is None else _milliseconds("run_timeout", run_timeout)
+    ttl_ms = None if ttl is None else _milliseconds("ttl", ttl)
+    if ttl_from is not None and ttl_from not in TTL_FROM:
+        raise InvalidOption(f"ttl_from: expected submission or attempt, got {ttl_from!r}")
+    since = None if ttl_from is None else TTL_FROM[ttl_from]
     policy = None if retry is None else str(Retry.of(retry))
-    return SpecFields(kind, queue, None if priority is None else int(priority), group, limit_ms, policy)
+    number = None if priority is None else int(priority)
+    return SpecFields(kind, queue, number, group, limit_ms, policy, ttl_ms, since)
 
 
 def once_of(key: Any, on_duplicate: Any) -> Once | None:
@@ -229,10 +240,10 @@ def seconds_of(option: str, span: Any) -> float | None:
     return max(0.0, float(seconds)) if seconds < WAIT_S_MAX else None
 
 
-def _run_timeout_ms(span: float | timedelta) -> int:
-    seconds = span_s("run_timeout", span, 0.001)
-    if seconds > RUN_TIMEOUT_S_MAX:
-        raise InvalidOption(f"run_timeout: expected at most {RUN_TIMEOUT_S_MAX:.0f} seconds, got {span!r}")
+def _milliseconds(option: str, span: float | timedelta) -> int:
+    seconds = span_s(option, span, 0.001)
+    if seconds > SPAN_S_MAX:
+        raise InvalidOption(f"{option}: expected at most {SPAN_S_MAX:.0f} seconds, got {span!r}")
     return math.ceil(round(seconds * 1000, 6))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ringq.codec import ResultCodec, encode_mapping
 from ringq.kinds import options
-from ringq.kinds.options import DuplicateMode, Once, Payload
+from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
@@ -45,6 +45,8 @@ class Submission(Generic[R_co]):
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
@@ -54,7 +56,8 @@ class Submission(Generic[R_co]):
 
         `payload`: the arguments by name, or for a kind as text the same as JSON text. `queue`: the lane, up to 200
         characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200 characters.
-        `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: a Retry, or text
+        `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `ttl`, alike: how long after
+        its submission, or its first attempt as `ttl_from` says, another attempt may begin. `retry`: a Retry, or text
         as "5 exponential 1s..1h". `run_at`: an aware datetime before which it does not run; or `run_after`: seconds
         or timedelta from now. `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the
         arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject". What is not
@@ -64,7 +67,16 @@ class Submission(Generic[R_co]):
         """
         task = None if isinstance(kind, str) else _task(kind)
         name = options.check_kind(kind if task is None else task.kind)
-        spec = options.spec_of(name, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry)
+        spec = options.spec_of(
+            name,
+            queue=queue,
+            priority=priority,
+            group=group,
+            run_timeout=run_timeout,
+            retry=retry,
+            ttl=ttl,
+            ttl_from=ttl_from,
+        )
         self._spec = spec
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload

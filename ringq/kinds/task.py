@@ -12,7 +12,7 @@ from ringq.context import Context
 from ringq.errors import InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
-from ringq.kinds.options import DuplicateMode, Once, Payload
+from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
@@ -102,6 +102,8 @@ class Task(Generic[P, R]):
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
@@ -119,7 +121,14 @@ class Task(Generic[P, R]):
         Raises InvalidOption naming option and range.
         """
         spec = options.spec_of(
-            self.kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry
+            self.kind,
+            queue=queue,
+            priority=priority,
+            group=group,
+            run_timeout=run_timeout,
+            retry=retry,
+            ttl=ttl,
+            ttl_from=ttl_from,
         )
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         return TaskOptions(self, spec, run_at, run_after, options.once_of(key, on_duplicate))

@@ -25,6 +25,8 @@ class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     group: str | None = None
     run_timeout_ms: int | None = None
     retry: str | None = None  # as `Retry.read` takes it
+    ttl_ms: int | None = None
+    ttl_from: int | None = None  # 0: the submission, 1: the first attempt
 
 
 class Chunks(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

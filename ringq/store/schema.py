@@ -50,7 +50,9 @@ CREATE TABLE spec (
     priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 255),
     group_name TEXT CHECK (group_name <> ''),
     run_timeout_ms INTEGER CHECK (run_timeout_ms > 0),
-    retry TEXT CHECK (retry <> '')
+    retry TEXT CHECK (retry <> ''),
+    ttl_ms INTEGER CHECK (ttl_ms > 0),
+    ttl_from INTEGER NOT NULL CHECK (ttl_from IN (0, 1))
 ) STRICT
 """
 
@@ -58,7 +60,10 @@ CREATE TABLE spec (
 # COALESCE.
 SPEC_ONCE = """
 CREATE UNIQUE INDEX spec_once
-ON spec (kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''))
+ON spec (
+    kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''),
+    COALESCE(ttl_ms, 0), ttl_from
+)
 """
 
 # Inserted once. `run_at_us` stays for the record after the task became due; a NULL costs one byte.
@@ -142,6 +147,15 @@ CREATE TABLE delayed (
     run_at_us INTEGER NOT NULL,
     task_id INTEGER NOT NULL REFERENCES task (id),
     PRIMARY KEY (run_at_us, task_id)
+) STRICT, WITHOUT ROWID
+"""
+
+# When tasks may not begin any more. A row stays until then, also if its task has ended, or has begun.
+EXPIRY = """
+CREATE TABLE expiry (
+    expires_us INTEGER NOT NULL,
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    PRIMARY KEY (expires_us, task_id)
 ) STRICT, WITHOUT ROWID
 """
 
@@ -255,6 +269,7 @@ TABLES: Final = (
     ATTEMPT,
     LEASE,
     DELAYED,
+    EXPIRY,
     STRAGGLER,
     SUBMISSION,
     QUEUE,

@@ -19,14 +19,19 @@ CREATE TABLE spec (
     priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 255),
     group_name TEXT CHECK (group_name <> ''),
     run_timeout_ms INTEGER CHECK (run_timeout_ms > 0),
-    retry TEXT CHECK (retry <> '')
+    retry TEXT CHECK (retry <> ''),
+    ttl_ms INTEGER CHECK (ttl_ms > 0),
+    ttl_from INTEGER NOT NULL CHECK (ttl_from IN (0, 1))
 ) STRICT
 """,
     """
 CREATE UNIQUE INDEX spec_once
-ON spec (kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''))
+ON spec (
+    kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''),
+    COALESCE(ttl_ms, 0), ttl_from
+)
 """,
-    "INSERT INTO spec SELECT *, NULL FROM earlier_spec",
+    "INSERT INTO spec SELECT *, NULL, NULL, 0 FROM earlier_spec",
     "DROP TABLE earlier_spec",
     "CREATE TEMPORARY TABLE earlier_attempt AS SELECT * FROM attempt",
     "DROP TABLE attempt",
@@ -49,6 +54,13 @@ CREATE TABLE attempt (
 """,
     "INSERT INTO attempt SELECT *, NULL FROM earlier_attempt",
     "DROP TABLE earlier_attempt",
+    """
+CREATE TABLE expiry (
+    expires_us INTEGER NOT NULL,
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    PRIMARY KEY (expires_us, task_id)
+) STRICT, WITHOUT ROWID
+""",
     """
 CREATE TABLE queue (
     name TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
@@ -118,7 +130,7 @@ SELECT
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
-        WHEN 19 THEN 'throttled'
+        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -154,7 +166,7 @@ SELECT
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
-        WHEN 19 THEN 'throttled'
+        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
     END AS reason,
     CASE WHEN receipt.lease > 0
     THEN strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') END AS started,
