@@ -11,6 +11,7 @@ from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of, reference
+from ringq.kinds.options import DerivedKey, DuplicateMode
 from ringq.kinds.report import KindReport
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
@@ -81,6 +82,8 @@ class Domain:
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
+        key: DerivedKey | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -94,6 +97,8 @@ class Domain:
         run_timeout: float | timedelta | None = None,
         retry: Retry | str | int | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
+        key: DerivedKey | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
 
@@ -107,8 +112,10 @@ class Domain:
         200 characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200
         characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: what
         happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
-        `permanent`: types of exceptions after which it is not tried again, as `ValueError` or a tuple of types. What is
-        not given is decided by the domain, the server.
+        `permanent`: types of exceptions after which it is not tried again, as `ValueError` or a tuple of types. `key`:
+        PAYLOAD, or a function of the same arguments that returns the key of a submission, or None for none; it is
+        called where the task is submitted, by programs that have this task at hand. `on_duplicate`: "skip" (else),
+        "supersede" or "reject". What is not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -117,6 +124,7 @@ class Domain:
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
 
         unhelpful = options.exceptions_of(permanent)
+        derived = options.derived_of(key, on_duplicate)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             own = name if name is not None else getattr(function, "__name__", None)
@@ -134,7 +142,7 @@ class Domain:
                 retry=_first(spec.retry, self._spec.retry),
                 parameters=handler.arguments.schema(),
             )
-            return self._app.add(make_task(handler, report, unhelpful))
+            return self._app.add(make_task(handler, report, unhelpful, derived))
 
         return decorate if function is None else decorate(function)
 
