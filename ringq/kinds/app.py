@@ -12,10 +12,11 @@ from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of, reference
-from ringq.kinds.options import TtlFrom
+from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
+from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
 P = ParamSpec("P")
@@ -95,6 +96,8 @@ class Domain:
         ttl_from: TtlFrom | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
+        key: DerivedKey | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -111,6 +114,8 @@ class Domain:
         ttl_from: TtlFrom | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
+        key: DerivedKey | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
 
@@ -126,47 +131,47 @@ class Domain:
         happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
         `ttl`: seconds or timedelta after which an attempt may not begin any more, counted as `ttl_from` says: from the
         "submission" or from the first "attempt". `permanent`: types of exceptions after which it is not tried again, as
-        `ValueError` or a tuple of types.
-        `aliases`: whole kinds, as "photos::shrink", that it had before it was renamed: tasks that were stored under
-        them run here. What is not given is decided by the domain, the server.
+        `ValueError` or a tuple of types. `aliases`: whole kinds, as "photos::shrink", that it had before it was
+        renamed: tasks that were stored under them run here. `key`: PAYLOAD, or a function of the same arguments that
+        returns the key of a submission, or None for none; it is called where the task is submitted, by programs that
+        have this task at hand. `on_duplicate`: "skip" (else), "supersede" or "reject". What is not given is decided by
+        the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
         """
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
-
-        unhelpful = options.exceptions_of(permanent)
-        earlier = options.kinds_of(aliases)
+        traits = options.traits_of(permanent, aliases, key, on_duplicate)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            own = name if name is not None else getattr(function, "__name__", None)
-            kind = f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
+            kind = self._kind_of(function, name)
             spec = options.spec_of(
-                kind,
-                queue=queue,
-                priority=priority,
-                group=group,
-                run_timeout=run_timeout,
-                retry=retry,
-                ttl=ttl,
-                ttl_from=ttl_from,
-            )
-            handler = Handler(kind, function)
-            report = KindReport(
-                name=kind,
-                queue=_first(spec.queue, self._spec.queue),
-                priority=_first(spec.priority, self._spec.priority),
-                group=spec.group,
-                run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
-                retry=_first(spec.retry, self._spec.retry),
-                ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
-                ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
-                parameters=handler.arguments.schema(),
-            )
-            return self._app.add(make_task(handler, report, unhelpful, earlier))
+                kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
+                ttl=ttl, ttl_from=ttl_from,
+            )  # fmt: skip
+            return self._app.add(self._made(function, spec, traits))
 
         return decorate if function is None else decorate(function)
+
+    def _kind_of(self, function: Callable[..., Any], name: str | None) -> str:
+        own = name if name is not None else getattr(function, "__name__", None)
+        return f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
+
+    def _made(self, function: Callable[..., Any], spec: SpecFields, traits: Traits) -> Task[..., Any]:
+        handler = Handler(spec.kind, function)
+        report = KindReport(
+            name=spec.kind,
+            queue=_first(spec.queue, self._spec.queue),
+            priority=_first(spec.priority, self._spec.priority),
+            group=spec.group,
+            run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
+            retry=_first(spec.retry, self._spec.retry),
+            ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
+            ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
+            parameters=handler.arguments.schema(),
+        )
+        return make_task(handler, report, traits)
 
 
 class App(Domain):

@@ -6,7 +6,8 @@ import enum
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, TypedDict
 
@@ -44,6 +45,9 @@ PAYLOAD: Final = Payload.PAYLOAD
 TtlFrom = Literal["submission", "attempt"]
 TTL_FROM: Final = {"submission": 0, "attempt": 1}
 DuplicateMode = Literal["skip", "supersede", "reject"]
+
+
+DerivedKey = Payload | Callable[..., str | None]
 
 
 class Once(NamedTuple):
@@ -138,6 +142,51 @@ def once_of(key: Any, on_duplicate: Any) -> Once | None:
     if not isinstance(mode, str) or mode not in codes:
         raise InvalidOption(f"on_duplicate: expected one of {', '.join(codes)}, got {on_duplicate!r}")
     return Once(key, codes[mode])
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """How a kind makes keys of arguments."""
+
+    key: DerivedKey
+    on_duplicate: DuplicateMode | None
+
+    def but(self, on_duplicate: DuplicateMode | None) -> Derived:
+        """The same with the mode of a call, if that gives one. Raises InvalidOption."""
+        if on_duplicate is None:
+            return self
+        once_of(PAYLOAD, on_duplicate)  # a wrong mode is told of here
+        return Derived(self.key, on_duplicate)
+
+    def once(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Once | None:
+        """Key and mode of a submission with these arguments. Raises InvalidOption for what is no key."""
+        key = self.key if isinstance(self.key, Payload) else self.key(*args, **kwargs)
+        return None if key is None else once_of(key, self.on_duplicate)
+
+
+class Traits(NamedTuple):
+    """What a kind has besides the defaults of its tasks.
+
+    Attributes: `permanent`, exceptions after which a task is not tried again; `aliases`, kinds it had before;
+    `derived`, how it makes keys.
+    """
+
+    permanent: tuple[type[BaseException], ...] = ()
+    aliases: tuple[str, ...] = ()
+    derived: Derived | None = None
+
+
+def traits_of(permanent: Any, aliases: Any, key: Any, on_duplicate: Any) -> Traits:
+    """What a kind has besides the defaults of its tasks. Raises InvalidOption."""
+    return Traits(exceptions_of(permanent), kinds_of(aliases), derived_of(key, on_duplicate))
+
+
+def derived_of(key: Any, on_duplicate: Any) -> Derived | None:
+    """How a kind makes keys, None if it makes none. Raises InvalidOption."""
+    if key is not None and key is not PAYLOAD and not callable(key):
+        raise InvalidOption(f"key: expected ringq.PAYLOAD or a function of the arguments, got {key!r}")
+    once_of(None if key is None else PAYLOAD, on_duplicate)  # a wrong mode is told of here
+    return None if key is None else Derived(key, on_duplicate)
 
 
 def task_id_of(task: Any) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ringq.codec import ResultCodec, encode_mapping
+from ringq.codec import ResultCodec, by_name, encode_mapping
 from ringq.kinds import options
 from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
@@ -81,7 +81,10 @@ class Submission(Generic[R_co]):
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload
         self._payload = encode_mapping(name, arguments) if task is None else task.encode(arguments)
-        once = options.once_of(key, on_duplicate)
+        if key is None and task is not None and task.derived is not None:
+            once = task.derived.but(on_duplicate).once((), by_name(name, arguments))  # text was refused above
+        else:
+            once = options.once_of(key, on_duplicate)
         self._once = None if once is None else once.of(self._payload)
         self._results = None if task is None else task.results
         self._report = None if task is None else task.report

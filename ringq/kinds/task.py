@@ -12,7 +12,7 @@ from ringq.context import Context
 from ringq.errors import InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
-from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
+from ringq.kinds.options import DuplicateMode, Once, Payload, Traits, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
@@ -32,16 +32,13 @@ class Task(Generic[P, R]):
     Calling it calls the function, here and now, with an inert Context if it wants one and is not given one.
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
-    defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `app`, where it
-    is registered.
+    defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
+    makes keys; `app`, where it is registered.
     """
 
     app: App
 
-    def __init__(
-        self, handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...] = (),
-        aliases: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+    def __init__(self, handler: Handler, report: KindReport, traits: Traits) -> None:
         """Made by `@app.task` and `@domain.task`."""
         functools.update_wrapper(self, handler.function)
         self.kind = report.name
@@ -53,8 +50,7 @@ class Task(Generic[P, R]):
         self.plain_function = handler.plain_function
         self._arguments = handler.arguments
         self._results = handler.results
-        self.permanent = permanent
-        self.aliases = aliases
+        self.permanent, self.aliases, self.derived = traits
         self._spec = SpecFields(report.name)
 
     @overload
@@ -92,7 +88,8 @@ class Task(Generic[P, R]):
         Raises InvalidPayload or PayloadTooLarge if the arguments do not fit.
         """
         payload = self._arguments.encode(args, kwargs)
-        return prepared(self._spec, payload, None, self._results, self.report)
+        once = None if self.derived is None else self.derived.once(args, kwargs)
+        return prepared(self._spec, payload, None, self._results, self.report, once)
 
     def options(
         self,
@@ -131,13 +128,17 @@ class Task(Generic[P, R]):
             ttl_from=ttl_from,
         )
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
-        return TaskOptions(self, spec, run_at, run_after, options.once_of(key, on_duplicate))
+        derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)
+        once = options.once_of(key, on_duplicate) if derived is None else None
+        return TaskOptions(self, spec, run_at, run_after, once, derived)
 
     # -- for the client ---------------------------------------------------------------------------
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
-        return prepared(self._spec, self.encode(payload), None, self._results, self.report)
+        text = self.encode(payload)
+        once = None if self.derived is None else self.derived.once((), by_name(self.kind, payload))
+        return prepared(self._spec, text, None, self._results, self.report, once)
 
     def encode(self, payload: Mapping[str, Any] | str) -> str:
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
@@ -207,7 +208,7 @@ class AsyncTask(Task[P, R]):
 class TaskOptions(Generic[P, R]):
     """A task with options, from `task.options(...)`. May be used for many submissions."""
 
-    __slots__ = ("_once", "_run_after", "_run_at", "_spec", "task")
+    __slots__ = ("_derived", "_once", "_run_after", "_run_at", "_spec", "task")
 
     def __init__(
         self,
@@ -216,6 +217,7 @@ class TaskOptions(Generic[P, R]):
         run_at: datetime | None,
         run_after: float | timedelta | None,
         once: Once | None,
+        derived: Derived | None,
     ) -> None:
         """Made by `task.options(...)`."""
         self.task = task
@@ -223,6 +225,7 @@ class TaskOptions(Generic[P, R]):
         self._run_at = run_at
         self._run_after = run_after
         self._once = once
+        self._derived = derived
 
     def __repr__(self) -> str:
         return f"<options of {self.task.kind}>"
@@ -239,20 +242,19 @@ class TaskOptions(Generic[P, R]):
 
     def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
         """A call with these options for `Client.submit_many`; as `Task.submission`."""
-        return self._prepared(self.task._arguments.encode(args, kwargs))
+        return self._prepared(self.task._arguments.encode(args, kwargs), args, kwargs)
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
         """A call with the arguments in `payload` and these options; as `Task.submission_of`."""
-        return self._prepared(self.task.encode(payload))
+        return self._prepared(self.task.encode(payload), (), by_name(self.task.kind, payload))
 
-    def _prepared(self, payload: str) -> Submission[R]:
+    def _prepared(self, payload: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Submission[R]:
         is_at_once = self._run_at is None and self._run_after is None
         at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
-        return prepared(self._spec, payload, at, self.task._results, self.task.report, self._once)
+        once = self._once if self._derived is None else self._derived.once(args, kwargs)
+        return prepared(self._spec, payload, at, self.task._results, self.task.report, once)
 
 
-def make_task(
-    handler: Handler, report: KindReport, permanent: tuple[type[BaseException], ...], aliases: tuple[str, ...]
-) -> Task[..., Any]:
+def make_task(handler: Handler, report: KindReport, traits: Traits) -> Task[..., Any]:
     """The Task of a handler."""
-    return (AsyncTask if handler.is_async else Task)(handler, report, permanent, aliases)
+    return (AsyncTask if handler.is_async else Task)(handler, report, traits)

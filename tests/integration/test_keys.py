@@ -383,23 +383,28 @@ def test_a_rejected_submission_changes_nothing(bench: Bench) -> None:
     assert bench.submit("b", mode=REJECT) == [(Outcome.INSERTED, 2, 0)]
 
 
+@pytest.mark.parametrize("point", ["insert_outcome", "add_statistics", "delete_delayed"])
 def test_a_full_disk_leaves_the_superseded_and_the_upgraded_task_where_they_were(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
+    later = bench.clock.now_us() + 60_000_000
     bench.submit("a", "b", "c")
+    bench.submit("d", run_at=later)
 
     def full(*_: object) -> None:
         raise StorageFull
 
     with monkeypatch.context() as patched:
-        patched.setattr(bench.store, "insert_submission", full)
-        bench.give("a", mode=SUPERSEDE)
+        patched.setattr(bench.store, point, full)
         bench.give("b", spec=URGENT)
+        bench.give("a", "d", mode=SUPERSEDE)
         bench.commit()
     assert all(isinstance(answer, StorageFull) for answer in bench.answers[-2:])
-    assert bench.keys() == [1, 2, 3]
+    assert bench.keys() == [1, 2, 3, 4]
     bench.clock.advance(2)
-    assert bench.run() == [1, 2, 3]
+    assert bench.submit("b", "c", mode=SUPERSEDE) == [(Outcome.SUPERSEDED, 5, 2), (Outcome.SUPERSEDED, 6, 3)]
+    assert bench.run() == [1, 5, 6]
+    assert (len(bench.backlog), bench.store.count_delayed()) == (0, 1)
 
 
 # -- batches --------------------------------------------------------------------------------------

@@ -49,6 +49,56 @@ def test_the_payload_as_key_is_that_of_each_submission() -> None:
     assert pickle.loads(pickle.dumps(ringq.PAYLOAD)) is ringq.PAYLOAD
 
 
+# -- keys that a kind makes -----------------------------------------------------------------------
+
+
+@app.task(key=lambda path, size=128: path if size else None, on_duplicate="supersede")
+def rotate(path: str, size: int = 128) -> int:
+    return size
+
+
+@app.task(key=ringq.PAYLOAD)
+def index(path: str) -> None: ...
+
+
+def test_a_kind_makes_the_keys_of_its_tasks() -> None:
+    message = columns(
+        [
+            rotate.submission("a"),
+            rotate.submission(path="b", size=0),
+            rotate.options(priority=1).submission("c"),
+            rotate.options(priority=1).submission_of({"path": "d"}),
+            rotate.submission_of({"path": "e"}),
+            ringq.Submission(rotate, {"path": "f"}),
+        ]
+    )
+    assert message.keys == ["a", None, "c", "d", "e", "f"]
+    assert message.on_duplicate == [1, 0, 1, 1, 1, 1]
+    assert index.submission("a").key == index.submission("a").key != index.submission("b").key
+
+
+def test_a_call_decides_before_its_kind() -> None:
+    message = columns(
+        [
+            rotate.options(key="own").submission("a"),
+            rotate.options(on_duplicate="reject").submission("a"),
+            ringq.Submission(rotate, {"path": "a"}, on_duplicate="reject"),
+        ]
+    )
+    assert (message.keys, message.on_duplicate) == (["own", "a", "a"], [0, 2, 2])
+
+
+def test_a_kinds_key_that_is_none_is_told_at_once_or_where_it_comes_out() -> None:
+    with pytest.raises(ringq.InvalidOption, match="key: expected ringq\\.PAYLOAD or a function"):
+        app.task(key="a")  # type: ignore[call-overload]
+    with pytest.raises(ringq.InvalidOption, match="on_duplicate goes with a key"):
+        app.task(on_duplicate="skip")
+    with pytest.raises(ringq.InvalidOption, match="on_duplicate: expected one of"):
+        rotate.options(on_duplicate="replace")  # type: ignore[arg-type]
+    with pytest.raises(ringq.InvalidOption, match="key: expected 1 to 200"):
+        rotate.submission("k" * 201)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
