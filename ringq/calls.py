@@ -125,8 +125,10 @@ def run_calls(
 
 def reason_of(error: BaseException, permanent: tuple[type[BaseException], ...] = ()) -> Reason:
     """Why a call failed that raised `error`; `permanent`: what its kind says that trying again would not help."""
+    if isinstance(error, AttemptCancelled):
+        return Reason.CANCELLED
     if isinstance(error, AttemptInterrupted):
-        return Reason.CANCELLED if isinstance(error, AttemptCancelled) else Reason.RUN_TIMEOUT
+        return Reason.RUN_TIMEOUT
     if isinstance(error, permanent):
         return Reason.PERMANENT
     return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.HANDLER_ERROR)

@@ -35,7 +35,7 @@ def enforce(
     waits = []
     for worker, task_id, lease, _, _, limit_ms, started_ns, call in ring.running():
         berth = berths[worker]
-        asked_ns = cancelled.get(task_id)
+        asked_ns = cancelled.get(task_id) if cancelled else None
         if (limit_ms == 0 and asked_ns is None) or berth.process is None:
             continue
         ends_ns = [started_ns + limit_ms * 1_000_000] if limit_ms else []

@@ -238,10 +238,11 @@ class Writer:
                 if self._outputs:
                     self._store.insert_outputs(self._outputs)
                 self._store.delete_delayed(self._due)
-                self._move_low_water(lowest_active)
+                self._move_low_water(lowest_active, len(committed.receipts))
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
             self._hold_back([*batches, *self._batches, *changes, *self._changes], error)
+            self._verdicts.begin()
             return Committed(revoked=committed.revoked, returned=committed.revoked)  # those go back
         self.trouble = None
         failpoint.hit("writer.after_commit")
@@ -293,8 +294,8 @@ class Writer:
             ended = {row[0] for row in self._receipts} | {i.task_id for i in self._interrupted}
             self._store.insert_leases([row for row in self._leases if row[0] not in ended])
 
-    def _move_low_water(self, lowest_active: Callable[[], int | None]) -> None:
-        self._since_low_water += len(self._receipts)
+    def _move_low_water(self, lowest_active: Callable[[], int | None], ended: int) -> None:
+        self._since_low_water += ended
         if self._since_low_water >= LOW_WATER_EVERY:
             lowest = lowest_active()
             mark = (self._store.next_task_id if lowest is None else lowest) - 1

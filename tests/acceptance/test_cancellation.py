@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -333,6 +334,47 @@ def test_after_a_crash_what_may_have_completed_is_left_to_the_next_server(serve:
             check_cancelled(client, client.handle(task.id))
     assert runs(tmp_path, "python_loop") == 1
     assert requests(served.database) == 0
+
+
+@pytest.mark.parametrize("kind", ["pending", "running"])
+@pytest.mark.parametrize(
+    "point", ["writer.before_commit", "writer.after_commit", "writer.after_free", "writer.after_reply"]
+)
+def test_a_parent_that_dies_anywhere_in_a_cancel_leaves_it_for_the_next(
+    serve: Serve, tmp_path: Path, kind: str, point: str
+) -> None:
+    """The client asks again by itself, the database this time: what it is told comes true."""
+    settings = {"lease_persist_ms": 3_600_000}  # no commit but those of the submission and of the cancel
+    served = serve(HANDLERS, env={"RINGQ_FAILPOINT": f"{point}=kill:2"}, settings=settings)
+    with served.client() as client:
+        if kind == "running":
+            task = begin(client, "blocks_signals", tmp_path)
+        else:
+            task = client.submit("stop::quick", {"number": 1}, run_after=3600)
+        told = task.cancel()
+        assert told.outcome is CancelOutcome.CANCELLING or told.status is Status.CANCELLED
+    assert served.wait() == -9
+    served = serve()
+    with served.client() as client:
+        check_cancelled(client, client.handle(task.id))
+        assert client.submit("stop::quick", {"number": 3}).result(timeout=10) == 3
+    assert kind == "pending" or runs(tmp_path, "blocks_signals") == 1
+    assert requests(served.database) == 0
+
+
+def test_a_server_that_drains_still_cancels(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS, "--workers", "1")
+    with served.client() as client:
+        running = begin(client, "python_loop", tmp_path)
+        pending = [client.submit("stop::quick", {"number": n}) for n in range(5)]
+        served.signal(signal.SIGTERM)
+        wait_for(lambda: client.health()["stopping"])
+        assert {one.outcome for one in client.cancel(*pending[:4])} == {CancelOutcome.CANCELLED}
+        assert client.health()["stopping"]
+        assert running.cancel().outcome is CancelOutcome.CANCELLING
+    assert served.wait(5) == 0
+    counts = ringq.Query(served.database).counts()
+    assert (counts[Status.CANCELLED], counts[Status.PENDING]) == (5, 1)
 
 
 # -- many, and the calls of a map --------------------------------------------------------------
