@@ -18,9 +18,12 @@ Told = dict[int, tuple[CancelOutcome, int]]  # task id -> what became of it, the
 
 
 def check(selection: protocol.Selection) -> None:
-    """Raises InvalidSubmission for a message that asks for too much at once, or for nothing."""
-    if not 0 < selection.limit <= IDS_MAX or len(selection.ids or ()) > IDS_MAX or selection.after < 0:
+    """Raises InvalidSubmission for a message that asks for too much at once, or with a number that no task has."""
+    if not 0 < selection.limit <= IDS_MAX or len(selection.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} tasks in one request: send several")
+    for number in (*(selection.ids or ()), selection.after, selection.submitted_before_us or 0):
+        if not 0 <= number < 2**63:
+            raise InvalidSubmission(f"no id or time of a task: {number}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,21 @@ def test_what_waits_for_the_result_is_told(serve: Serve, tmp_path: Path) -> None
         other.cancel(blocker.id)
 
 
+def test_a_task_that_nobody_has_a_handler_for_is_cancelled(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    served.stop()
+    with served.client() as client:
+        tasks = [client.submit("stop::quick", {"number": n}) for n in range(3)]
+    served = serve(HANDLERS.replace("def quick(", "def other("))
+    with served.client() as client:
+        wait_for(lambda: client.health()["without_handler"] == 3)
+        assert client.cancel(tasks[1].id)[0].outcome is CancelOutcome.CANCELLED
+        health = client.health()
+        assert (health["without_handler"], health["pending"]) == (2, 2)
+        assert client.cancel_all(kind="stop::quick") == (2, 0)
+        assert client.health()["pending"] == 0
+
+
 # -- what runs --------------------------------------------------------------------------------
 
 
