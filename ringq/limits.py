@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from ringq.berth import Berth
-from ringq.config import Config
+from ringq.config import CANCEL_HOOK_CALL, Config
 from ringq.model import Reason
 from ringq.process import WorkerProcess
 
@@ -28,8 +28,9 @@ def enforce(
 ) -> int | None:
     """Move calls over their limit up the ladder; each call of a map has a limit of its own.
 
-    `cancelled`: tasks that shall end, with the time since when: as if their limit had been over then. Returns the
-    nanoseconds until the next step of any of them, None when nothing that runs has to end.
+    `cancelled`: tasks that shall end, with the time since when: as if their limit had been over then. What an attempt
+    does to answer that has a limit of its own, `cancel_hook_s`. Returns the nanoseconds until the next step of any of
+    them, None when nothing that runs has to end.
     """
     steps_s = (0.0, config.term_grace_s, config.term_grace_s + config.kill_grace_s)
     waits = []
@@ -39,7 +40,9 @@ def enforce(
         if (limit_ms == 0 and asked_ns is None) or berth.process is None:
             continue
         ends_ns = [started_ns + limit_ms * 1_000_000] if limit_ms else []
-        if asked_ns is not None:
+        if asked_ns is not None and call == CANCEL_HOOK_CALL:
+            asked_ns, ends_ns = None, [started_ns + round(config.cancel_hook_s * 1e9)]
+        elif asked_ns is not None:
             ends_ns.append(asked_ns if call else max(asked_ns, started_ns))
         over_ns = now_ns - min(ends_ns)
         stage = berth.stage_of(lease, call)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ringq.codec import ChunkCodec, by_name
 from ringq.context import Context
-from ringq.errors import InvalidPayload
+from ringq.errors import InvalidKind, InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
-from ringq.kinds.options import DuplicateMode, Once, Payload, Traits, TtlFrom
+from ringq.kinds.options import Derived, DuplicateMode, Once, Payload, Traits, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Task(Generic[P, R]):
@@ -33,7 +34,7 @@ class Task(Generic[P, R]):
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
     defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
-    makes keys; `app`, where it is registered.
+    makes keys; `cancel_hook`, what `on_cancel` was given; `app`, where it is registered.
     """
 
     app: App
@@ -51,6 +52,7 @@ class Task(Generic[P, R]):
         self._arguments = handler.arguments
         self._results = handler.results
         self.permanent, self.aliases, self.derived = traits
+        self.cancel_hook: Handler | None = None
         self._spec = SpecFields(report.name)
 
     @overload
@@ -132,6 +134,26 @@ class Task(Generic[P, R]):
         once = options.once_of(key, on_duplicate) if derived is None else None
         return TaskOptions(self, spec, run_at, run_after, once, derived)
 
+    def on_cancel(self, function: F) -> F:
+        """Have `function` called when a running attempt was cancelled, to tidy up: a decorator.
+
+        It is called in the worker, with the arguments of the call, after the handler has ended and before the task has;
+        it may have a Context and be `async`, whatever the handler is. It has 30 s, then it is ended as a handler is.
+        What it returns is ignored, what it raises is printed. It is not called for a task that had not begun or has
+        completed, nor if its worker was killed; nor for the calls of a map.
+
+        Raises InvalidKind if there is one already, for parameters other than the handler's, and for a function that
+        workers could not call.
+        """
+        name = f"{self.kind}: on_cancel"
+        if self.cancel_hook is not None:
+            raise InvalidKind(f"{name} was given {self.cancel_hook.place} already")
+        hook = Handler(self.kind, function)
+        if hook.arguments.schema() != self._arguments.schema():
+            raise InvalidKind(f"{name} takes a function with the handler's parameters, hints and defaults included")
+        self.cancel_hook = hook
+        return function
+
     # -- for the client ---------------------------------------------------------------------------
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
@@ -182,11 +204,16 @@ class Task(Generic[P, R]):
             value = self.function(context, *args, **arguments)
         else:
             value = self.function(*args, **arguments)
-        if not self._is_async:
-            return value
-        from ringq.kinds import loop  # noqa: PLC0415 - asyncio is a fifth of a worker's start, for those who need it
+        return _awaited(value) if self._is_async else value
 
-        return loop.run(value)
+    def answer_cancel(self, context: Context, payload: bytes) -> None:
+        """Call the function of `on_cancel`. Raises whatever it raises, InvalidPayload."""
+        hook = self.cancel_hook
+        assert hook is not None
+        context.offer(self.app.states)
+        value = hook.function(*([context] if hook.wants_context else []), **hook.arguments.decode(payload))
+        if hook.is_async:
+            _awaited(value)
 
     def encode_result(self, value: Any) -> bytes:
         """A result as JSON. Raises InvalidResult if it does not fit its hint, is not JSON or too large."""
@@ -253,6 +280,12 @@ class TaskOptions(Generic[P, R]):
         at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
         once = self._once if self._derived is None else self._derived.once(args, kwargs)
         return prepared(self._spec, payload, at, self.task._results, self.task.report, once)
+
+
+def _awaited(coroutine: Any) -> Any:
+    from ringq.kinds import loop  # noqa: PLC0415 - asyncio is a fifth of a worker's start, for those who need it
+
+    return loop.run(coroutine)
 
 
 def make_task(handler: Handler, report: KindReport, traits: Traits) -> Task[..., Any]:

@@ -107,6 +107,25 @@ def brief(ms: float) -> float:
     time.sleep(ms / 1000)
     return ms
 
+@app.task
+def sweeps(path: str, hook: str) -> None:
+    begun(path)
+    while True:
+        time.sleep(0.01)
+
+@sweeps.on_cancel
+async def tidy(ctx: ringq.Context, path: str, hook: str) -> None:
+    with open(path, "a") as file:
+        file.write(f"{ctx.task_id} {ctx.kind}\\n")
+    print("tidying")
+    if hook == "raises":
+        raise OSError("no broom")
+    if hook == "sleeps":
+        time.sleep(60)
+    if hook == "hangs":
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        0 in itertools.repeat(1)
+
 @app.task(queue="bulk", group="g")
 def bulk(number: int) -> int:
     return number
@@ -290,6 +309,34 @@ def test_a_cancel_that_races_completion_is_answered_with_what_happens(serve: Ser
     assert requests(served.database) == 0
     statistics = ringq.Query(served.database).statistics("stop::brief")
     assert sum(one.count for one in statistics) == 60 * 8
+
+
+@pytest.mark.parametrize("hook", ["returns", "raises", "sleeps", "hangs"])
+def test_a_task_answers_to_its_cancel_within_the_time_for_that(serve: Serve, tmp_path: Path, hook: str) -> None:
+    times = {"cancel_hook_s": 0.3, "term_grace_s": 0.3, "kill_grace_s": 0.3}
+    served = serve(HANDLERS, settings=times)
+    with served.client() as client:
+        task = begin(client, "sweeps", tmp_path, hook=hook)
+        task.cancel()
+        record = check_cancelled(client, task)
+        assert (tmp_path / "sweeps.note").read_text().splitlines() == ["begun", f"{task.id} stop::sweeps"]
+        assert record.error is not None
+        assert record.error["type"] == ("WorkerDied" if hook == "hangs" else "ringq.errors.AttemptCancelled")
+        (printed,) = ringq.Query(client.database).output(task.id)
+        text = printed.head.decode()
+        assert text.startswith("tidying\n")
+        assert ("OSError: no broom" in text, "RunTimeout" in text) == (hook == "raises", hook == "sleeps")
+        assert client.submit("stop::quick", {"number": 3}).result(timeout=10) == 3
+
+
+def test_what_has_not_begun_or_has_completed_has_nothing_to_tidy_up(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        task = client.submit("stop::sweeps", {"path": str(tmp_path / "note"), "hook": "returns"}, run_after=3600)
+        task.cancel()
+        check_cancelled(client, task)
+        assert client.submit("stop::quick", {"number": 3}).result(timeout=10) == 3
+    assert not (tmp_path / "note").exists()
 
 
 # -- deaths -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from ringq import limits
 from ringq.berth import Berth
 from ringq.calls import reason_of
-from ringq.config import Config
+from ringq.config import CANCEL_HOOK_CALL, Config
 from ringq.errors import AttemptCancelled, RunTimeout
 from ringq.lifecycle import TRANSITIONS, Interruptions, Verdict, after_failure, after_interruption, is_legal
 from ringq.model import CancelOutcome, Reason, Status
@@ -110,6 +110,16 @@ def test_the_run_time_limit_still_counts_for_what_was_cancelled() -> None:
     assert ladder.enforce(6000, cancelled_ms=2000) == SECOND_NS
     assert ladder.reasons == [Reason.RUN_TIMEOUT.code]
     assert ladder.blame is Reason.CANCELLED
+
+
+def test_what_answers_to_the_cancel_has_a_limit_of_its_own() -> None:
+    ladder = Ladder(limit_ms=1000)
+    assert ladder.enforce(500, cancelled_ms=500) is not None
+    ladder.row = (*ladder.row[:6], 2 * SECOND_NS, CANCEL_HOOK_CALL)  # the handler has ended after a second
+    assert ladder.enforce(1000, cancelled_ms=500) == 30 * SECOND_NS
+    assert ladder.enforce(30_999, cancelled_ms=500) == 1_000_000
+    assert ladder.enforce(31_000, cancelled_ms=500) == 5 * SECOND_NS
+    assert ladder.reasons == [Reason.CANCELLED.code, Reason.RUN_TIMEOUT.code]  # what is raised there
 
 
 def test_a_chunk_that_goes_on_to_its_next_call_is_asked_again() -> None:
