@@ -73,7 +73,7 @@ def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: 
     is_revoked = cancels.ring.revoke(task_id)
     if is_revoked:
         committed.revoked.append(task_id)
-    elif is_revoked is None and not state.is_delayed and task_id not in committed.returned:
+    elif is_revoked is None and not state.is_held and task_id not in committed.returned:
         spec = store.specs()[state.spec]
         committed.removed.append((spec.priority, spec.queue, task_id))
     return is_revoked is not False

@@ -59,6 +59,7 @@ def test_one_who_waits_behind_another_can_be_cancelled_and_leaves_its_place_to_t
     second, third = shop.hold(2), shop.hold(3)
     assert (second.outcome, third.outcome, third.id) == ("requeued", "duplicate", second.id)
     assert second.cancel().outcome == "cancelled"
+    assert shop.client.health()["pending"] == 0  # it was in no lane
     fourth = shop.hold(4)
     assert fourth.outcome == "requeued"
     shop.open(1)
