@@ -53,7 +53,7 @@ SPAN: Final = 50_000  # ids looked at for one request: some 20 ms
 
 
 class State(NamedTuple):
-    """Of a task: the number of its spec, the code of its terminal status or None, whether it is in no lane: it waits for
+    """Of a task: the number of its spec, the code of its terminal status or None, whether it is in no lane: waits for
     its time, or behind another task.
     """
 
