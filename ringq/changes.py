@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import protocol
+from ringq import protocol, scheduling
+from ringq.admission import Admission
 from ringq.committed import Committed
 from ringq.errors import InvalidSubmission, NotDead, RingqError, UnknownTask
 from ringq.model import Status
@@ -18,13 +19,15 @@ Answer = Callable[[protocol.Message], None]
 Refuse = Callable[[RingqError], None]
 
 
-def of(message: protocol.Message, answer: Answer, refuse: Refuse) -> Change:
+def of(message: protocol.Message, admission: Admission, now_us: int, answer: Answer, refuse: Refuse) -> Change:
     """What the writer shall do about a message; `answer` and `refuse` are called after COMMIT, one of them.
 
     Raises InvalidSubmission for a message that asks for too much at once.
     """
     if isinstance(message, protocol.ForgetMap):
         return ForgetMap(message, answer, refuse)
+    if isinstance(message, scheduling.REQUESTS):
+        return scheduling.Request(message, admission, now_us, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")

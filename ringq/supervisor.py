@@ -22,6 +22,7 @@ from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError, StorageFailed
 from ringq.feed import Feed
+from ringq.firing import Schedules
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
 from ringq.health import describe
@@ -35,6 +36,7 @@ from ringq.recover import adopt
 from ringq.registry import Registry
 from ringq.reload import Watcher
 from ringq.renewal import Renewal
+from ringq.scheduling import declare
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
@@ -95,6 +97,8 @@ class Supervisor:
 
     def _open_faces(self) -> None:
         self._admission = Admission()
+        self._schedules = Schedules(self._store, self._admission, self._clock)
+        self._declared: list[Any] | None = None
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission,
             submit=self._writer.submit, change=self._writer.change, health=self._health, say=warn,
@@ -139,6 +143,7 @@ class Supervisor:
                 self._store.set_registry(texts)  # for clients that come while no server runs
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
+        self._declare([report.get("schedules") for report in reports], reports)
         if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))
@@ -149,6 +154,15 @@ class Supervisor:
         if not self._is_reloading:
             self._registry.tell(warn)
         return numbers
+
+    def _declare(self, schedules: list[Any], reports: list[dict[str, Any]]) -> None:
+        """The schedules that stand in the app's code, if they are others than those of the worker before."""
+        if schedules != self._declared:
+            with self._store.transaction():
+                wrong = declare(self._store, self._admission, reports, self._clock.now_us())
+            self._declared = schedules
+            for line in wrong:
+                warn(line)
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -180,6 +194,8 @@ class Supervisor:
         # What a transaction under way has added looks stored, and may be rolled back.
         if not (self._shutdown.is_begun or self._writer.has_due or self._writer.is_under_way):
             self._writer.come_due(self._feed.due(self._clock.now_us()))
+        if self._fires and not self._writer.is_under_way and self._schedules.come_due():
+            self._writer.change(self._schedules)
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
@@ -219,7 +235,15 @@ class Supervisor:
         if self._feed.next_due_us is not None and not self._writer.has_due and not self._shutdown.is_begun:
             due_ns = max(0, self._feed.next_due_us - self._clock.now_us()) * 1000
             waits.append(min(due_ns, CLOCK_LOOK_NS))  # the wall clock may be set forward meanwhile
+        fire_us = self._schedules.wait_us if self._fires else None
+        if fire_us is not None:
+            waits.append(min(fire_us * 1000, CLOCK_LOOK_NS))
         return min((wait for wait in waits if wait is not None), default=None)
+
+    @property
+    def _fires(self) -> bool:
+        """Whether schedules may fire: the kinds are known, and what is made now will still run."""
+        return self._is_listening and not self._shutdown.is_begun
 
     def _is_saturated(self) -> bool:
         """Published tasks wait for a worker: nobody gains from an early commit."""

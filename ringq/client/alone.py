@@ -50,15 +50,16 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
         return _write(store, message, reports)
 
 
-def change(database: Path, message: protocol.RetryDead | protocol.PurgeDead) -> protocol.Changed:
+def change(database: Path, message: protocol.Message, expected: type[Reply]) -> Reply:
     """Do what a message asks for; returns after it is synced. Raises as `commit`; StoreError for a missing database."""
-    if not database.exists():
+    if not database.exists() and not isinstance(message, protocol.PutSchedule):
         raise StoreError(f"{database}: there is no such database")
     answers: list[protocol.Message | RingqError] = []
     with _owned(database) as store:
         writer = Writer(store, Config(store.path), SystemClock())
-        writer.change(changes.of(message, answers.append, answers.append))
-        return _answered(writer, answers, protocol.Changed)
+        now_us = SystemClock().now_us()
+        writer.change(changes.of(message, _admission(store, ()), now_us, answers.append, answers.append))
+        return _answered(writer, answers, expected)
 
 
 def owners(database: Path) -> str:
@@ -102,9 +103,7 @@ def _check_permissions(database: Path, error: RingqError) -> None:
 
 
 def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
-    registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
-    admission = Admission(takes_any=not registry)
-    admission.learn([*(report.as_dict() for report in reports), *registry])
+    admission = _admission(store, reports)
     answers: list[protocol.Message | RingqError] = []
     count = len(message.payloads)
 
@@ -114,6 +113,13 @@ def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]
     writer = Writer(store, Config(store.path), SystemClock())
     writer.submit(admission.check(message, reply, answers.append))
     return _answered(writer, answers, protocol.Submitted)
+
+
+def _admission(store: Store, reports: Iterable[KindReport]) -> Admission:
+    registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
+    admission = Admission(takes_any=not registry)
+    admission.learn([*(report.as_dict() for report in reports), *registry])
+    return admission
 
 
 def _answered(writer: Writer, answers: list[protocol.Message | RingqError], expected: type[Reply]) -> Reply:

@@ -21,6 +21,7 @@ from ringq.client.dead import DeadLetters
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
+from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
@@ -64,7 +65,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters):
+class Client(Maps, DeadLetters, Schedules):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.

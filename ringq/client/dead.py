@@ -81,6 +81,6 @@ def _ask(client: Asking, message: protocol.RetryDead | protocol.PurgeDead) -> in
     def change() -> protocol.Changed:
         from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
 
-        return alone.change(client.database, message)
+        return alone.change(client.database, message, protocol.Changed)
 
     return client._ask(message, protocol.Changed, change).count

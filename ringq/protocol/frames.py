@@ -18,6 +18,7 @@ from ringq.config import FRAME_BYTES_MAX
 from ringq.errors import BatchTooLarge, ProtocolError
 from ringq.protocol.messages import (
     Changed,
+    ChangeSchedule,
     Ended,
     Failure,
     ForgetMap,
@@ -28,9 +29,11 @@ from ringq.protocol.messages import (
     Message,
     OpenMap,
     PurgeDead,
+    PutSchedule,
     Reply,
     Request,
     RetryDead,
+    RunSchedule,
     Submit,
     Submitted,
     Wait,
@@ -42,6 +45,7 @@ _REQUEST_ID_MASK: Final = 0xFFFF_FFFF
 
 _TYPE_OF: dict[type, int] = {
     **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5, RetryDead: 6, PurgeDead: 7},
+    **{PutSchedule: 20, ChangeSchedule: 21, RunSchedule: 22},
     **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Changed: 70, Failure: 127},
 }
 _CLASS_OF: dict[int, type] = {code: message for message, code in _TYPE_OF.items()}

@@ -59,6 +59,7 @@ SELECT_CHUNKS: Final = "SELECT task_id FROM map_chunk WHERE task_id IN (SELECT v
 DELETE_TASKS: Final = (
     "DELETE FROM output WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM attempt WHERE task_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM scheduled_task WHERE task_id IN (SELECT value FROM json_each(?))",
     DELETE_RECEIPTS,
     "DELETE FROM task WHERE id IN (SELECT value FROM json_each(?))",
 )

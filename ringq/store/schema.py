@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ringq.store.schedule_tables import SCHEDULE_TABLES
+
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
 REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
 REVISION: Final = REVISIONS[-1]
@@ -309,6 +311,7 @@ TABLES: Final = (
     OUTPUT,
     MAP,
     MAP_CHUNK,
+    *SCHEDULE_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

@@ -1,0 +1,167 @@
+"""Flow: schedules that are made, changed, paused, run at once or deleted - by clients, and by the code of the App."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringq import firing, protocol, schedule
+from ringq.admission import Admission
+from ringq.committed import Committed
+from ringq.config import NAME_CHARS_MAX
+from ringq.errors import InvalidOption, InvalidSchedule, RingqError, UnknownSchedule
+from ringq.schedule import Timing
+from ringq.spelling import meant
+from ringq.store.schedules import ScheduleRow
+
+AT_RUN_TIME, IN_CODE, VANISHED = range(3)  # what the column `declared` says
+REQUESTS = (protocol.PutSchedule, protocol.ChangeSchedule, protocol.RunSchedule)
+Answer = Callable[[Any], None]
+Refuse = Callable[[RingqError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for, as a part of a transaction: see `writer.Change`."""
+
+    message: protocol.PutSchedule | protocol.ChangeSchedule | protocol.RunSchedule
+    admission: Admission
+    now_us: int
+    answer: Answer
+    refuse: Refuse
+
+    def apply(self, store: Any, _verdicts: object, committed: Committed) -> Callable[[], None]:
+        """See `writer.Change`."""
+        try:
+            reply = self._do(store, committed)
+        except RingqError as wrong:  # found before anything is written
+            error = wrong
+            return lambda: self.refuse(error)
+        return lambda: self.answer(reply)
+
+    def _do(self, store: Any, committed: Committed) -> protocol.Message:
+        message = self.message
+        if isinstance(message, protocol.PutSchedule):
+            _put(store, self.admission, message.schedule, AT_RUN_TIME, self.now_us)
+        elif isinstance(message, protocol.RunSchedule):
+            return _run(store, self.admission, message, self.now_us, committed)
+        else:
+            _change(store, message, self.now_us)
+        return protocol.Changed(1)
+
+
+def declare(store: Any, admission: Admission, reports: Sequence[dict[str, Any]], now_us: int) -> list[str]:
+    """Bring the stored schedules in line with those in the code, in the open transaction; a line for each refused one.
+
+    What an operator decided stays. One that stands in the code no more fires no more, and is kept.
+    """
+    wrong = []
+    declared = [protocol.schedule_of(plain) for report in reports for plain in report.get("schedules", ())]
+    for fields in declared:
+        try:
+            _put(store, admission, fields, IN_CODE, now_us)
+        except RingqError as error:
+            wrong.append(f"schedule {fields.name}: {error}")
+    names = {fields.name for fields in declared}
+    for row in store.schedules():
+        if row.declared == IN_CODE and row.name not in names:
+            store.save_schedule(firing.rescheduled(row._replace(declared=VANISHED), now_us))
+    return wrong
+
+
+def _put(store: Any, admission: Admission, fields: protocol.ScheduleFields, declared: int, now_us: int) -> None:
+    timing = _checked(fields, now_us)
+    before: ScheduleRow | None = store.find_schedule(fields.name)
+    if before is not None and declared == AT_RUN_TIME and before.declared == IN_CODE:
+        raise InvalidSchedule(f"schedule {fields.name!r} stands in the code of the App: change it there")
+    message = protocol.Submit(protocol.submission_id(), [fields.spec], None, [fields.payload], None)
+    admission.check(message, lambda *_: None, lambda _: None)  # as each of its tasks will be
+    written = protocol.plain_options(fields.spec)
+    row = ScheduleRow(
+        id=None, name=fields.name, kind=fields.spec.kind, options=json.dumps(written), payload=fields.payload,
+        cron=timing.cron, every_us=timing.every_us, zone=timing.zone, jitter_us=timing.jitter_us,
+        from_completion=timing.from_completion, catch_up=fields.catch_up, skip_if_running=fields.skip_if_running,
+        end_on_failure=fields.end_on_failure, occurrences_max=fields.occurrences_max, declared=declared, paused=False,
+        ended=False, anchor_us=now_us + fields.delay_us, occurrence_us=None, next_fire_us=None, occurrences=0,
+        skipped=0, last_fire_us=None, last_task_id=None, last_error=None, created_us=now_us,
+    )  # fmt: skip
+    if before is None:
+        store.save_schedule(firing.rescheduled(row, now_us))
+        return
+    row = _with_past(row, before)
+    if row.timing == before.timing and row.is_active == before.is_active:
+        row = row._replace(
+            anchor_us=before.anchor_us, occurrence_us=before.occurrence_us, next_fire_us=before.next_fire_us
+        )
+    else:
+        row = firing.rescheduled(row, now_us)
+    if row != before:
+        store.save_schedule(row)
+
+
+def _with_past(row: ScheduleRow, before: ScheduleRow) -> ScheduleRow:
+    """What is asked for now, with what the schedule has done so far, and what an operator decided about it."""
+    is_full = row.occurrences_max is not None and before.occurrences >= row.occurrences_max
+    is_other = (row.timing, row.occurrences_max) != (before.timing, before.occurrences_max)
+    return row._replace(
+        id=before.id, paused=before.paused, ended=is_full or (bool(before.ended) and not is_other),
+        occurrences=before.occurrences, skipped=before.skipped, last_fire_us=before.last_fire_us,
+        last_task_id=before.last_task_id, last_error=before.last_error, created_us=before.created_us,
+    )  # fmt: skip
+
+
+def _change(store: Any, message: protocol.ChangeSchedule, now_us: int) -> None:
+    row = _find(store, message.name)
+    if message.change == "delete":
+        if row.declared == IN_CODE:
+            raise InvalidSchedule(f"schedule {row.name!r} stands in the code of the App: pause it, or delete it there")
+        store.delete_schedule(row.id)
+        return
+    if message.change == "resume":
+        if row.declared == VANISHED:
+            raise InvalidSchedule(f"schedule {row.name!r} does not stand in the code of the App any more")
+        if row.occurrences_max is not None and row.occurrences >= row.occurrences_max:
+            raise InvalidSchedule(f"schedule {row.name!r} has fired {row.occurrences} times, as often as it may")
+        if not row.is_active:
+            row = row._replace(paused=False, ended=False, last_error=None)
+            store.save_schedule(firing.rescheduled(row, now_us))
+    elif not row.paused:
+        store.save_schedule(firing.rescheduled(row._replace(paused=True), now_us))
+
+
+def _run(
+    store: Any, admission: Admission, message: protocol.RunSchedule, now_us: int, committed: Committed
+) -> protocol.Submitted:
+    """Make one task now, whatever the schedule waits for: that goes on as if nothing had happened."""
+    row = _find(store, message.name)
+    task_id, replayed = firing.make_tasks(store, admission, row, [now_us], message.submission, committed, now_us)
+    if not replayed:
+        store.save_schedule(row._replace(last_task_id=task_id, last_fire_us=now_us))
+    return protocol.Submitted(task_id, 1, replayed)
+
+
+def _find(store: Any, name: str) -> ScheduleRow:
+    row: ScheduleRow | None = store.find_schedule(name)
+    if row is None:
+        hint = meant(name, [one.name for one in store.schedules()])
+        raise UnknownSchedule(f"there is no schedule {name[:NAME_CHARS_MAX]!r}{hint}")
+    return row
+
+
+def _checked(fields: protocol.ScheduleFields, now_us: int) -> Timing:
+    """Its timing. Raises InvalidOption for what a client of another version, or a stranger, may send."""
+    if not 0 < len(fields.name) <= NAME_CHARS_MAX or not fields.name.isprintable():
+        raise InvalidOption(f"name: expected 1 to {NAME_CHARS_MAX} printable characters, got {fields.name[:50]!r}")
+    timing = Timing(fields.cron, fields.every_us, fields.zone, fields.jitter_us, fields.from_completion)
+    schedule.check(timing, now_us)
+    schedule.catch_up_of(fields.catch_up)
+    schedule.zone_of(fields.zone)
+    if not 0 <= fields.delay_us <= schedule.EVERY_US_MAX:
+        raise InvalidOption("initial_delay: expected 0 s to 366 days")
+    if fields.occurrences_max is not None and not 0 < fields.occurrences_max < 2**63:
+        raise InvalidOption(f"max_occurrences: expected 1 or more, got {fields.occurrences_max}")
+    if fields.catch_up > 1 and fields.skip_if_running:
+        raise InvalidOption("catch_up: several missed fires are made up at once, which takes skip_if_running=False")
+    return timing
