@@ -88,15 +88,17 @@ def _put(store: Any, admission: Admission, fields: protocol.ScheduleFields, decl
         skipped=0, last_fire_us=None, last_task_id=None, last_error=None, created_us=now_us,
     )  # fmt: skip
     if before is None:
-        store.save_schedule(firing.rescheduled(row, now_us))
+        store.save_schedule(firing.rescheduled(row, now_us - 1))  # its first fire may be now
         return
     row = _with_past(row, before)
-    if row.timing == before.timing and row.is_active == before.is_active:
+    if row.timing != before.timing:
+        row = firing.rescheduled(row, now_us - 1)
+    elif row.is_active != before.is_active:
+        row = firing.rescheduled(row._replace(anchor_us=before.anchor_us), now_us)
+    else:
         row = row._replace(
             anchor_us=before.anchor_us, occurrence_us=before.occurrence_us, next_fire_us=before.next_fire_us
         )
-    else:
-        row = firing.rescheduled(row, now_us)
     if row != before:
         store.save_schedule(row)
 

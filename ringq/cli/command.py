@@ -60,6 +60,7 @@ VERBS = {
     "map": ("ringq.cli.mapping:map_", "Call a task with each line of a pipe, on all cores."),
     "wait": ("ringq.cli.wait:wait", "Wait until tasks have ended; print how."),
     "task": ("ringq.cli.task:task", "List tasks, show one."),
+    "schedule": ("ringq.cli.schedule:schedule", "Submit tasks again and again, by a cron line or an interval."),
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),

@@ -93,7 +93,8 @@ def schedule_fields(
         raise InvalidOption(f"max_occurrences: expected 1 or more, got {most!r}")
     catch_up = schedule.catch_up_of(given.get("catch_up", "one"))
     if catch_up > 1 and given.get("skip_if_running", True):
-        raise InvalidOption("catch_up: several missed fires are made up at once, which takes skip_if_running=False")
+        text = "catch_up: several missed fires are made up at once: that takes skip_if_running=False (--overlap)"
+        raise InvalidOption(text)
     timing = schedule.Timing(
         cron, None if every is None else _span_us("every", every, schedule.EVERY_US_MIN / 1e6), zone,
         _span_us("jitter", given.get("jitter", 0)), from_completion,

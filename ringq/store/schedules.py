@@ -56,25 +56,32 @@ class ScheduleRow(NamedTuple):
 COLUMNS: Final = ", ".join(ScheduleRow._fields)
 
 # All of them, by name.
-SELECT_SCHEDULES: Final = f"SELECT {COLUMNS} FROM schedule ORDER BY name"
+SELECT_SCHEDULES: Final = "SELECT " + COLUMNS + " FROM schedule ORDER BY name"
 
 # One of them.
-SELECT_SCHEDULE: Final = f"SELECT {COLUMNS} FROM schedule WHERE name = ?"
+SELECT_SCHEDULE: Final = "SELECT " + COLUMNS + " FROM schedule WHERE name = ?"
 
 # Those that fire now, the longest overdue first.
-SELECT_DUE_SCHEDULES: Final = f"""
-SELECT {COLUMNS} FROM schedule WHERE next_fire_us IS NOT NULL AND next_fire_us <= ? ORDER BY next_fire_us, id LIMIT ?
-"""
+SELECT_DUE_SCHEDULES: Final = (
+    "SELECT "
+    + COLUMNS
+    + """ FROM schedule
+WHERE next_fire_us IS NOT NULL AND next_fire_us <= ? ORDER BY next_fire_us LIMIT ?"""
+)
 
 # When the next one fires.
 SELECT_NEXT_FIRE: Final = "SELECT MIN(next_fire_us) FROM schedule WHERE next_fire_us IS NOT NULL"
 
 # All of a schedule is written at once; `id` and `created_us` stay what they were.
-UPSERT_SCHEDULE: Final = f"""
-INSERT INTO schedule ({COLUMNS}) VALUES ({", ".join("?" * len(ScheduleRow._fields))})
-ON CONFLICT (name) DO UPDATE SET
-{", ".join(f"{name} = excluded.{name}" for name in ScheduleRow._fields if name not in ("id", "name", "created_us"))}
-"""
+UPSERT_SCHEDULE: Final = (
+    "INSERT INTO schedule ("
+    + COLUMNS
+    + ") VALUES ("
+    + ", ".join("?" * len(ScheduleRow._fields))
+    + """)
+ON CONFLICT (name) DO UPDATE SET """
+    + ", ".join(f"{name} = excluded.{name}" for name in ScheduleRow._fields if name not in ("id", "name", "created_us"))
+)
 
 # Forgets a schedule: first which tasks it made, then itself. The tasks stay.
 DELETE_SCHEDULED: Final = "DELETE FROM scheduled_task WHERE schedule = ?"
