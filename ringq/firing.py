@@ -14,7 +14,7 @@ from ringq import intake, protocol, schedule
 from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.committed import Committed
-from ringq.errors import RingqError
+from ringq.errors import InvalidOption, RingqError
 from ringq.model import Status
 
 AT_ONCE = 100  # schedules of one transaction: the others follow in the next one
@@ -24,7 +24,9 @@ FAILURES = (Status.FAILED.code, Status.DEAD_LETTER.code)
 class Schedules:
     """Knows when the next schedule fires; is itself the part of a transaction that does it (see `writer.Change`)."""
 
-    def __init__(self, store: Any, admission: Admission, clock: Clock) -> None:
+    def __init__(self, store: Any, admission: Admission, clock: Clock, say: Callable[[str], None]) -> None:
+        """`say` gets a line when a schedule begins to fail."""
+        self._say = say
         self._store = store
         self._admission = admission
         self._clock = clock
@@ -59,17 +61,23 @@ class Schedules:
         for name, ended_us in store.idle_schedules():
             row = store.find_schedule(name)
             store.save_schedule(_at(row, (now_us if ended_us is None else ended_us) + row.every_us))
+        wrong = []
         for row in store.due_schedules(now_us, AT_ONCE):
-            _fire(store, self._admission, row, now_us, committed)
-        return self._rest
+            after = _fired(store, self._admission, row, now_us, committed)
+            store.save_schedule(after)
+            if after.last_error not in (None, row.last_error):
+                wrong.append(f"schedule {row.name} has made no task: {after.last_error}")
+        return lambda: self._rest(wrong)
 
     def refuse(self, _: RingqError) -> None:
         """See `writer.Change`: it stays due."""
         self._store.has_scheduled_ends = True
-        self._rest()
+        self._rest([])
 
-    def _rest(self) -> None:
+    def _rest(self, wrong: list[str]) -> None:
         self._is_asked = False
+        for line in wrong:
+            self._say(line)
 
     def _look(self) -> None:
         """Another schedule may be the next. At first, tasks may have ended of which nobody took note."""
@@ -135,9 +143,12 @@ def _take_note(store: Any) -> None:
     store.close_scheduled([task_id for _, task_id, _ in ends])
 
 
-def _fire(store: Any, admission: Admission, row: Any, now_us: int, committed: Committed) -> None:
-    """Make what is due of one schedule, and move it on."""
-    plan = schedule.plan(row.timing, row.name, row.anchor_us, row.occurrence_us, now_us, row.catch_up)
+def _fired(store: Any, admission: Admission, row: Any, now_us: int, committed: Committed) -> Any:
+    """Make what is due of one schedule; what it is afterwards."""
+    try:
+        plan = schedule.plan(row.timing, row.name, row.anchor_us, row.occurrence_us, now_us, row.catch_up)
+    except InvalidOption as unknown:  # made where there was such a time zone
+        return row._replace(ended=True, occurrence_us=None, next_fire_us=None, last_error=str(unknown))
     fires, following = plan.fires, plan.following
     if row.occurrences_max is not None:
         fires = fires[: row.occurrences_max - row.occurrences]
@@ -158,7 +169,7 @@ def _fire(store: Any, admission: Admission, row: Any, now_us: int, committed: Co
         occurrences=count, skipped=row.skipped + skipped, last_task_id=last_task_id, last_error=error, ended=ended,
         last_fire_us=now_us if fires else row.last_fire_us,
     )  # fmt: skip
-    store.save_schedule(_at(row, None if ended else following))
+    return _at(row, None if ended else following)
 
 
 def _at(row: Any, occurrence_us: int | None) -> Any:

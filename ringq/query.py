@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -194,9 +195,10 @@ def _attempt(row: tuple[Any, ...]) -> AttemptRecord:
 
 def _schedule(row: ScheduleRow, fires: int) -> ScheduleRecord:
     left = fires if row.occurrences_max is None else min(fires, row.occurrences_max - row.occurrences)
-    nexts = []
+    nexts: list[int] = []
     if row.occurrence_us is not None:
-        nexts = upcoming(row.timing, row.occurrence_us, 1 if row.from_completion else left)
+        with suppress(InvalidOption):  # its time zone is not known here
+            nexts = upcoming(row.timing, row.occurrence_us, 1 if row.from_completion else left)
     states = (("undeclared", row.declared == 2), ("ended", row.ended), ("paused", row.paused))
     return ScheduleRecord(
         name=row.name,

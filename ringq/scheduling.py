@@ -9,6 +9,7 @@ from typing import Any
 
 from ringq import firing, protocol, schedule
 from ringq.admission import Admission
+from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import InvalidOption, InvalidSchedule, RingqError, UnknownSchedule
@@ -52,23 +53,41 @@ class Request:
         return protocol.Changed(1)
 
 
-def declare(store: Any, admission: Admission, reports: Sequence[dict[str, Any]], now_us: int) -> list[str]:
-    """Bring the stored schedules in line with those in the code, in the open transaction; a line for each refused one.
+class Declared:
+    """The schedules that stand in the code of the App, as workers report them."""
 
-    What an operator decided stays. One that stands in the code no more fires no more, and is kept.
-    """
-    wrong = []
-    declared = [protocol.schedule_of(plain) for report in reports for plain in report.get("schedules", ())]
-    for fields in declared:
-        try:
-            _put(store, admission, fields, IN_CODE, now_us)
-        except RingqError as error:
-            wrong.append(f"schedule {fields.name}: {error}")
-    names = {fields.name for fields in declared}
-    for row in store.schedules():
-        if row.declared == IN_CODE and row.name not in names:
-            store.save_schedule(firing.rescheduled(row._replace(declared=VANISHED), now_us))
-    return wrong
+    def __init__(self, store: Any, admission: Admission, clock: Clock) -> None:
+        self._store = store
+        self._admission = admission
+        self._clock = clock
+        self._known: list[Any] | None = None
+
+    def follow(self, reports: Sequence[dict[str, Any]], say: Callable[[str], None]) -> None:
+        """Bring the stored schedules in line with those reported, if they are others than before.
+
+        What an operator decided stays. One that stands in the code no more fires no more, and is kept. `say` gets a
+        line for each that is refused.
+        """
+        plain = [one for report in reports for one in report.get("schedules", ())]
+        if plain == self._known:
+            return
+        wrong = []
+        with self._store.transaction():
+            declared = list(map(protocol.schedule_of, plain))
+            for fields in declared:
+                try:
+                    _put(self._store, self._admission, fields, IN_CODE, self._clock.now_us())
+                except RingqError as error:
+                    wrong.append(f"schedule {fields.name}: {error}")
+            self._disable_others({fields.name for fields in declared})
+        self._known = plain
+        for line in wrong:
+            say(line)
+
+    def _disable_others(self, names: set[str]) -> None:
+        for row in self._store.schedules():
+            if row.declared == IN_CODE and row.name not in names:
+                self._store.save_schedule(firing.rescheduled(row._replace(declared=VANISHED), 0))
 
 
 def _put(store: Any, admission: Admission, fields: protocol.ScheduleFields, declared: int, now_us: int) -> None:

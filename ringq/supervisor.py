@@ -36,7 +36,7 @@ from ringq.recover import adopt
 from ringq.registry import Registry
 from ringq.reload import Watcher
 from ringq.renewal import Renewal
-from ringq.scheduling import declare
+from ringq.scheduling import Declared
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
@@ -97,8 +97,8 @@ class Supervisor:
 
     def _open_faces(self) -> None:
         self._admission = Admission()
-        self._schedules = Schedules(self._store, self._admission, self._clock)
-        self._declared: list[Any] | None = None
+        self._schedules = Schedules(self._store, self._admission, self._clock, warn)
+        self._declared = Declared(self._store, self._admission, self._clock)
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission,
             submit=self._writer.submit, change=self._writer.change, health=self._health, say=warn,
@@ -143,7 +143,7 @@ class Supervisor:
                 self._store.set_registry(texts)  # for clients that come while no server runs
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
-        self._declare([report.get("schedules") for report in reports], reports)
+        self._declared.follow(reports, warn)
         if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))
@@ -154,15 +154,6 @@ class Supervisor:
         if not self._is_reloading:
             self._registry.tell(warn)
         return numbers
-
-    def _declare(self, schedules: list[Any], reports: list[dict[str, Any]]) -> None:
-        """The schedules that stand in the app's code, if they are others than those of the worker before."""
-        if schedules != self._declared:
-            with self._store.transaction():
-                wrong = declare(self._store, self._admission, reports, self._clock.now_us())
-            self._declared = schedules
-            for line in wrong:
-                warn(line)
 
     # -- the loop -----------------------------------------------------------------------------
 

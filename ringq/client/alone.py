@@ -50,7 +50,9 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
         return _write(store, message, reports)
 
 
-def change(database: Path, message: protocol.Message, expected: type[Reply]) -> Reply:
+def change(
+    database: Path, message: protocol.Message, expected: type[Reply], reports: Iterable[KindReport] = ()
+) -> Reply:
     """Do what a message asks for; returns after it is synced. Raises as `commit`; StoreError for a missing database."""
     if not database.exists() and not isinstance(message, protocol.PutSchedule):
         raise StoreError(f"{database}: there is no such database")
@@ -58,7 +60,7 @@ def change(database: Path, message: protocol.Message, expected: type[Reply]) -> 
     with _owned(database) as store:
         writer = Writer(store, Config(store.path), SystemClock())
         now_us = SystemClock().now_us()
-        writer.change(changes.of(message, _admission(store, ()), now_us, answers.append, answers.append))
+        writer.change(changes.of(message, _admission(store, reports), now_us, answers.append, answers.append))
         return _answered(writer, answers, expected)
 
 

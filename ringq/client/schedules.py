@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Unpack
 
 from ringq import protocol
-from ringq.kinds import Submitted, Task
+from ringq.kinds import KindReport, Submitted, Task
 from ringq.kinds.schedules import ScheduleOptions, schedule_fields
 from ringq.loading import refuse_while_importing
 
@@ -58,7 +58,8 @@ class Schedules:
         fields = schedule_fields(
             name, kind, payload, given, cron=cron, every=every, zone=zone, from_completion=from_completion
         )
-        _ask(self, protocol.PutSchedule(fields), protocol.Changed)
+        report = [kind.report] if isinstance(kind, Task) else []
+        _ask(self, protocol.PutSchedule(fields), protocol.Changed, report)
 
     def unschedule(self: Asking, name: str) -> None:
         """Delete a schedule; the tasks that it made stay.
@@ -92,10 +93,10 @@ def _change(client: Asking, name: str, change: Literal["pause", "resume", "delet
     _ask(client, protocol.ChangeSchedule(name, change), protocol.Changed)
 
 
-def _ask(client: Asking, message: protocol.Message, expected: type[Reply]) -> Reply:
+def _ask(client: Asking, message: protocol.Message, expected: type[Reply], reports: Sequence[KindReport] = ()) -> Reply:
     def change() -> Reply:
         from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
 
-        return alone.change(client.database, message, expected)
+        return alone.change(client.database, message, expected, reports)
 
     return client._ask(message, expected, change)

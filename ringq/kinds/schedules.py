@@ -121,7 +121,7 @@ def _declaring(
     def declare(task: T) -> T:
         if not isinstance(task, Task):
             raise InvalidKind(f"a schedule belongs above a task, as @app.cron(...) above @app.task, got {task!r:.100}")
-        app.declare(schedule_fields(name or task.kind, task, payload, given, **rule))
+        app.declare(schedule_fields(task.kind if name is None else name, task, payload, given, **rule))
         return task
 
     return declare

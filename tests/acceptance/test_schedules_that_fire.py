@@ -85,7 +85,9 @@ def test_an_interval_and_a_cron_line_fire_in_time_and_a_deleted_schedule_no_more
     assert counts == {**counts, ringq.Status.COMPLETED: sum(counts.values())}
 
 
-@pytest.mark.parametrize("point", ["writer.before_commit", "writer.after_commit", "writer.after_free"])
+@pytest.mark.parametrize(
+    "point", ["writer.after_slice", "writer.before_commit", "writer.after_commit", "writer.after_free"]
+)
 def test_killed_at_any_step_around_a_fire_nothing_is_lost_and_nothing_doubled(
     serve: Serve, source: Callable[..., str], tmp_path: Path, point: str
 ) -> None:

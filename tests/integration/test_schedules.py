@@ -19,7 +19,7 @@ from ringq.firing import Schedules
 from ringq.model import Reason, ScheduleRecord, Status
 from ringq.protocol import ScheduleFields, SpecFields
 from ringq.query import Query
-from ringq.scheduling import declare
+from ringq.scheduling import Declared
 from ringq.store import Store, schedules
 from ringq.writer import Writer
 
@@ -37,12 +37,13 @@ class Desk:
         self.admission.learn(KINDS)
         self.answers: list[Any] = []
         self.made: list[int] = []
+        self.said: list[str] = []
         self.start()
 
     def start(self) -> None:
         self.store = Store.open(self.database, durability="normal")
         self.writer = Writer(self.store, Config(self.database), self.clock)
-        self.schedules = Schedules(self.store, self.admission, self.clock)
+        self.schedules = Schedules(self.store, self.admission, self.clock, self.said.append)
 
     def restart(self, after_s: float) -> None:
         self.store.close()
@@ -97,8 +98,8 @@ class Desk:
     def declare(self, *fields: ScheduleFields) -> list[str]:
         """A worker has imported code in which these stand."""
         reports = [{"name": "a::b", "schedules": list(map(protocol.plain_schedule, fields))}]
-        with self.store.transaction():
-            wrong = declare(self.store, self.admission, reports, self.clock.now_us())
+        wrong: list[str] = []
+        Declared(self.store, self.admission, self.clock).follow(reports, wrong.append)
         self.turn()
         return wrong
 
@@ -333,9 +334,38 @@ def test_a_schedule_of_a_kind_that_is_gone_says_so_and_goes_on_when_it_is_back(d
     assert desk.after(60) == []
     assert desk.seen().error == "no handler of kind 'a::b' is registered; registered are: none"
     assert (desk.seen().state, desk.seen().skipped) == ("active", 1)
+    desk.after(60)
+    assert desk.said == [f"schedule s has made no task: {desk.seen().error}"], "once, not at every fire"
     desk.admission.learn(KINDS)
     assert desk.after(60) == [2]
     assert desk.seen().error is None
+
+
+def test_a_schedule_whose_zone_is_not_known_any_more_ends_and_stops_nobody(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.put("zoned", every_us=None, cron="* * * * *", zone="Europe/Berlin")
+    desk.put("other", delay_us=MINUTE_US)
+
+    def unknown(_: object) -> None:
+        raise InvalidOption("zone: expected the IANA name of a time zone")
+
+    monkeypatch.setattr("ringq.schedule.zone_of", unknown)
+    assert (desk.seen("zoned").state, desk.seen("zoned").next_fires) == ("active", ())
+    assert desk.after(61) == [2]
+    zoned = desk.seen("zoned")
+    assert (zoned.state, zoned.error) == ("ended", "zone: expected the IANA name of a time zone")
+    with pytest.raises(InvalidOption):
+        desk.change("resume", "zoned")
+    monkeypatch.undo()
+    desk.change("resume", "zoned")
+    assert desk.seen("zoned").state == "active"
+
+
+def test_a_declared_schedule_that_is_refused_is_told_and_the_others_are_taken(desk: Desk) -> None:
+    wrong = desk.declare(every(), ScheduleFields("t", SpecFields("a::gone"), "{}", every_us=MINUTE_US))
+    assert wrong == ["schedule t: no handler of kind 'a::gone' is registered; registered are: a::b"]
+    assert [record.name for record in Query(desk.database).schedules()] == ["s"]
 
 
 def test_a_clock_that_is_set_back_fires_nothing_twice(desk: Desk) -> None:
