@@ -14,7 +14,7 @@ from ringq import intake, protocol, schedule
 from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.committed import Committed
-from ringq.errors import InvalidOption, RingqError
+from ringq.errors import InvalidOption, InvalidSubmission, RingqError
 from ringq.model import Status
 
 AT_ONCE = 100  # schedules of one transaction: the others follow in the next one
@@ -159,7 +159,7 @@ def _fired(store: Any, admission: Admission, row: Any, now_us: int, committed: C
         try:
             first_id, _ = make_tasks(store, admission, row, fires, protocol.submission_id(), committed, now_us)
             last_task_id = first_id + len(fires) - 1
-        except RingqError as refused:
+        except InvalidSubmission as refused:
             fires, skipped, error = [], len(fires), str(refused)
     if row.from_completion and not fires:
         following = now_us + row.every_us

@@ -94,7 +94,7 @@ def zone_of(name: object) -> tzinfo:
             return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         pass
-    raise InvalidOption(f"zone: expected the IANA name of a time zone, as Europe/Berlin, got {name!r}")
+    raise InvalidOption(f"zone: expected the IANA name of a time zone, as Europe/Berlin, got {name!r:.100}")
 
 
 def following(timing: Timing, anchor_us: int, after_us: int) -> int | None:

@@ -12,13 +12,14 @@ from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import NAME_CHARS_MAX
-from ringq.errors import InvalidOption, InvalidSchedule, RingqError, UnknownSchedule
+from ringq.errors import InvalidOption, InvalidSchedule, InvalidSubmission, RingqError, UnknownSchedule
 from ringq.schedule import Timing
 from ringq.spelling import meant
 from ringq.store.schedules import ScheduleRow
 
 AT_RUN_TIME, IN_CODE, VANISHED = range(3)  # what the column `declared` says
 REQUESTS = (protocol.PutSchedule, protocol.ChangeSchedule, protocol.RunSchedule)
+REFUSALS = (InvalidOption, InvalidSubmission, InvalidSchedule, UnknownSchedule)  # found before anything is written
 Answer = Callable[[Any], None]
 Refuse = Callable[[RingqError], None]
 
@@ -37,7 +38,7 @@ class Request:
         """See `writer.Change`."""
         try:
             reply = self._do(store, committed)
-        except RingqError as wrong:  # found before anything is written
+        except REFUSALS as wrong:
             error = wrong
             return lambda: self.refuse(error)
         return lambda: self.answer(reply)
@@ -77,7 +78,7 @@ class Declared:
             for fields in declared:
                 try:
                     _put(self._store, self._admission, fields, IN_CODE, self._clock.now_us())
-                except RingqError as error:
+                except REFUSALS as error:
                     wrong.append(f"schedule {fields.name}: {error}")
             self._disable_others({fields.name for fields in declared})
         self._known = plain
