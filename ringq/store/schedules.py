@@ -170,6 +170,7 @@ class ScheduleTables(DeadTables):
     def insert_scheduled(self, rows: Rows) -> None:
         """Note who made tasks: (task_id, schedule, occurrence_us, open)."""
         self._write(INSERT_SCHEDULED, rows)
+        self._watched |= {row[0] for row in rows if row[3]}  # it may end before anybody looks
 
     def watch_scheduled(self) -> bool:
         """Learn which tasks' ends move a schedule at once; whether there are any."""

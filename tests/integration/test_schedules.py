@@ -217,6 +217,20 @@ def test_from_completion_the_next_fire_is_counted_from_the_end_of_the_task(desk:
     assert desk.turn() == [3]
 
 
+def test_a_task_that_ends_before_anybody_has_looked_again_is_noted(desk: Desk) -> None:
+    desk.put(from_completion=True, delay_us=MINUTE_US)
+    desk.clock.advance(60)
+    assert desk.schedules.come_due()
+    desk.writer.change(desk.schedules)
+    for answer in desk.writer.commit(lambda: None).answers:
+        answer()
+    now = desk.clock.now_us()
+    desk.writer.record([(1, 1 << 32, 1, 1, Status.COMPLETED.code, 0, now, 5, 0, None, None, "1", None)])
+    desk.writer.commit(lambda: None)  # as in a turn that finds a transaction under way
+    assert desk.turn() == []
+    assert desk.seconds_to_next() == pytest.approx(60)
+
+
 def test_an_end_that_the_dead_parent_did_not_take_note_of_is_noted_at_start(desk: Desk) -> None:
     desk.put(from_completion=True)
     now = desk.clock.now_us()
