@@ -114,7 +114,7 @@ def _put(store: Any, admission: Admission, fields: protocol.ScheduleFields, decl
     if row.timing != before.timing:
         row = firing.rescheduled(row, now_us - 1)
     elif row.is_active != before.is_active:
-        row = firing.rescheduled(row._replace(anchor_us=before.anchor_us), now_us)
+        row = firing.rescheduled(row._replace(anchor_us=before.anchor_us), _not_again(row, now_us))
     else:
         row = row._replace(
             anchor_us=before.anchor_us, occurrence_us=before.occurrence_us, next_fire_us=before.next_fire_us
@@ -148,9 +148,14 @@ def _change(store: Any, message: protocol.ChangeSchedule, now_us: int) -> None:
             raise InvalidSchedule(f"schedule {row.name!r} has fired {row.occurrences} times, as often as it may")
         if not row.is_active:
             row = row._replace(paused=False, ended=False, last_error=None)
-            store.save_schedule(firing.rescheduled(row, now_us))
+            store.save_schedule(firing.rescheduled(row, _not_again(row, now_us)))
     elif not row.paused:
         store.save_schedule(firing.rescheduled(row._replace(paused=True), now_us))
+
+
+def _not_again(row: ScheduleRow, now_us: int) -> int:
+    """After when a schedule goes on: what has fired before the clock was set back does not fire again."""
+    return max(now_us, row.last_fire_us or 0)
 
 
 def _run(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from store_rows import opened
 
 from ringq import changes, protocol
@@ -453,3 +457,57 @@ def test_no_statement_about_schedules_reads_what_grows(tmp_path: Path) -> None:
                 is_bounded = "scheduled_open" in plan or "SCAN schedule" in plan
                 assert not re.match(r"SCAN (task|receipt|scheduled_task)\b", plan) or is_bounded, f"{name}: {plan}"
                 assert "TEMP B-TREE" not in plan or name == "SELECT_OPEN_ENDS", f"{name}: {plan}"
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("wait"), st.sampled_from([0.001, 1, 59.999, 60, 61, 150, 7200])),
+    st.tuples(st.just("jump"), st.sampled_from([-600, -1, 1, 600])),
+    st.tuples(st.sampled_from(["end", "fail", "restart", "crash", "pause", "resume", "run", "put"]), st.none()),
+)
+
+
+@settings(max_examples=60)
+@example(False, 0, [("end", None), ("pause", None), ("jump", -600), ("resume", None), ("wait", 601)])
+@given(st.booleans(), st.integers(0, 100_000), st.lists(STEPS, max_size=30))
+def test_whatever_happens_a_schedule_has_one_task_at_a_time_and_each_occurrence_once(
+    from_completion: bool, delay_us: int, steps: list[tuple[str, float | None]]
+) -> None:
+    rule = {"from_completion": from_completion, "delay_us": delay_us}
+    with TemporaryDirectory() as folder:
+        desk = Desk(Path(folder) / "t.db")
+        desk.put(**rule)
+        active, fired, is_paused, ran = set(desk.made), list(desk.made), False, set()
+        for step, given in steps:
+            before, desk.made = set(active), []
+            if step in ("end", "fail") and active:
+                task_id = min(active)
+                active.discard(task_id)
+                before.discard(task_id)
+                desk.end(task_id, Status.COMPLETED if step == "end" else Status.FAILED)
+            elif step == "run":
+                ran.add(desk.ask(protocol.RunSchedule("s", os.urandom(16))).first_id)
+            elif step in ("pause", "resume"):
+                is_paused = step == "pause"
+                desk.change(step)
+            elif step == "put":
+                desk.put(**rule)
+            elif step == "restart":
+                desk.restart(10)
+            elif step == "crash":  # while a fire is not committed yet
+                desk.clock.advance(60)
+                desk.schedules.come_due()
+                desk.restart(0)
+            elif given is not None:
+                (desk.clock.jump if step == "jump" else desk.clock.advance)(given)
+            desk.turn()
+            timed = [task_id for task_id in desk.made if task_id not in ran]
+            assert not (timed and (is_paused or before)), f"{step}: {timed} beside {before}"
+            fired += timed
+            active |= set(desk.made)
+        rows = dict(desk.store._read("SELECT task_id, occurrence_us FROM scheduled_task"))
+        occurrences = [rows[task_id] for task_id in fired]
+        # From completion, the same instant comes again with a clock that is set back.
+        assert from_completion or occurrences == sorted(set(occurrences)), "an occurrence has two tasks"
+        assert rows.keys() == set(fired) | ran
+        assert desk.seen().occurrences == len(fired)
+        desk.store.close()
