@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, protocol, retry
-from ringq.admission import check_queue_name
+from ringq import cancelling, protocol, retry, scheduling
+from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption, InvalidSubmission, KeyInUse, NotDead, RingqError, UnknownTask
@@ -20,7 +20,7 @@ Answer = Callable[[protocol.Message], None]
 Refuse = Callable[[RingqError], None]
 
 
-def of(message: protocol.Message, answer: Answer, refuse: Refuse) -> Change:
+def of(message: protocol.Message, admission: Admission, now_us: int, answer: Answer, refuse: Refuse) -> Change:
     """What the writer shall do about a message; `answer` and `refuse` are called after COMMIT, one of them.
 
     Raises InvalidSubmission for a message that asks for too much at once.
@@ -33,6 +33,8 @@ def of(message: protocol.Message, answer: Answer, refuse: Refuse) -> Change:
     if isinstance(message, protocol.Cancel):
         cancelling.check(message.selection)
         return cancelling.CancelTasks(message.selection, answer, refuse)
+    if isinstance(message, scheduling.REQUESTS):
+        return scheduling.Request(message, admission, now_us, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")

@@ -82,6 +82,14 @@ class NotDead(RingqError, ValueError):
     """The task is no dead letter."""
 
 
+class UnknownSchedule(RingqError, LookupError):
+    """There is no schedule of that name."""
+
+
+class InvalidSchedule(RingqError, ValueError):
+    """The schedule cannot be changed in this way."""
+
+
 class InvalidConfig(RingqError, ValueError):
     """A setting is unknown or out of range."""
 

@@ -275,7 +275,7 @@ class Listener:
     def _on_change(self, connection: Connection, request: int, message: protocol.Message) -> None:
         if isinstance(message, protocol.ForgetMap):
             self._maps.check(connection, message.kind, message.key)
-        self._change(changes.of(message, *self._answers(connection, request)))
+        self._change(changes.of(message, self._admission, self._clock.now_us(), *self._answers(connection, request)))
 
     def _answers(
         self, connection: Connection, request: int

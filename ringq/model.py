@@ -248,6 +248,39 @@ class QueueRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleRecord:
+    """What the database knows about a schedule.
+
+    `state`: active, paused, ended (as often as it may, or with a failure), or undeclared (taken out of the code).
+    `next_fires`: none while it is not active; one that counts from completion has at most one. `occurrences` counts the
+    fires, `skipped` those that were due and made no task, `error` why the latest one did not or why the schedule ended.
+    """
+
+    name: str
+    kind: str
+    payload: str
+    options: dict[str, Any]
+    cron: str | None
+    every_s: float | None
+    zone: str
+    jitter_s: float
+    from_completion: bool
+    catch_up: int
+    skip_if_running: bool
+    end_on_failure: bool
+    max_occurrences: int | None
+    declared: bool
+    state: str
+    next_fires: tuple[datetime, ...]
+    occurrences: int
+    skipped: int
+    last_fire_at: datetime | None
+    last_task_id: int | None
+    error: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class KindStatistics:
     """What is known of all ended tasks of one kind and status; kept incrementally, read in O(1)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +13,19 @@ from typing import Any, Self
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Task
-from ringq.model import AttemptRecord, KindStatistics, OutputRecord, QueueRecord, Reason, Status, TaskRecord
+from ringq.model import (
+    AttemptRecord,
+    KindStatistics,
+    OutputRecord,
+    QueueRecord,
+    Reason,
+    ScheduleRecord,
+    Status,
+    TaskRecord,
+)
+from ringq.schedule import fire_us, upcoming
 from ringq.store.questions import FIRST, asking
+from ringq.store.schedules import ScheduleRow
 
 LIMIT_MAX = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,6 +152,13 @@ class Query:
                 for name, cap, paused, retry, cooldown, until_us in ask.queues()
             ]  # fmt: skip
 
+    def schedules(self, fires: int = 3) -> list[ScheduleRecord]:
+        """All schedules, by name, each with its next fires: `fires` of them at most, 1 to 1,000."""
+        _within("fires", fires, 1, 1000)
+        with asking(self._path) as ask:
+            rows = ask.schedules()
+        return [_schedule(row, fires) for row in rows]
+
     def kinds(self) -> list[str]:
         """The names of all kinds that were ever submitted, in their order."""
         with asking(self._path) as ask:
@@ -194,6 +213,39 @@ def _attempt(row: tuple[Any, ...]) -> AttemptRecord:
         cpu_s=None if cpu_us is None else cpu_us / 1e6,
         rss_kib=rss_kib,
         error=_details(error),
+    )
+
+
+def _schedule(row: ScheduleRow, fires: int) -> ScheduleRecord:
+    left = fires if row.occurrences_max is None else min(fires, row.occurrences_max - row.occurrences)
+    nexts: list[int] = []
+    if row.occurrence_us is not None:
+        with suppress(InvalidOption):  # its time zone is not known here
+            nexts = upcoming(row.timing, row.occurrence_us, 1 if row.from_completion else left)
+    states = (("undeclared", row.declared == 2), ("ended", row.ended), ("paused", row.paused))
+    return ScheduleRecord(
+        name=row.name,
+        kind=row.kind,
+        payload=row.payload,
+        options=json.loads(row.options),
+        cron=row.cron,
+        every_s=None if row.every_us is None else row.every_us / 1e6,
+        zone=row.zone,
+        jitter_s=row.jitter_us / 1e6,
+        from_completion=bool(row.from_completion),
+        catch_up=row.catch_up,
+        skip_if_running=bool(row.skip_if_running),
+        end_on_failure=bool(row.end_on_failure),
+        max_occurrences=row.occurrences_max,
+        declared=row.declared == 1,
+        state=next((state for state, is_so in states if is_so), "active"),
+        next_fires=tuple(_instant(fire_us(row.timing, row.name, at)) for at in nexts),
+        occurrences=row.occurrences,
+        skipped=row.skipped,
+        last_fire_at=None if row.last_fire_us is None else _instant(row.last_fire_us),
+        last_task_id=row.last_task_id,
+        error=row.last_error,
+        created_at=_instant(row.created_us),
     )
 
 

@@ -23,6 +23,7 @@ from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError, StorageFailed
 from ringq.expiry import Expiries
 from ringq.feed import Feed
+from ringq.firing import Schedules
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
 from ringq.health import describe
@@ -37,6 +38,7 @@ from ringq.recover import adopt
 from ringq.registry import Registry
 from ringq.reload import Watcher
 from ringq.renewal import Renewal
+from ringq.scheduling import Declared
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
@@ -101,6 +103,8 @@ class Supervisor:
 
     def _open_faces(self) -> None:
         self._admission = Admission()
+        self._schedules = Schedules(self._store, self._admission, self._clock, warn)
+        self._declared = Declared(self._store, self._admission, self._clock)
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission,
             submit=self._writer.submit, change=self._writer.change, health=self._health, say=warn,
@@ -151,6 +155,7 @@ class Supervisor:
                 self._store.set_registry(texts)  # for clients that come while no server runs
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
+        self._declared.follow(reports, warn)
         if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))
@@ -192,6 +197,8 @@ class Supervisor:
         if not (self._shutdown.is_begun or self._writer.has_due or self._writer.is_under_way):
             self._writer.come_due(self._feed.due(self._clock.now_us()))
             self._expiries.step(self._clock.now_us())
+        if self._fires and not self._writer.is_under_way and self._schedules.come_due():
+            self._writer.change(self._schedules)
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
         self._cool_ns = self._queues.step()
@@ -233,11 +240,15 @@ class Supervisor:
         if self._ring.in_flight():
             waits.append(LOOK_NS)
         if not self._shutdown.is_begun:
-            for due_us in (None if self._writer.has_due else self._feed.next_due_us, self._expiries.next_us):
-                if due_us is not None:
-                    due_ns = max(0, due_us - self._clock.now_us()) * 1000
-                    waits.append(min(due_ns, CLOCK_LOOK_NS))  # the wall clock may be set forward meanwhile
+            due_us = None if self._writer.has_due else self._feed.next_due_us
+            fire_us = self._schedules.next_us if self._fires else None
+            spans_us = [at - self._clock.now_us() for at in (due_us, fire_us, self._expiries.next_us) if at is not None]
+            waits += [min(max(0, span_us) * 1000, CLOCK_LOOK_NS) for span_us in spans_us]  # the clock may be set
         return min((wait for wait in waits if wait is not None), default=None)
+
+    @property
+    def _fires(self) -> bool:  # schedules: the kinds are known, and what is made now will still run
+        return self._is_listening and not self._shutdown.is_begun
 
     def _is_saturated(self) -> bool:
         """Published tasks wait for a worker: nobody gains from an early commit."""

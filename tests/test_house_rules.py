@@ -20,7 +20,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
-    **dict.fromkeys(["retry", "spelling", "version"], VALUES),
+    **dict.fromkeys(["retry", "schedule", "spelling", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
@@ -32,6 +32,7 @@ LAYER_OF = {
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
+    **dict.fromkeys(["firing", "scheduling"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -69,6 +70,13 @@ NEIGHBOURS = {
     ("changes", "admission"): "the names of queues it takes",
     ("queues", "gate"): "tells it of them",
     ("verdicts", "queues"): "how long one cools down",
+    ("changes", "scheduling"): "what clients ask for about schedules",
+    ("scheduling", "admission"): "checks what they will submit",
+    ("scheduling", "committed"): "adds to it",
+    ("scheduling", "firing"): "makes their tasks by it",
+    ("firing", "admission"): "as submissions of clients",
+    ("firing", "committed"): "adds to it",
+    ("firing", "intake"): "has it write them",
     ("changes", "verdicts"): "tells it of dead letters that live again",
     ("changes", "writer"): "parts of its transactions",
     ("writer", "verdicts"): "has it decide about attempts that failed",
@@ -126,6 +134,7 @@ NEIGHBOURS = {
 }
 
 LIBRARY_OF = {
+    "cronsim": {"schedule"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "sqlite3": {"store"},

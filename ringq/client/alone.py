@@ -51,17 +51,20 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
         return write(store, message, reports)
 
 
-def change(database: Path, message: protocol.Message, expected: type[Reply]) -> Reply:
+def change(
+    database: Path, message: protocol.Message, expected: type[Reply], reports: Iterable[KindReport] = ()
+) -> Reply:
     """Do what a message asks for; returns the answer after it is synced.
 
     Raises as `commit`; StoreError for a missing database.
     """
-    if not database.exists():
+    if not database.exists() and not isinstance(message, protocol.PutSchedule):
         raise StoreError(f"{database}: there is no such database")
     answers: list[protocol.Message | RingqError] = []
     with _owned(database) as store:
         writer = Writer(store, Config(store.path), SystemClock())
-        writer.change(changes.of(message, answers.append, answers.append))
+        now_us = SystemClock().now_us()
+        writer.change(changes.of(message, admission_of(store, reports), now_us, answers.append, answers.append))
         return _answered(writer, answers, expected)
 
 
@@ -107,9 +110,7 @@ def _check_permissions(database: Path, error: RingqError) -> None:
 
 def write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
     """As `commit`, into a database that is open already."""
-    registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
-    admission = Admission(takes_any=not registry)
-    admission.learn([*(report.as_dict() for report in reports), *registry])
+    admission = admission_of(store, reports)
     answers: list[protocol.Message | RingqError] = []
     count = len(message.payloads)
 
@@ -119,6 +120,14 @@ def write(store: Store, message: protocol.Submit, reports: Iterable[KindReport])
     writer = Writer(store, Config(store.path), SystemClock())
     writer.submit(admission.check(message, reply, answers.append))
     return _answered(writer, answers, protocol.Submitted)
+
+
+def admission_of(store: Store, reports: Iterable[KindReport]) -> Admission:
+    """What the last server's workers reported checks what is submitted; `reports`, what they did not."""
+    registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
+    admission = Admission(takes_any=not registry)
+    admission.learn([*(report.as_dict() for report in reports), *registry])
+    return admission
 
 
 def _answered(writer: Writer, answers: list[protocol.Message | RingqError], expected: type[Reply]) -> Reply:

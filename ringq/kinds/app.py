@@ -14,9 +14,10 @@ from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
 from ringq.kinds.report import KindReport
+from ringq.kinds.schedules import Scheduling
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
-from ringq.protocol import SpecFields
+from ringq.protocol import ScheduleFields, SpecFields, plain_schedule
 from ringq.retry import Retry
 
 P = ParamSpec("P")
@@ -37,7 +38,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class Domain:
+class Domain(Scheduling):
     """A namespace of kinds and the defaults they share. Made by `App.domain`.
 
     Attributes: `name`, the first half of its kinds.
@@ -210,6 +211,7 @@ class App(Domain):
         self._domains: dict[str, Domain] = {}
         self._tasks: dict[str, Task[..., Any]] = {}
         self._taken_in_by: list[App] = []
+        self._schedules: dict[str, ScheduleFields] = {}
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(
@@ -292,8 +294,26 @@ class App(Domain):
         return dict(self._tasks)
 
     def reports(self) -> list[dict[str, Any]]:
-        """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values."""
-        return [{**task.report.as_dict(), "name": name} for name, task in self._tasks.items()]
+        """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values; with its
+        schedules.
+        """
+        reports = {name: {**task.report.as_dict(), "name": name} for name, task in self._tasks.items()}
+        for schedule in self._schedules.values():
+            reports[schedule.spec.kind].setdefault("schedules", []).append(plain_schedule(schedule))
+        return list(reports.values())
+
+    def schedules(self) -> dict[str, ScheduleFields]:
+        """Every schedule that stands above a task, by its name."""
+        return dict(self._schedules)
+
+    def declare(self, schedule: ScheduleFields) -> None:
+        """Take a schedule. Raises InvalidKind if its name is taken, or its task belongs to another App."""
+        kind = schedule.spec.kind
+        if kind not in self._tasks:
+            raise InvalidKind(f"{kind} is no task of {self!r}: its schedules belong to its own App")
+        if schedule.name in self._schedules:
+            raise InvalidKind(f"there is a schedule {schedule.name!r} already: give one of them another name=")
+        self._schedules[schedule.name] = schedule
 
     def add(self, task: Task[..., Any]) -> Task[..., Any]:
         """Register a task. Raises InvalidKind, naming both places, if its kind is taken."""

@@ -20,6 +20,7 @@ from ringq.protocol.messages import (
     Cancel,
     Cancelled,
     Changed,
+    ChangeSchedule,
     Ended,
     Failure,
     ForgetMap,
@@ -30,9 +31,11 @@ from ringq.protocol.messages import (
     Message,
     OpenMap,
     PurgeDead,
+    PutSchedule,
     Reply,
     Request,
     RetryDead,
+    RunSchedule,
     SetQueue,
     Submit,
     Submitted,
@@ -45,6 +48,7 @@ _REQUEST_ID_MASK: Final = 0xFFFF_FFFF
 
 _TYPE_OF: dict[type, int] = {
     **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5, RetryDead: 6, PurgeDead: 7, SetQueue: 8, Cancel: 9},
+    **{PutSchedule: 20, ChangeSchedule: 21, RunSchedule: 22},
     **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Changed: 70, Cancelled: 71},
     Failure: 127,
 }

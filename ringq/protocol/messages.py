@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -184,6 +184,44 @@ class Changed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     count: int
 
 
+class ScheduleFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A schedule as it was asked for: when it fires, and the task that it makes."""
+
+    name: str
+    spec: SpecFields
+    payload: str
+    cron: str | None = None
+    every_us: int | None = None
+    zone: str = "UTC"
+    jitter_us: int = 0
+    from_completion: bool = False
+    delay_us: int = 0  # from now to the first fire of an interval
+    catch_up: int = 1  # how many missed fires are made up at most
+    skip_if_running: bool = True
+    end_on_failure: bool = False
+    occurrences_max: int | None = None
+
+
+class PutSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Make this schedule, or change the one of its name."""
+
+    schedule: ScheduleFields
+
+
+class ChangeSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What shall become of a schedule."""
+
+    name: str
+    change: Literal["pause", "resume", "delete"]
+
+
+class RunSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Make a task of a schedule now; Submitted answers, for a `submission` id seen before with the id given then."""
+
+    name: str
+    submission: bytes
+
+
 class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask how the server is."""
 
@@ -201,6 +239,7 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     message: str
 
 
-Request = Submit | Wait | Health | OpenMap | ForgetMap | RetryDead | PurgeDead | SetQueue | Cancel
+Change = RetryDead | PurgeDead | SetQueue | Cancel | PutSchedule | ChangeSchedule | RunSchedule
+Request = Submit | Wait | Health | OpenMap | ForgetMap | Change
 Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Cancelled | Failure
 Message = Request | Reply

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+import msgspec
+
 from ringq import errors
 from ringq.config import NAME_CHARS_MAX
-from ringq.errors import InvalidSubmission, RingqError
-from ringq.protocol.messages import WAIT_IDS_MAX, Ended, Failure, Wait
+from ringq.errors import InvalidSubmission, ProtocolError, RingqError
+from ringq.protocol.messages import WAIT_IDS_MAX, Ended, Failure, ScheduleFields, SpecFields, Wait
 
 ENDS_MAX: Final = 1000
 """How many ends one frame tells of."""
@@ -45,6 +47,26 @@ def check_key(key: str) -> None:
     """Raises InvalidSubmission for what can be no key."""
     if not 0 < len(key) <= NAME_CHARS_MAX or not key.isprintable():
         raise InvalidSubmission(f"key: expected 1 to {NAME_CHARS_MAX} printable characters, got {key[:50]!r}")
+
+
+def plain_schedule(schedule: ScheduleFields) -> list[Any]:
+    """A schedule as plain JSON values: a worker reports those that stand in the code."""
+    plain: list[Any] = msgspec.to_builtins(schedule)
+    return plain
+
+
+def plain_options(spec: SpecFields) -> dict[str, Any]:
+    """The options that a spec gives, by name."""
+    given = ((name, getattr(spec, name)) for name in spec.__struct_fields__ if name != "kind")
+    return {name: value for name, value in given if value is not None}
+
+
+def schedule_of(plain: list[Any]) -> ScheduleFields:
+    """The schedule that a worker reported. Raises ProtocolError for what is none."""
+    try:
+        return msgspec.convert(plain, ScheduleFields)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(f"malformed schedule: {error}") from None
 
 
 def pieces(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

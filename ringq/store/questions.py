@@ -21,6 +21,7 @@ from ringq.store.history import (
     COUNT_STRAGGLERS,
     COUNT_TASKS_ABOVE,
 )
+from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.tasks import SELECT_LOW_WATER
 
 FIRST: Final = (1 << 63) - 1  # larger than every id and time: where "newest first" begins
@@ -310,6 +311,10 @@ class Questions:
     def queues(self) -> list[Row]:
         """(name, max_workers, paused, retry, cooldown, throttled_until_us) of queues of which something was said."""
         return self._rows(SELECT_QUEUE_ROWS)
+
+    def schedules(self) -> list[ScheduleRow]:
+        """All schedules, by name."""
+        return list(map(ScheduleRow._make, self._rows(SELECT_SCHEDULES)))
 
     def kinds(self) -> list[str]:
         """The names of all kinds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ringq.store.schedule_tables import SCHEDULE_TABLES
 from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
@@ -284,6 +285,7 @@ TABLES: Final = (
     MAP,
     MAP_CHUNK,
     CANCEL_REQUEST,
+    *SCHEDULE_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

@@ -100,7 +100,8 @@ class Runs:
         errors: list[RingqError] = []
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)
-            writer.change(changes.of(message, answers.append, errors.append))
+            admission, now_us = alone.admission_of(store, ()), self._clock.now_us()
+            writer.change(changes.of(message, admission, now_us, answers.append, errors.append))
             _commit(writer)
         for error in errors:
             raise error

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ringq import changes, protocol, recover
+from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.codec import encode_json
 from ringq.config import Config
@@ -76,7 +77,7 @@ class Bench:
         """Where the answer will be."""
         told: list[Any] = []
         message = protocol.Cancel(protocol.Selection(**{"limit": 1000, **selection}))
-        self.writer.change(changes.of(message, told.append, self.errors.append))
+        self.writer.change(changes.of(message, Admission(), 0, told.append, self.errors.append))
         return told
 
     def cancel(self, *ids: int, **selection: Any) -> dict[int, tuple[CancelOutcome, Status]]:

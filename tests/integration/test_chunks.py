@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ringq import changes, protocol
+from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.entries import Batch, Chunks, Interruption, Spec
@@ -219,7 +220,9 @@ def test_a_forgotten_map_starts_over_and_its_tasks_stay(bench: Bench) -> None:
     told: list[protocol.Message] = []
     bench.submit(chunk(2), chunk(2), chunks=columns("k", (0, 2), (2, 2)))
     for _ in range(2):
-        bench.writer.change(changes.of(protocol.ForgetMap("media::thumbnail", "k"), told.append, bench.errors.append))
+        bench.writer.change(
+            changes.of(protocol.ForgetMap("media::thumbnail", "k"), Admission(), 0, told.append, bench.errors.append)
+        )
         bench.commit()
     assert told == [protocol.MapForgotten(2), protocol.MapForgotten(0)]
     bench.submit(chunk(2), chunks=columns("k", (0, 2)))

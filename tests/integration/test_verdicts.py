@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ringq import changes, protocol, recover
+from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.entries import Batch, Interruption, Spec
@@ -100,7 +101,7 @@ class Office:
     def dead(self, verb: Any, ids: list[int] | None = None, **which: Any) -> Any:
         given = {"kind": None, "queue": None, "before_us": None, "limit": 1000} | which
         message = verb(protocol.Dead(ids, *given.values()))
-        self.writer.change(changes.of(message, self.answers.append, self.answers.append))
+        self.writer.change(changes.of(message, Admission(), 0, self.answers.append, self.answers.append))
         return self.commit()
 
     def record(self, task_id: int) -> TaskRecord:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ringq import changes, protocol
+from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.entries import Batch, Interruption, Spec
@@ -362,7 +363,9 @@ def test_a_full_disk_refuses_also_what_would_have_come_after(bench: Bench, monke
     with monkeypatch.context() as full:
         full.setattr(bench.store, "insert_alike", _full)
         bench.writer.change(
-            changes.of(protocol.ForgetMap("media::thumbnail", "key"), forgotten.append, bench.errors.append)
+            changes.of(
+                protocol.ForgetMap("media::thumbnail", "key"), Admission(), 0, forgotten.append, bench.errors.append
+            )
         )
         bench.commit()
     assert [type(error) for error in bench.errors] == [StorageFull] * 4
@@ -380,7 +383,7 @@ def test_a_full_disk_refuses_also_what_came_between_two_steps(bench: Bench, monk
     bench.writer.submit(bench.batch(1, number=2))
     forgotten: list[protocol.Message] = []
     bench.writer.change(
-        changes.of(protocol.ForgetMap("media::thumbnail", "key"), forgotten.append, bench.errors.append)
+        changes.of(protocol.ForgetMap("media::thumbnail", "key"), Admission(), 0, forgotten.append, bench.errors.append)
     )
     bench.writer.record([bench.receipt(1)])
     with monkeypatch.context() as full:

@@ -139,6 +139,23 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client.query.statistics("photos::plain"), list[ringq.KindStatistics])
     assert_type(client.query.statistics(plain), list[ringq.KindStatistics])
 
+scheduled = app.cron("0 3 * * *", zone="Europe/Berlin", jitter=60, catch_up="skip")(asynchronous)
+assert_type(scheduled.submit(1), ringq.Submitted[float])
+
+
+@app.every(timedelta(minutes=5), payload={"number": 1}, from_completion=True, retry=3)
+@app.task
+def recurring(number: int) -> str:
+    return str(number)
+
+
+assert_type(recurring(1), str)
+with ringq.connect("photos.db") as client:
+    client.schedule("nightly", optioned, {"number": 1}, cron="0 3 * * *", max_occurrences=5)
+    client.schedule("often", "photos::recurring", '{"number": 1}', every=60, from_completion=True)
+    assert_type(client.run_schedule("nightly"), ringq.Submitted[Any])
+    assert_type(client.query.schedules(), list[ringq.ScheduleRecord])
+
 settled = ringq.App("settled", queue="q", priority=1, run_timeout=5, workers=2, durability="normal", drain_timeout=1.5)
 assert_type(settled.settings, dict[str, int | float | str])
 of_a_task: ringq.Submission[Any] = ringq.Submission(plain, {"path": "a"})

@@ -24,6 +24,14 @@ async def asynchronous(number: int) -> float:
     return float(number)
 
 
+app.every("1h")  # error
+app.cron("* * * * *", catch_up="most")  # error
+
+
+@app.every(60)  # error
+def undecorated() -> None: ...
+
+
 class Model: ...
 
 
