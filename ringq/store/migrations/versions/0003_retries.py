@@ -106,6 +106,50 @@ CREATE TABLE cancel_request (
     requested_us INTEGER NOT NULL
 ) STRICT
 """,
+    """
+CREATE TABLE schedule (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE CHECK (name <> ''),
+    kind TEXT NOT NULL,
+    options TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    cron TEXT,
+    every_us INTEGER CHECK (every_us > 0),
+    zone TEXT NOT NULL,
+    jitter_us INTEGER NOT NULL CHECK (jitter_us >= 0),
+    from_completion INTEGER NOT NULL CHECK (from_completion IN (0, 1)),
+    catch_up INTEGER NOT NULL CHECK (catch_up >= 0),
+    skip_if_running INTEGER NOT NULL CHECK (skip_if_running IN (0, 1)),
+    end_on_failure INTEGER NOT NULL CHECK (end_on_failure IN (0, 1)),
+    occurrences_max INTEGER CHECK (occurrences_max > 0),
+    declared INTEGER NOT NULL CHECK (declared BETWEEN 0 AND 2),
+    paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    ended INTEGER NOT NULL CHECK (ended IN (0, 1)),
+    anchor_us INTEGER NOT NULL,
+    occurrence_us INTEGER,
+    next_fire_us INTEGER,
+    occurrences INTEGER NOT NULL CHECK (occurrences >= 0),
+    skipped INTEGER NOT NULL CHECK (skipped >= 0),
+    last_fire_us INTEGER,
+    last_task_id INTEGER,
+    last_error TEXT,
+    created_us INTEGER NOT NULL,
+    CHECK ((cron IS NULL) <> (every_us IS NULL))
+) STRICT
+""",
+    "CREATE INDEX schedule_due ON schedule (next_fire_us) WHERE next_fire_us IS NOT NULL",
+    """
+CREATE INDEX schedule_waiting ON schedule (name) WHERE from_completion = 1 AND next_fire_us IS NULL
+""",
+    """
+CREATE TABLE scheduled_task (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    schedule INTEGER NOT NULL REFERENCES schedule (id),
+    occurrence_us INTEGER NOT NULL,
+    open INTEGER NOT NULL CHECK (open IN (0, 1))
+) STRICT
+""",
+    "CREATE INDEX scheduled_open ON scheduled_task (schedule) WHERE open = 1",
     "DROP VIEW task_v",
     "DROP VIEW history_v",
     """
