@@ -34,6 +34,8 @@ def of(message: protocol.Message, answer: Answer, refuse: Refuse) -> Change:
         cancelling.check(message.selection)
         return cancelling.CancelTasks(message.selection, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
+    if not 0 <= (message.dead.before_us or 0) < 2**63:
+        raise InvalidSubmission(f"no time of a dead letter: {message.dead.before_us}")
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")
     return (RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead)(message.dead, answer, refuse)
@@ -136,6 +138,8 @@ def _check_queue(message: protocol.SetQueue) -> None:
 
 def _check_retry(name: str, value: str | None) -> None:
     try:
+        if value is not None and not value.strip():
+            raise InvalidOption("it is empty")
         if value is not None:
             retry.read(value if name == "retry" else f"0 {value}")
     except InvalidOption as error:
