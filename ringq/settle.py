@@ -62,6 +62,7 @@ class Settlement:
             self._feed.backlog.remove(priority, queue, task_id)
         if committed.revoked or committed.removed:
             self._dispatcher.ended(committed.revoked)
+            self._dispatcher.came_back(committed.revoked)  # also what a rollback leaves pending
             self._remove(committed.removed)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
