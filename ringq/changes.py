@@ -94,7 +94,7 @@ class PurgeDead:
 
     def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
         """See `Change`."""
-        found, wrong = _find(store, self.dead)
+        found, wrong = _find(store, self.dead, purgeable=True)
         if wrong is not None:
             return lambda: self.refuse(wrong)
         count = store.purge_dead(found)
@@ -147,14 +147,15 @@ def _check_retry(name: str, value: str | None) -> None:
 
 
 def _find(
-    store: Any, dead: protocol.Dead, *, retryable: bool = False, but: int = 0
+    store: Any, dead: protocol.Dead, *, retryable: bool = False, purgeable: bool = False, but: int = 0
 ) -> tuple[Sequence[int], RingqError | None]:
     """The dead letters that are meant; and the error, if one was named that is none: then nothing happens to any.
 
-    `but`: so many of the limit were found before. `retryable`: as `find_dead` says.
+    `but`: so many of the limit were found before. `retryable`, `purgeable`: as `find_dead` says.
     """
     if dead.ids is None:
-        return store.find_dead(dead.kind, dead.queue, dead.before_us, dead.limit - but, retryable=retryable), None
+        which = (dead.kind, dead.queue, dead.before_us, dead.limit - but)
+        return store.find_dead(*which, retryable=retryable, purgeable=purgeable), None
     ids = sorted(set(dead.ids))
     statuses: dict[int, int | None] = store.statuses(ids)
     for task_id in ids:
