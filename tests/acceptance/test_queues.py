@@ -172,6 +172,7 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
         (["set", "bulk", "--max-workers", "256"], "max_workers: expected 0 to 255 or None, got 256"),
         (["set", "bulk", "--retry", "often"], "retry: expected e.g. 3"),
         (["set", "bulk", "--cooldown", "5"], "cooldown: expected e.g. 'constant 60s'"),
+        (["set", "bulk", "--cooldown", ""], "cooldown: expected e.g. 'constant 60s'"),
         (["set", "a:b", "--retry", "1"], "expected a name without comma or colon, got 'a:b'"),
         (["pause", "a,b"], "expected a name without comma or colon, got 'a,b'"),
     ],
