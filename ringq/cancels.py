@@ -58,17 +58,13 @@ class Cancels:
 
     # -- in a transaction ---------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """A transaction begins: what one that was rolled back did has never happened."""
-        self._new, self._ended = set(), {}
+    def begin(self, replaced: Sequence[ReceiptRow] = ()) -> None:
+        """A transaction begins: what one that was rolled back did has never happened. `replaced` have ended in it."""
+        self._new, self._ended = set(), {row[0]: row[4] for row in replaced}
 
     def ended_as(self, task_id: int) -> int | None:
         """The code of the status in which this transaction has ended the task; None if it has not."""
         return self._ended.get(task_id)
-
-    def replaced(self, receipts: Sequence[ReceiptRow]) -> None:
-        """This transaction has given the places of these tasks to others: their receipts are written with all."""
-        self._ended.update((row[0], row[4]) for row in receipts)
 
     def request(self, task_ids: Sequence[int]) -> None:
         """A worker has these tasks: note it."""

@@ -96,13 +96,12 @@ class Settlement:
         """These have ended before their turn came."""
         if self._listener.stopping:
             return  # what had been published is in no lane any more, and nothing is taken from one
-        stranded = set(self._dispatcher.stranded)
+        stranded = self._dispatcher.stranded
         for priority, queue, task_id in tasks:
-            if task_id not in stranded:
+            if task_id in stranded:
+                stranded.discard(task_id)
+            else:
                 self._feed.backlog.remove(priority, queue, task_id)
-        if stranded:
-            stranded.difference_update(task_id for _, _, task_id in tasks)
-            self._dispatcher.stranded = [task_id for task_id in self._dispatcher.stranded if task_id in stranded]
 
     def _lowest_active(self, ring: Parent) -> int | None:
         ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))
