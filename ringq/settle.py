@@ -69,6 +69,7 @@ class Settlement:
         if committed.due or committed.returned:
             self._feed.give_back([*committed.due, *committed.returned])
         if committed.queues:
+            self._take_back(ring)
             self._queues.follow(committed.queues)
         if committed.delayed or committed.due:
             self._feed.look_for_delayed()
@@ -102,6 +103,13 @@ class Settlement:
                 stranded.discard(task_id)
             else:
                 self._feed.backlog.remove(priority, queue, task_id)
+
+    def _take_back(self, ring: Parent) -> None:
+        """What no worker has claimed yet is published anew, if its queue lets it: it may lie there for long."""
+        task_ids = [row[0] for row in ring.revoke_all()]
+        self._dispatcher.ended(task_ids)
+        self._dispatcher.came_back(task_ids)
+        self._feed.give_back(self._writer.give_back(task_ids))
 
     def _lowest_active(self, ring: Parent) -> int | None:
         ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))
