@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,15 +47,16 @@ class CancelTasks:
             return lambda: self.refuse(UnknownTask(f"there is no task {missing}"))
         told: Told = {}
         request: list[int] = []
+        returned = set(committed.returned)
         end: list[tuple[int, int, int]] = []
         for task_id, state in states.items():
             if state.status is not None:
                 told[task_id] = CancelOutcome.TOO_LATE, state.status
-            elif (code := cancels.ended(task_id)) is not None:
-                told[task_id] = CancelOutcome.TOO_LATE, code
+            elif (ended := cancels.ended_as(task_id)) is not None:
+                told[task_id] = CancelOutcome.TOO_LATE, ended
             elif task_id in cancels:
                 told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
-            elif withdraw(store, cancels, task_id, state, committed):
+            elif withdraw(store, cancels, task_id, state, committed, returned):
                 end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
                 told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
             else:
@@ -66,14 +67,14 @@ class CancelTasks:
         return lambda: self.answer(_reply(told, set(request), after, committed))
 
 
-def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: Committed) -> bool:
-    """Whether no worker has the task, and none will get it."""
+def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: Committed, returned: Set[int]) -> bool:
+    """Whether no worker has the task, and none will get it. `returned`: tasks that this transaction puts back."""
     if cancels.ring is None:
         return bool(store.previous.clean)  # else its receipt may lie in what a crash has left for the next server
     is_revoked = cancels.ring.revoke(task_id)
     if is_revoked:
         committed.revoked.append(task_id)
-    elif is_revoked is None and not state.is_held and task_id not in committed.returned:
+    elif is_revoked is None and not state.is_held and task_id not in returned:
         spec = store.specs()[state.spec]
         committed.removed.append((spec.priority, spec.queue, task_id))
     return is_revoked is not False

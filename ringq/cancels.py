@@ -41,7 +41,7 @@ class Cancels:
         self.ring: Revoking | None = None
         self.asked_ns: dict[int, int] = dict.fromkeys(store.cancel_requests(), 0)
         self._new: set[int] = set()  # of this transaction; true after its COMMIT
-        self._ended: dict[int, int] = {}  # likewise; the codes of their statuses
+        self._ended: dict[int, int] = {}  # likewise: with the code of what they ended as
         self._returned: set[int] = set()  # tasks to be ended that no worker has any more
 
     def __contains__(self, task_id: int) -> bool:
@@ -58,12 +58,12 @@ class Cancels:
 
     # -- in a transaction ---------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """A transaction begins: what one that was rolled back did has never happened."""
-        self._new, self._ended = set(), {}
+    def begin(self, replaced: Sequence[ReceiptRow] = ()) -> None:
+        """A transaction begins: what one that was rolled back did has never happened. `replaced` have ended in it."""
+        self._new, self._ended = set(), {row[0]: row[4] for row in replaced}
 
-    def ended(self, task_id: int) -> int | None:
-        """The code of the status with which this transaction has ended the task; None if it has not."""
+    def ended_as(self, task_id: int) -> int | None:
+        """The code of the status in which this transaction has ended the task; None if it has not."""
         return self._ended.get(task_id)
 
     def request(self, task_ids: Sequence[int]) -> None:

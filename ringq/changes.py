@@ -36,6 +36,8 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
     if isinstance(message, scheduling.REQUESTS):
         return scheduling.Request(message, admission, now_us, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
+    if not 0 <= (message.dead.before_us or 0) < 2**63:
+        raise InvalidSubmission(f"no time of a dead letter: {message.dead.before_us}")
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")
     return (RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead)(message.dead, answer, refuse)
@@ -94,7 +96,7 @@ class PurgeDead:
 
     def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
         """See `Change`."""
-        found, wrong = _find(store, self.dead)
+        found, wrong = _find(store, self.dead, purgeable=True)
         if wrong is not None:
             return lambda: self.refuse(wrong)
         count = store.purge_dead(found)
@@ -138,6 +140,8 @@ def _check_queue(message: protocol.SetQueue) -> None:
 
 def _check_retry(name: str, value: str | None) -> None:
     try:
+        if value is not None and not value.strip():
+            raise InvalidOption("it is empty")
         if value is not None:
             retry.read(value if name == "retry" else f"0 {value}")
     except InvalidOption as error:
@@ -145,14 +149,15 @@ def _check_retry(name: str, value: str | None) -> None:
 
 
 def _find(
-    store: Any, dead: protocol.Dead, *, retryable: bool = False, but: int = 0
+    store: Any, dead: protocol.Dead, *, retryable: bool = False, purgeable: bool = False, but: int = 0
 ) -> tuple[Sequence[int], RingqError | None]:
     """The dead letters that are meant; and the error, if one was named that is none: then nothing happens to any.
 
-    `but`: so many of the limit were found before. `retryable`: as `find_dead` says.
+    `but`: so many of the limit were found before. `retryable`, `purgeable`: as `find_dead` says.
     """
     if dead.ids is None:
-        return store.find_dead(dead.kind, dead.queue, dead.before_us, dead.limit - but, retryable=retryable), None
+        which = (dead.kind, dead.queue, dead.before_us, dead.limit - but)
+        return store.find_dead(*which, retryable=retryable, purgeable=purgeable), None
     ids = sorted(set(dead.ids))
     statuses: dict[int, int | None] = store.statuses(ids)
     for task_id in ids:

@@ -112,7 +112,7 @@ class Dispatcher:
         self._running_alone: int | None = None
         self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
         self._strangers: frozenset[int] = frozenset()  # kinds that the app of these workers has no handler for
-        self.stranded: list[int] = []  # pending tasks of such kinds
+        self.stranded: set[int] = set()  # pending tasks of such kinds
 
     def learn(self, strangers: frozenset[int]) -> list[int]:
         """These kinds have no handler: their tasks stay pending, out of the way of others.
@@ -120,8 +120,8 @@ class Dispatcher:
         Returns the tasks that were out of the way until now, to be given back.
         """
         self._strangers = strangers
-        stranded, self.stranded = self.stranded, []
-        return stranded
+        stranded, self.stranded = self.stranded, set()
+        return sorted(stranded)
 
     def note_turn(self, turn_ns: int) -> None:
         """A turn of the loop took so long: as long may the workers be on their own."""
@@ -198,7 +198,7 @@ class Dispatcher:
             source = shares[0] if len(shares) == 1 else Merge(shares)
             rows = self._next_rows(source, room)
             for share in shares:
-                self.stranded += share.stranded
+                self.stranded.update(share.stranded)
                 if share.is_refused:
                     blocked.add(share.lane)
             if rows is None:

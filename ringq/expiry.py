@@ -56,11 +56,11 @@ class Expire:
         """See `Change`."""
         rows = store.expiring(self.now_us, AT_ONCE)
         cancels = verdicts.cancels
-        over = []
+        over, returned = [], set(committed.returned)
         for task_id, state in store.task_states([task_id for _, task_id in rows]).items():
-            if state.status is not None or cancels.ended(task_id) is not None or task_id in cancels:
+            if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
                 continue
-            if withdraw(store, cancels, task_id, state, committed):
+            if withdraw(store, cancels, task_id, state, committed, returned):
                 over.append((task_id, state.spec, verdicts.attempts_of(task_id)))
         cancels.end(over, committed, Status.EXPIRED, Reason.TTL)
         store.delete_expiries(rows)

@@ -60,7 +60,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     lanes = [(spec.priority, spec.queue) for spec in batch.specs]
     places: dict[tuple[int, str], array[int]] = {}
     has_ttl = any(spec.ttl_ms and not spec.ttl_from for spec in batch.specs)
-    for part in _slices(batch):
+    for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
             waiting = decided.behind if decided else {}
@@ -116,10 +116,10 @@ def _find_map(store: Any, kind: str, chunks: Chunks, now_us: int) -> int | None:
     return found if store.map_end(found) <= chunks.firsts[0] else None
 
 
-def _slices(batch: Batch) -> Iterable[slice]:
+def _slices(batch: Batch, rows_max: int) -> Iterable[slice]:
     count = len(batch.payloads)
     size = sum(map(len, batch.payloads))
-    rows = max(1, min(SLICE_ROWS, SLICE_CHARS * count // size)) if size else SLICE_ROWS
+    rows = max(1, min(rows_max, SLICE_CHARS * count // size)) if size else rows_max
     return (slice(start, min(count, start + rows)) for start in range(0, count, rows))
 
 

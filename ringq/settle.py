@@ -62,12 +62,13 @@ class Settlement:
             self._feed.backlog.remove(priority, queue, task_id)
         if committed.revoked or committed.removed:
             self._dispatcher.ended(committed.revoked)
+            self._dispatcher.came_back(committed.revoked)  # also what a rollback leaves pending
             self._remove(committed.removed)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:
             self._feed.give_back([*committed.due, *committed.returned])
-        self._look_ahead(committed)
+        self._look_ahead(committed, ring)
 
     def answer(self) -> None:
         """Tell clients what is durable now: the workers have been given what they can do meanwhile.
@@ -92,17 +93,24 @@ class Settlement:
         """These have ended before their turn came."""
         if self._listener.stopping:
             return  # what had been published is in no lane any more, and nothing is taken from one
-        stranded = set(self._dispatcher.stranded)
+        stranded = self._dispatcher.stranded
         for priority, queue, task_id in tasks:
-            if task_id not in stranded:
+            if task_id in stranded:
+                stranded.discard(task_id)
+            else:
                 self._feed.backlog.remove(priority, queue, task_id)
-        if stranded:
-            stranded.difference_update(task_id for _, _, task_id in tasks)
-            self._dispatcher.stranded = [task_id for task_id in self._dispatcher.stranded if task_id in stranded]
 
-    def _look_ahead(self, committed: Committed) -> None:
+    def _take_back(self, ring: Parent) -> None:
+        """What no worker has claimed yet is published anew, if its queue lets it: it may lie there for long."""
+        task_ids = [row[0] for row in ring.revoke_all()]
+        self._dispatcher.ended(task_ids)
+        self._dispatcher.came_back(task_ids)
+        self._feed.give_back(self._writer.give_back(task_ids))
+
+    def _look_ahead(self, committed: Committed, ring: Parent) -> None:
         """What may start from now on, and when something has its time next."""
         if committed.queues:
+            self._take_back(ring)
             self._queues.follow(committed.queues)
         if committed.expiring:
             self._feed.look_for_expiries()

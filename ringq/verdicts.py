@@ -38,10 +38,13 @@ class Verdicts:
         self.cancels = Cancels(store, clock)
         self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
 
-    def begin(self) -> None:
-        """A transaction begins: what was counted in one that was rolled back never happened."""
+    def begin(self, replaced: Sequence[ReceiptRow] = ()) -> None:
+        """A transaction begins: what was counted in one that was rolled back never happened.
+
+        `replaced`: the ends of tasks whose places it has given to others; they are written with all receipts.
+        """
         self._tallies = {}
-        self.cancels.begin()
+        self.cancels.begin(replaced)
 
     def interrupted(self, interruptions: Sequence[Interruption], committed: Committed) -> None:
         """Record attempts that ended without a receipt. The receipts that are due to them are in `committed` then."""

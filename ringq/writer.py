@@ -230,7 +230,7 @@ class Writer:
                 for batch in batches:
                     yield from self._insert_batch(batch, committed, hand)
                     yield
-                self._verdicts.begin()
+                self._verdicts.begin(hand.ended)
                 committed.returned += hand.taken
                 committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
                 if self.cancels.has_returned:

@@ -71,6 +71,8 @@ def _change(
         if len(ids) > AT_ONCE:
             raise InvalidOption(f"tasks: expected at most {AT_ONCE:,} at a time, got {len(ids):,}")
         return _ask(client, verb(protocol.Dead(ids)))
+    if queue is not None:
+        options.check_queue(queue)
     name = None if kind is None else options.check_kind(kind.kind if isinstance(kind, Task) else kind)
     before_us = time.time_ns() // 1000  # what dies again meanwhile is not meant
     total = 0

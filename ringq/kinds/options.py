@@ -216,6 +216,8 @@ def cooldown_of(written: str | None) -> str | None:
     if written is None:
         return None
     try:
+        if not str(written).strip():
+            raise InvalidOption("it is empty")
         return str(Retry.read(f"1 {written}")).partition(" ")[2] or "constant 0s"
     except InvalidOption:
         raise InvalidOption(

@@ -10,10 +10,10 @@ from ringq.store.queues import QueueTables
 from ringq.store.session import Rows
 from ringq.store.tasks import DELETE_DELAYED
 
-# What is known of some tasks: whether they have ended, and whether they wait for their time.
+# What is known of some tasks: whether they have ended, and whether they wait for their time or behind another one.
 SELECT_STATES: Final = """
-SELECT task.id, task.spec, receipt.status, EXISTS (
-    SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id)
+SELECT task.id, task.spec, receipt.status,
+    EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id)
     OR EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id)
 FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
@@ -53,8 +53,8 @@ SPAN: Final = 50_000  # ids looked at for one request: some 20 ms
 
 
 class State(NamedTuple):
-    """Of a task: the number of its spec, the code of its terminal status or None, whether it is in no lane: waits for
-    its time, or behind another task.
+    """Of a task: the number of its spec, the code of its terminal status or None, whether it may not start yet: it
+    waits for its time, or behind the task that has its key.
     """
 
     spec: int

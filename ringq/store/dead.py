@@ -30,6 +30,14 @@ SELECT_RETRYABLE: Final = SELECT_DEAD.replace(
 ORDER BY""",
 )
 
+# The same, without chunks of a map that may be continued: they stay, and would be found again and again. Only what
+# carries calls, by its payload, is looked for there: there is no index by task.
+SELECT_PURGEABLE: Final = SELECT_DEAD.replace(
+    "ORDER BY",
+    """AND NOT (substr(task.payload, 1, 1) = '[' AND task.id IN (SELECT task_id FROM map_chunk))
+ORDER BY""",
+)
+
 # How some tasks have ended, or NULL.
 SELECT_STATUSES: Final = """
 SELECT task.id, receipt.status
@@ -83,15 +91,15 @@ class DeadTables(KeyTables):
     """Statements about dead letters. Those that write belong into `transaction()`."""
 
     def find_dead(
-        self, kind: str | None, queue: str | None, before_us: int | None, limit: int, *, retryable: bool = False
-    ) -> list[int]:
+        self, kind: str | None, queue: str | None, before_us: int | None, limit: int, *, retryable: bool = False,
+        purgeable: bool = False,
+    ) -> list[int]:  # fmt: skip
         """Dead letters of this kind and queue that died before an instant, the oldest first; None: any.
 
-        `retryable`: without those whose key another task has now.
+        `retryable`: without those whose key another task has now. `purgeable`: without chunks that must stay.
         """
-        rows = self._read(
-            SELECT_RETRYABLE if retryable else SELECT_DEAD, (Status.DEAD_LETTER.code, kind, queue, before_us, limit)
-        )
+        sql = SELECT_RETRYABLE if retryable else SELECT_PURGEABLE if purgeable else SELECT_DEAD
+        rows = self._read(sql, (Status.DEAD_LETTER.code, kind, queue, before_us, limit))
         return [task_id for (task_id,) in rows]
 
     def statuses(self, task_ids: Sequence[int]) -> dict[int, int | None]:

@@ -120,25 +120,26 @@ DELETE_LEASE: Final = "DELETE FROM lease WHERE task_id = ?"
 SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us FROM lease ORDER BY task_id"
 
 # What happened so far to active tasks that were interrupted: limits count from when the task was last a dead letter.
+# Once for each task, not for each attempt: one that is snoozed has thousands.
 SELECT_ATTEMPTS_SUMMARY: Final = """
-SELECT
-    attempt.task_id,
-    SUM(attempt.reason NOT IN (?2, ?9)),
-    SUM(counts AND attempt.reason = ?3),
-    SUM(counts AND attempt.reason IN (?4, ?5)),
-    SUM(counts AND attempt.reason IN (?6, ?7, ?8))
-FROM (
-    SELECT *, status IS NULL AND lease > COALESCE(
-        (SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = attempt.task_id AND dead.status IS NOT NULL), 0
-    ) AS counts
-    FROM attempt
-) AS attempt
-WHERE attempt.task_id IN (
+WITH active AS MATERIALIZED (
+    SELECT known.task_id, COALESCE((
+        SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = known.task_id AND dead.status IS NOT NULL
+    ), 0) AS died
+    FROM (
         SELECT task_id FROM attempt WHERE task_id > ?1
         UNION SELECT task_id FROM straggler
-        UNION SELECT task_id FROM delayed)
-    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = attempt.task_id)
-GROUP BY attempt.task_id
+        UNION SELECT task_id FROM delayed) AS known
+    WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = known.task_id)
+)
+SELECT
+    active.task_id,
+    SUM(attempt.reason NOT IN (?2, ?9)),
+    SUM(lease > died AND attempt.reason = ?3),
+    SUM(lease > died AND attempt.reason IN (?4, ?5)),
+    SUM(lease > died AND attempt.reason IN (?6, ?7, ?8))
+FROM active CROSS JOIN attempt ON attempt.task_id = active.task_id
+GROUP BY active.task_id
 """
 
 # How many ids of a range were never given, or removed since.

@@ -146,6 +146,7 @@ def test_either_all_that_are_named_are_dead_letters_or_nothing_happens(
         (["1..1001"], "at most 1,000 ids at a time; --kind, --queue and --all take any number"),
         (["1..1000", "2000"], "at most 1,000 ids at a time"),
         (["--kind", "nonsense"], "kind: expected domain::name"),
+        (["--queue", ""], "queue: expected 1 to 200 printable characters"),
         (["--al"], "No such option"),
     ],
 )

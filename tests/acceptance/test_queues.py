@@ -45,6 +45,10 @@ def fails(mark: str) -> None:
 """
 
 
+def hold(gate: Path) -> ringq.Submission[Any]:
+    return ringq.Submission("shop::hold", {"gate": str(gate)})
+
+
 def running(served: Any) -> int:
     return sum(worker["task_id"] is not None for worker in served.health()["workers"])
 
@@ -64,6 +68,26 @@ def test_a_paused_queue_holds_its_tasks_over_the_parents_death_until_it_is_resum
         client.resume_queue("bulk")
         assert client.handle(held.id).result(timeout=20) == 7
     assert served.stop() == 0
+
+
+def test_what_lies_ready_for_the_workers_is_taken_back_from_a_queue_that_is_paused(
+    serve: Serve, tmp_path: Path
+) -> None:
+    served = serve(HANDLERS)
+    done, gate = tmp_path / "done", tmp_path / "gate"
+    done.touch()
+    with served.client() as client:
+        client.wait_many(client.submit_many(hold(done) for _ in range(500)), timeout=20)  # they are known to be short
+        handles = client.submit_many(hold(gate) for _ in range(20))
+        workers = len(served.health()["workers"])
+        wait_for(lambda: running(served) == workers and client.health()["in_flight"] > workers)
+        client.pause_queue("bulk")
+        gate.touch()
+        wait_for(lambda: client.health()["in_flight"] == 0)
+        begun = [handle for handle in handles if client.query.task(handle.id).status is ringq.Status.COMPLETED]
+        assert len(begun) == workers
+        client.resume_queue("bulk")
+        client.wait_many(handles, timeout=20)
 
 
 def test_a_limit_that_is_set_while_tasks_run_counts_them_and_wins_over_the_flag(serve: Serve, tmp_path: Path) -> None:
@@ -172,6 +196,7 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
         (["set", "bulk", "--max-workers", "256"], "max_workers: expected 0 to 255 or None, got 256"),
         (["set", "bulk", "--retry", "often"], "retry: expected e.g. 3"),
         (["set", "bulk", "--cooldown", "5"], "cooldown: expected e.g. 'constant 60s'"),
+        (["set", "bulk", "--cooldown", ""], "cooldown: expected e.g. 'constant 60s'"),
         (["set", "a:b", "--retry", "1"], "expected a name without comma or colon, got 'a:b'"),
         (["pause", "a,b"], "expected a name without comma or colon, got 'a,b'"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ringq import protocol
+from ringq import changes, protocol
 from ringq.backlog import Backlog
 from ringq.changes import RetryDead
 from ringq.clock import ManualClock
@@ -18,7 +18,7 @@ from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import KeyInUse, RingqError, StorageFull
 from ringq.feed import Feed
 from ringq.gate import Gate
-from ringq.model import OnDuplicate, Outcome, Reason, Status
+from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
 from ringq.query import Query
 from ringq.store import Store
 from ringq.writer import Writer
@@ -30,7 +30,7 @@ SKIP, SUPERSEDE, REJECT = OnDuplicate.SKIP, OnDuplicate.SUPERSEDE, OnDuplicate.R
 
 
 class Slots:
-    """A ring of so many slots that notes what is published."""
+    """A ring of so many slots that notes what is published; all of it runs."""
 
     def __init__(self) -> None:
         self.published: list[tuple[int, str]] = []
@@ -38,6 +38,12 @@ class Slots:
     def publish(self, tasks: Any, first_lease: int) -> int:
         self.published += [(row[0], row[4]) for row in tasks]
         return len(tasks)
+
+    def free(self) -> int:
+        return 0
+
+    def revoke(self, task_id: int) -> bool | None:
+        return False if task_id in dict(self.published) else None
 
     def ready(self) -> int:
         return 0
@@ -68,6 +74,7 @@ class Bench:
             self.slots, self.backlog, Gate(()), epoch=self.epoch, lookahead_ms=1, keyed=self.store.keyed
         )
         self.writer.reach = self.dispatcher
+        self.writer.ring = self.slots
         self.feed.load_all()
 
     def reopen(self) -> None:
@@ -98,6 +105,8 @@ class Bench:
             self.backlog.append(tasks)
         for lane in committed.withdrawn:
             self.backlog.remove(*lane)
+        for lane in committed.removed:
+            self.backlog.remove(*lane)
         self.feed.give_back([*committed.due, *committed.returned])
         self.feed.look_for_delayed()
         for answer in committed.answers:
@@ -108,6 +117,13 @@ class Bench:
         self.give(*keys, **options)
         self.commit()
         return self.told(len(keys))
+
+    def cancel(self, task_id: int) -> list[Any]:
+        """Where the answer will be."""
+        told: list[Any] = []
+        message = protocol.Cancel(protocol.Selection([task_id]))
+        self.writer.change(changes.of(message, told.append, told.append))
+        return told
 
     def told(self, count: int, at: int = -1) -> list[tuple[Outcome, int, int]]:
         first, _, told = self.answers[at]
@@ -506,3 +522,39 @@ def test_of_several_dead_letters_with_one_key_the_first_lives_again(bench: Bench
     assert retry(bench, protocol.Dead(limit=2)) == protocol.Changed(2)
     assert bench.run() == [1, 4]
     assert isinstance(retry(bench, protocol.Dead([2, 3])), KeyInUse)
+
+
+def test_who_waits_for_a_key_and_is_cancelled_was_in_no_lane(bench: Bench) -> None:
+    bench.submit("a")
+    bench.run()
+    assert bench.submit("a") == [(Outcome.REQUEUED, 2, 0)]
+    bench.submit(None)
+    told = bench.cancel(2)
+    bench.commit()
+    assert told[0].outcomes == [CancelOutcome.CANCELLED.code]
+    assert len(bench.backlog) == 1
+    assert bench.run() == [3]
+    bench.end(1)
+    bench.commit()
+    assert (bench.keys(), len(bench.backlog), bench.run()) == ([], 0, [])
+
+
+def test_what_is_made_more_urgent_and_cancelled_in_one_transaction_leaves_no_lane_short(bench: Bench) -> None:
+    bench.submit("a")
+    bench.submit(None, spec=URGENT)
+    bench.give("a", spec=URGENT)
+    told = bench.cancel(1)
+    bench.commit()
+    assert bench.told(1) == [(Outcome.UPGRADED, 1, 0)]
+    assert (told[0].outcomes, bench.status(1)) == ([CancelOutcome.CANCELLED.code], Status.CANCELLED)
+    assert (len(bench.backlog), bench.run(), bench.keys()) == (1, [2], [])
+
+
+def test_what_is_superseded_and_cancelled_in_one_transaction_ends_once(bench: Bench) -> None:
+    bench.submit("a")
+    bench.give("a", mode=SUPERSEDE)
+    told = bench.cancel(1)
+    bench.commit()
+    assert (told[0].outcomes, told[0].statuses) == ([CancelOutcome.TOO_LATE.code], [Status.SUPERSEDED.code])
+    assert (bench.status(1), bench.keys(), bench.run()) == (Status.SUPERSEDED, [2], [2])
+    assert bench.writer.statistics["stale"] == bench.writer.statistics["replays"] == 0

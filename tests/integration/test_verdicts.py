@@ -419,6 +419,21 @@ def test_a_purged_dead_letter_leaves_nothing_behind_and_its_id_is_not_given_agai
     assert office.submit(TWICE) == [last + 1]
 
 
+def test_chunks_that_stay_do_not_hide_the_dead_letters_behind_them(office: Office) -> None:
+    chunk, *others = office.submit(TWICE, TWICE, TWICE)
+    driver = office.store._driver
+    with office.store.transaction():
+        found = office.store.insert_map("shop::buy", "k", 1)
+        office.store.insert_chunks(found, [(0, 1, chunk, bytes(16))])
+        driver.execute("UPDATE task SET payload = '[{}]' WHERE id = ?", (chunk,))
+    office.bury(chunk, *others)
+    for count in (1, 1, 0):
+        office.answers.clear()
+        office.dead(protocol.PurgeDead, limit=1)
+        assert office.answers == [protocol.Changed(count)]
+    assert [one.id for one in Query(office.config.database).tasks()] == [chunk]
+
+
 def test_what_a_killed_parent_left_of_a_dead_letter_that_was_purged_since_is_not_adopted(office: Office) -> None:
     failed, crashed = office.submit(replace(PLAIN, retry="1"), PLAIN)
     office.fail(failed)
