@@ -45,14 +45,15 @@ class CancelTasks:
         missing = next((task_id for task_id in ids if task_id not in states), None)
         if missing is not None:
             return lambda: self.refuse(UnknownTask(f"there is no task {missing}"))
+        ended = {row[0]: row[4] for row in committed.receipts}  # in this transaction, not yet in the database
         told: Told = {}
         request: list[int] = []
         end: list[tuple[int, int, int]] = []
         for task_id, state in states.items():
             if state.status is not None:
                 told[task_id] = CancelOutcome.TOO_LATE, state.status
-            elif cancels.has_ended(task_id):
-                told[task_id] = CancelOutcome.TOO_LATE, Status.CANCELLED.code
+            elif task_id in ended:
+                told[task_id] = CancelOutcome.TOO_LATE, ended[task_id]
             elif task_id in cancels:
                 told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
             elif self._withdraw(store, cancels, task_id, state, committed):
@@ -73,7 +74,7 @@ class CancelTasks:
         is_revoked = cancels.ring.revoke(task_id)
         if is_revoked:
             committed.revoked.append(task_id)
-        elif is_revoked is None and not state.is_delayed and task_id not in committed.returned:
+        elif is_revoked is None and not state.waits and task_id not in committed.returned:
             spec = store.specs()[state.spec]
             committed.removed.append((spec.priority, spec.queue, task_id))
         return is_revoked is not False

@@ -41,7 +41,6 @@ class Cancels:
         self.ring: Revoking | None = None
         self.asked_ns: dict[int, int] = dict.fromkeys(store.cancel_requests(), 0)
         self._new: set[int] = set()  # of this transaction; true after its COMMIT
-        self._ended: set[int] = set()  # likewise
         self._returned: set[int] = set()  # tasks to be ended that no worker has any more
 
     def __contains__(self, task_id: int) -> bool:
@@ -60,11 +59,7 @@ class Cancels:
 
     def begin(self) -> None:
         """A transaction begins: what one that was rolled back did has never happened."""
-        self._new, self._ended = set(), set()
-
-    def has_ended(self, task_id: int) -> bool:
-        """Whether this transaction has ended the task."""
-        return task_id in self._ended
+        self._new = set()
 
     def request(self, task_ids: Sequence[int]) -> None:
         """A worker has these tasks: note it."""
@@ -83,7 +78,6 @@ class Cancels:
             error = NOT_AGAIN if attempts else NOT_BEGUN
             row: Any = (task_id, 0, kind, attempts, *codes, now_us, 0, None, None, None, None, error)  # of no worker
             committed.receipts.append(row)
-            self._ended.add(task_id)
         if self._store.forget_delayed([task_id for task_id, _, _ in tasks]):
             committed.delayed = True
 

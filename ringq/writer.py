@@ -231,12 +231,13 @@ class Writer:
                     yield from self._insert_batch(batch, committed, hand)
                     yield
                 self._verdicts.begin()
+                committed.receipts += hand.ended
+                committed.returned += hand.taken
                 committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
                 if self.cancels.has_returned:
                     self._verdicts.end_cancelled(committed)
                 self._verdicts.interrupted(self._interrupted, committed)
                 committed.receipts += self._verdicts.received(self._receipts, committed)
-                committed.receipts += hand.ended
                 self._insert_receipts(committed)
                 self._insert_leases()
                 if self._outputs:
@@ -251,7 +252,6 @@ class Writer:
         self.trouble = None
         failpoint.hit("writer.after_commit")
         committed.due = self._due
-        committed.returned += hand.taken
         committed.withdrawn = hand.fresh
         self._receipts, self._interrupted, self._leases, self._due, self._outputs = [], [], [], [], []
         self._oldest_ns = None if not self._batches and not self._changes else self._clock.monotonic_ns()

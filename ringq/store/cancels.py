@@ -10,10 +10,11 @@ from ringq.store.queues import QueueTables
 from ringq.store.session import Rows
 from ringq.store.tasks import DELETE_DELAYED
 
-# What is known of some tasks: whether they have ended, and whether they wait for their time.
+# What is known of some tasks: whether they have ended, and whether they wait for their time or behind another one.
 SELECT_STATES: Final = """
-SELECT task.id, task.spec, receipt.status, EXISTS (
-    SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id)
+SELECT task.id, task.spec, receipt.status,
+    EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id)
+    OR EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id)
 FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
 """
@@ -52,11 +53,13 @@ SPAN: Final = 50_000  # ids looked at for one request: some 20 ms
 
 
 class State(NamedTuple):
-    """Of a task: the number of its spec, the code of its terminal status or None, whether it waits for its time."""
+    """Of a task: the number of its spec, the code of its terminal status or None; `waits`, for its time or behind
+    another one with its key: then it is in no lane.
+    """
 
     spec: int
     status: int | None
-    is_delayed: bool
+    waits: bool
 
 
 class CancelTables(QueueTables):
@@ -65,7 +68,7 @@ class CancelTables(QueueTables):
     def task_states(self, task_ids: Sequence[int]) -> dict[int, State]:
         """The state of each of these tasks; without those that do not exist."""
         rows = self._read(SELECT_STATES, (json.dumps(task_ids),))
-        return {task_id: State(spec, status, bool(delayed)) for task_id, spec, status, delayed in rows}
+        return {task_id: State(spec, status, bool(waits)) for task_id, spec, status, waits in rows}
 
     def find_active(self, selection: Any) -> tuple[list[int], int]:
         """Active tasks that a `protocol.Selection` without ids means, from one behind its `after` on.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ringq import protocol
+from ringq import changes, protocol
 from ringq.backlog import Backlog
 from ringq.changes import RetryDead
 from ringq.clock import ManualClock
@@ -18,7 +18,7 @@ from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import KeyInUse, RingqError, StorageFull
 from ringq.feed import Feed
 from ringq.gate import Gate
-from ringq.model import OnDuplicate, Outcome, Reason, Status
+from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
 from ringq.query import Query
 from ringq.store import Store
 from ringq.writer import Writer
@@ -30,7 +30,7 @@ SKIP, SUPERSEDE, REJECT = OnDuplicate.SKIP, OnDuplicate.SUPERSEDE, OnDuplicate.R
 
 
 class Slots:
-    """A ring of so many slots that notes what is published."""
+    """A ring of so many slots that notes what is published, all of which a worker has at once."""
 
     def __init__(self) -> None:
         self.published: list[tuple[int, str]] = []
@@ -44,6 +44,12 @@ class Slots:
 
     def in_flight(self) -> int:
         return 0
+
+    def free(self) -> int:
+        return 0
+
+    def revoke(self, task_id: int) -> bool | None:
+        return False if task_id in dict(self.published) else None
 
 
 class Bench:
@@ -68,6 +74,7 @@ class Bench:
             self.slots, self.backlog, Gate(()), epoch=self.epoch, lookahead_ms=1, keyed=self.store.keyed
         )
         self.writer.reach = self.dispatcher
+        self.writer.ring = self.slots
         self.feed.load_all()
 
     def reopen(self) -> None:
@@ -96,7 +103,7 @@ class Bench:
         self.dispatcher.came_back(committed.again)
         for tasks in committed.admitted:
             self.backlog.append(tasks)
-        for lane in committed.withdrawn:
+        for lane in (*committed.withdrawn, *committed.removed):
             self.backlog.remove(*lane)
         self.feed.give_back([*committed.due, *committed.returned])
         self.feed.look_for_delayed()
@@ -108,6 +115,13 @@ class Bench:
         self.give(*keys, **options)
         self.commit()
         return self.told(len(keys))
+
+    def cancel(self, *task_ids: int) -> list[protocol.Cancelled]:
+        """Hand it to the writer; where the answer will be."""
+        answers: list[Any] = []
+        message = protocol.Cancel(protocol.Selection(list(task_ids)))
+        self.writer.change(changes.of(message, answers.append, answers.append))
+        return answers
 
     def told(self, count: int, at: int = -1) -> list[tuple[Outcome, int, int]]:
         first, _, told = self.answers[at]
@@ -501,3 +515,43 @@ def test_of_several_dead_letters_with_one_key_the_first_lives_again(bench: Bench
     assert retry(bench, protocol.Dead(limit=2)) == protocol.Changed(2)
     assert bench.run() == [1, 4]
     assert isinstance(retry(bench, protocol.Dead([2, 3])), KeyInUse)
+
+
+# -- cancelled in the same transaction, or while it waits ------------------------------------------
+
+
+def test_a_cancelled_task_that_waited_behind_another_is_missed_in_no_lane(bench: Bench) -> None:
+    bench.submit("k")
+    assert bench.run() == [1]
+    assert bench.submit("k") == [(Outcome.REQUEUED, 2, 0)]
+    bench.submit(None)
+    answers = bench.cancel(2)
+    bench.commit()
+    assert answers[0].outcomes == [CancelOutcome.CANCELLED.code]
+    assert len(bench.backlog) == 1
+    assert bench.run() == [3]
+    assert bench.keys() == [1]
+
+
+def test_a_task_upgraded_and_cancelled_in_one_transaction_is_missed_in_no_lane(bench: Bench) -> None:
+    bench.submit("k")
+    bench.submit(None, spec=URGENT)
+    bench.give("k", spec=URGENT)
+    answers = bench.cancel(1)
+    bench.commit()
+    assert answers[0].outcomes == [CancelOutcome.CANCELLED.code]
+    assert len(bench.backlog) == 1
+    assert bench.run() == [2]
+
+
+def test_a_task_superseded_and_cancelled_in_one_transaction_ends_once(bench: Bench) -> None:
+    bench.submit("k")
+    bench.give("k", mode=SUPERSEDE)
+    answers = bench.cancel(1)
+    bench.commit()
+    assert bench.told(1) == [(Outcome.SUPERSEDED, 2, 1)]
+    assert (answers[0].outcomes, answers[0].statuses) == ([CancelOutcome.TOO_LATE.code], [Status.SUPERSEDED.code])
+    assert bench.status(1) is Status.SUPERSEDED
+    assert [(one.status, one.count) for one in Query(bench.database).statistics()] == [(Status.SUPERSEDED, 1)]
+    assert bench.keys() == [2]
+    assert bench.run() == [2]
