@@ -43,7 +43,7 @@ class Cancels:
         self._new: set[int] = set()  # of this transaction; true after its COMMIT
         self._returned: set[int] = set()  # tasks to be ended that no worker has any more
 
-    def __contains__(self, task_id: int) -> bool:
+    def __contains__(self, task_id: object) -> bool:
         return task_id in self.asked_ns or task_id in self._new
 
     @property

@@ -222,7 +222,7 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed = Committed()
-        hand = Hand(self._store, self.reach, self.interruptions)
+        hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         batches = self._next_batches()
         changes, self._changes = self._changes, []
         try:

@@ -18,7 +18,9 @@ from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import KeyInUse, RingqError, StorageFull
 from ringq.feed import Feed
 from ringq.gate import Gate
+from ringq.harvest import Harvest
 from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
+from ringq.pool import Unstarted
 from ringq.query import Query
 from ringq.store import Store
 from ringq.writer import Writer
@@ -554,4 +556,52 @@ def test_a_task_superseded_and_cancelled_in_one_transaction_ends_once(bench: Ben
     assert bench.status(1) is Status.SUPERSEDED
     assert [(one.status, one.count) for one in Query(bench.database).statistics()] == [(Status.SUPERSEDED, 1)]
     assert bench.keys() == [2]
+    assert bench.run() == [2]
+
+
+def test_a_cancelled_task_that_came_back_with_its_segment_is_not_superseded_as_well(bench: Bench) -> None:
+    bench.submit("k")
+    assert bench.run() == [1]
+    answers = bench.cancel(1)
+    bench.commit()
+    assert answers[0].outcomes == [CancelOutcome.CANCELLING.code]
+    assert bench.writer.give_back([1]) == []  # the segment is given up
+    bench.dispatcher.begin(bench.slots, bench.epoch + 1)
+    bench.slots.published.clear()
+    assert bench.submit("k", mode=SUPERSEDE) == [(Outcome.REQUEUED, 2, 0)]
+    assert bench.status(1) is Status.CANCELLED
+    assert [(one.status, one.count) for one in Query(bench.database).statistics()] == [(Status.CANCELLED, 1)]
+    assert len(bench.backlog) == 1
+    assert bench.run() == [2]
+
+
+class Dead:
+    """A pool whose worker died between claiming a task and beginning it, and the ring."""
+
+    found_damage = False
+
+    def __init__(self, task_id: int) -> None:
+        self.reports = [Unstarted(task_id)]
+
+    def reap(self) -> list[Unstarted]:
+        return self.reports
+
+    def healthy(self) -> bool:
+        return True
+
+    def running(self) -> list[Any]:
+        return []
+
+    def free(self) -> int:
+        return 0
+
+
+def test_a_task_that_came_back_before_it_began_is_pending_again(bench: Bench) -> None:
+    bench.submit("k")
+    assert bench.run() == [1]
+    dead: Any = Dead(1)
+    Harvest(
+        Config(bench.database), bench.clock, dead, dead, bench.writer, bench.feed, bench.dispatcher
+    ).bury()  # fmt: skip
+    assert bench.submit("k", mode=SUPERSEDE) == [(Outcome.SUPERSEDED, 2, 1)]
     assert bench.run() == [2]
