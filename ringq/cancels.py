@@ -44,7 +44,7 @@ class Cancels:
         self._ended: dict[int, int] = {}  # likewise: with the code of what they ended as
         self._returned: set[int] = set()  # tasks to be ended that no worker has any more
 
-    def __contains__(self, task_id: int) -> bool:
+    def __contains__(self, task_id: object) -> bool:
         return task_id in self.asked_ns or task_id in self._new
 
     @property

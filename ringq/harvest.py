@@ -77,8 +77,9 @@ class Harvest:
         for report in reports:
             self._dispatcher.ended([report.task_id])
             if isinstance(report, Unstarted):
-                self._dispatcher.came_back([report.task_id])
-                self._feed.give_back(self._writer.give_back([report.task_id]))
+                returned = self._writer.give_back([report.task_id])
+                self._dispatcher.came_back(returned)
+                self._feed.give_back(returned)
             else:
                 self._writer.interrupt(replace(report, published=self._take_aside(report.lease)))
         if self._writer.uncommitted == 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Container, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
@@ -41,8 +41,12 @@ class Hand:
     It takes several steps, between which other tasks are published: what it relies on must not be among them.
     """
 
-    def __init__(self, store: Any, reach: Reach | None, interruptions: Mapping[int, Interruptions]) -> None:
+    def __init__(
+        self, store: Any, reach: Reach | None, interruptions: Mapping[int, Interruptions], cancels: Container[int] = ()
+    ) -> None:
+        """`cancels`: tasks that end as soon as no worker has them; then they are in no lane."""
         self._store = store
+        self._cancels = cancels
         self._reach = reach
         self._interruptions = interruptions
         self.taken: set[int] = set()
@@ -58,7 +62,7 @@ class Hand:
         """
         if self._reach is None:
             return not self._store.previous.clean
-        return self._reach.is_out(task_id)
+        return task_id in self._cancels or self._reach.is_out(task_id)
 
     def take(self, task_id: int, priority: int, queue: str) -> None:
         """Take a pending task out of its lane: after COMMIT it goes where it belongs then, if it has not ended."""

@@ -222,7 +222,7 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed = Committed()
-        hand = Hand(self._store, self.reach, self.interruptions)
+        hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         batches = self._next_batches()
         changes, self._changes = self._changes, []
         try:
@@ -231,13 +231,13 @@ class Writer:
                     yield from self._insert_batch(batch, committed, hand)
                     yield
                 self._verdicts.begin(hand.ended)
+                committed.receipts += hand.ended
                 committed.returned += hand.taken
                 committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
                 if self.cancels.has_returned:
                     self._verdicts.end_cancelled(committed)
                 self._verdicts.interrupted(self._interrupted, committed)
                 committed.receipts += self._verdicts.received(self._receipts, committed)
-                committed.receipts += hand.ended
                 self._insert_receipts(committed)
                 self._insert_leases()
                 if self._outputs:

@@ -23,6 +23,7 @@ from ringq.codec import decode_json
 from ringq.config import Config
 from ringq.entries import Told
 from ringq.errors import AlreadyServed, CannotCreate, RingqError, StoreBusy, StoreError, UnknownTask
+from ringq.keys import Reach
 from ringq.kinds import Ended, KindReport
 from ringq.store import OwnerLock, Store
 from ringq.store.lock import lock_holders
@@ -108,8 +109,10 @@ def _check_permissions(database: Path, error: RingqError) -> None:
             raise CannotCreate(text) from error
 
 
-def write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
-    """As `commit`, into a database that is open already."""
+def write(
+    store: Store, message: protocol.Submit, reports: Iterable[KindReport], reach: Reach | None = None
+) -> protocol.Submitted:
+    """As `commit`, into a database that is open already. `reach`: of who runs tasks of it in this process."""
     admission = admission_of(store, reports)
     answers: list[protocol.Message | RingqError] = []
     count = len(message.payloads)
@@ -118,6 +121,7 @@ def write(store: Store, message: protocol.Submit, reports: Iterable[KindReport])
         answers.append(submitted(first_id, count, replayed, told))
 
     writer = Writer(store, Config(store.path), SystemClock())
+    writer.reach = reach
     writer.submit(admission.check(message, reply, answers.append))
     return _answered(writer, answers, protocol.Submitted)
 

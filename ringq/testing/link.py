@@ -110,7 +110,7 @@ class InlineLink(Link):
     def _answer(self, request: int, message: protocol.Message) -> Any:
         if isinstance(message, protocol.Submit):
             with self._runs.opened() as store:
-                return alone.write(store, message, ())
+                return alone.write(store, message, (), self._runs.held)
         if isinstance(message, protocol.Wait):
             return self._wait(request, message)
         if isinstance(message, protocol.OpenMap):

@@ -12,7 +12,7 @@ import itertools
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -43,8 +43,34 @@ class Run(NamedTuple):
     has_ended: bool
 
 
+class Held:
+    """What a writer asks of the ring and the dispatcher, of tasks that run in this process; no lane outlives a step."""
+
+    def __init__(self, running: Container[int]) -> None:
+        self._running = running
+
+    def is_out(self, task_id: int) -> bool:
+        """As the dispatcher's."""
+        return task_id in self._running
+
+    def withdraw(self, task_id: int, priority: int, queue: str) -> bool:
+        """As the dispatcher's."""
+        return True
+
+    def revoke(self, task_id: int) -> bool | None:
+        """As the ring's."""
+        return False if task_id in self._running else None
+
+    def free(self) -> int:
+        """As the ring's."""
+        return 0
+
+
 class Runs:
-    """Runs what is pending. Attribute `ended`: the tasks that have ended, in the order in which they did."""
+    """Runs what is pending.
+
+    Attributes: `ended`, the tasks that have ended, in the order in which they did; `held`, those that run now.
+    """
 
     def __init__(self, app: App, database: Path, clock: Clock) -> None:
         """Makes the database one that a server of `app` has had, so that its kinds may be submitted."""
@@ -56,6 +82,7 @@ class Runs:
         self._spill.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._changed = threading.Condition()
         self._running: dict[int, int] = {}  # the thread of each task that runs
+        self.held = Held(self._running)
         self._waiting: set[int] = set()  # threads that wait for a task of another one
         self.ended: list[int] = []
         with self.opened() as store:
@@ -100,6 +127,7 @@ class Runs:
         errors: list[RingqError] = []
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)
+            writer.ring = self.held
             admission, now_us = alone.admission_of(store, ()), self._clock.now_us()
             writer.change(changes.of(message, admission, now_us, answers.append, errors.append))
             _commit(writer)

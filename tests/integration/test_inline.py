@@ -75,6 +75,23 @@ async def telling(ctx: ringq.Context, word: str) -> tuple[str, int, int]:
     return word, ctx.task_id, ctx.attempt
 
 
+@app.task
+def scan(n: int, on_duplicate: str) -> int:
+    """Asks for another run of what it is."""
+    if n == 1:
+        ran.append(scan.options(key="disk", on_duplicate=on_duplicate).submit(2, "").outcome)  # type: ignore[arg-type]
+    return n
+
+
+@app.task
+def cancels_itself(ctx: ringq.Context, broken: bool) -> str:
+    with ringq.connect(ran.pop()) as client:  # type: ignore[arg-type]
+        ran.append(client.cancel(ctx.task_id)[0].outcome)
+    if broken:
+        raise ValueError("gave up")
+    return "done"
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Inline]:
     ran.clear()
@@ -256,6 +273,29 @@ def test_who_waits_for_a_task_that_another_thread_runs_gets_its_result(run: Inli
     for thread in threads:
         thread.join()
     assert run.client.query.counts()[ringq.Status.COMPLETED] == 1
+
+
+@pytest.mark.parametrize("on_duplicate", ["skip", "supersede"])
+def test_a_second_run_asked_for_while_one_runs_comes_after_it(run: Inline, on_duplicate: str) -> None:
+    scan.options(key="disk").submit(1, on_duplicate)
+    ended = run.run_all()
+    assert ran == [ringq.Outcome.REQUEUED]
+    assert [(task.id, task.status) for task in ended] == [(1, ringq.Status.COMPLETED), (2, ringq.Status.COMPLETED)]
+
+
+def test_a_second_run_is_refused_while_one_runs(run: Inline) -> None:
+    scan.options(key="disk").submit(1, "reject")
+    assert len(run.run_all()) == 1
+    assert ran == [ringq.Outcome.REJECTED]
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["failed", "completed"])
+def test_a_task_that_is_cancelled_while_it_runs_ends_as_in_production(run: Inline, broken: bool) -> None:
+    ran.append(run.database)
+    cancels_itself.submit(broken)
+    (task,) = run.run_all(raises=False)
+    assert ran == [ringq.CancelOutcome.CANCELLING]
+    assert task.status is (ringq.Status.CANCELLED if broken else ringq.Status.COMPLETED)
 
 
 def test_what_is_wrong_is_refused_as_a_server_would(run: Inline) -> None:

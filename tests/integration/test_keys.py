@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ringq import changes, protocol
+from ringq.admission import Admission
 from ringq.backlog import Backlog
 from ringq.changes import RetryDead
 from ringq.clock import ManualClock
@@ -18,7 +19,9 @@ from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import KeyInUse, RingqError, StorageFull
 from ringq.feed import Feed
 from ringq.gate import Gate
+from ringq.harvest import Harvest
 from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
+from ringq.pool import Unstarted
 from ringq.query import Query
 from ringq.store import Store
 from ringq.writer import Writer
@@ -30,7 +33,7 @@ SKIP, SUPERSEDE, REJECT = OnDuplicate.SKIP, OnDuplicate.SUPERSEDE, OnDuplicate.R
 
 
 class Slots:
-    """A ring of so many slots that notes what is published; all of it runs."""
+    """A ring of so many slots that notes what is published, all of which a worker has at once."""
 
     def __init__(self) -> None:
         self.published: list[tuple[int, str]] = []
@@ -39,17 +42,17 @@ class Slots:
         self.published += [(row[0], row[4]) for row in tasks]
         return len(tasks)
 
-    def free(self) -> int:
-        return 0
-
-    def revoke(self, task_id: int) -> bool | None:
-        return False if task_id in dict(self.published) else None
-
     def ready(self) -> int:
         return 0
 
     def in_flight(self) -> int:
         return 0
+
+    def free(self) -> int:
+        return 0
+
+    def revoke(self, task_id: int) -> bool | None:
+        return False if task_id in dict(self.published) else None
 
 
 class Bench:
@@ -103,7 +106,7 @@ class Bench:
         self.dispatcher.came_back(committed.again)
         for tasks in committed.admitted:
             self.backlog.append(tasks)
-        for lane in committed.withdrawn:
+        for lane in (*committed.withdrawn, *committed.removed):
             self.backlog.remove(*lane)
         for lane in committed.removed:
             self.backlog.remove(*lane)
@@ -118,12 +121,12 @@ class Bench:
         self.commit()
         return self.told(len(keys))
 
-    def cancel(self, task_id: int) -> list[Any]:
-        """Where the answer will be."""
-        told: list[Any] = []
-        message = protocol.Cancel(protocol.Selection([task_id]))
-        self.writer.change(changes.of(message, told.append, told.append))
-        return told
+    def cancel(self, *task_ids: int) -> list[protocol.Cancelled]:
+        """Hand it to the writer; where the answer will be."""
+        answers: list[Any] = []
+        message = protocol.Cancel(protocol.Selection(list(task_ids)))
+        self.writer.change(changes.of(message, Admission(), 0, answers.append, answers.append))
+        return answers
 
     def told(self, count: int, at: int = -1) -> list[tuple[Outcome, int, int]]:
         first, _, told = self.answers[at]
@@ -524,37 +527,89 @@ def test_of_several_dead_letters_with_one_key_the_first_lives_again(bench: Bench
     assert isinstance(retry(bench, protocol.Dead([2, 3])), KeyInUse)
 
 
-def test_who_waits_for_a_key_and_is_cancelled_was_in_no_lane(bench: Bench) -> None:
-    bench.submit("a")
-    bench.run()
-    assert bench.submit("a") == [(Outcome.REQUEUED, 2, 0)]
+# -- cancelled in the same transaction, or while it waits ------------------------------------------
+
+
+def test_a_cancelled_task_that_waited_behind_another_is_missed_in_no_lane(bench: Bench) -> None:
+    bench.submit("k")
+    assert bench.run() == [1]
+    assert bench.submit("k") == [(Outcome.REQUEUED, 2, 0)]
     bench.submit(None)
-    told = bench.cancel(2)
+    answers = bench.cancel(2)
     bench.commit()
-    assert told[0].outcomes == [CancelOutcome.CANCELLED.code]
+    assert answers[0].outcomes == [CancelOutcome.CANCELLED.code]
     assert len(bench.backlog) == 1
     assert bench.run() == [3]
-    bench.end(1)
-    bench.commit()
-    assert (bench.keys(), len(bench.backlog), bench.run()) == ([], 0, [])
+    assert bench.keys() == [1]
 
 
-def test_what_is_made_more_urgent_and_cancelled_in_one_transaction_leaves_no_lane_short(bench: Bench) -> None:
-    bench.submit("a")
+def test_a_task_upgraded_and_cancelled_in_one_transaction_is_missed_in_no_lane(bench: Bench) -> None:
+    bench.submit("k")
     bench.submit(None, spec=URGENT)
-    bench.give("a", spec=URGENT)
-    told = bench.cancel(1)
+    bench.give("k", spec=URGENT)
+    answers = bench.cancel(1)
     bench.commit()
-    assert bench.told(1) == [(Outcome.UPGRADED, 1, 0)]
-    assert (told[0].outcomes, bench.status(1)) == ([CancelOutcome.CANCELLED.code], Status.CANCELLED)
-    assert (len(bench.backlog), bench.run(), bench.keys()) == (1, [2], [])
+    assert answers[0].outcomes == [CancelOutcome.CANCELLED.code]
+    assert len(bench.backlog) == 1
+    assert bench.run() == [2]
 
 
-def test_what_is_superseded_and_cancelled_in_one_transaction_ends_once(bench: Bench) -> None:
-    bench.submit("a")
-    bench.give("a", mode=SUPERSEDE)
-    told = bench.cancel(1)
+def test_a_task_superseded_and_cancelled_in_one_transaction_ends_once(bench: Bench) -> None:
+    bench.submit("k")
+    bench.give("k", mode=SUPERSEDE)
+    answers = bench.cancel(1)
     bench.commit()
-    assert (told[0].outcomes, told[0].statuses) == ([CancelOutcome.TOO_LATE.code], [Status.SUPERSEDED.code])
-    assert (bench.status(1), bench.keys(), bench.run()) == (Status.SUPERSEDED, [2], [2])
-    assert bench.writer.statistics["stale"] == bench.writer.statistics["replays"] == 0
+    assert bench.told(1) == [(Outcome.SUPERSEDED, 2, 1)]
+    assert (answers[0].outcomes, answers[0].statuses) == ([CancelOutcome.TOO_LATE.code], [Status.SUPERSEDED.code])
+    assert bench.status(1) is Status.SUPERSEDED
+    assert [(one.status, one.count) for one in Query(bench.database).statistics()] == [(Status.SUPERSEDED, 1)]
+    assert bench.keys() == [2]
+    assert bench.run() == [2]
+
+
+def test_a_cancelled_task_that_came_back_with_its_segment_is_not_superseded_as_well(bench: Bench) -> None:
+    bench.submit("k")
+    assert bench.run() == [1]
+    answers = bench.cancel(1)
+    bench.commit()
+    assert answers[0].outcomes == [CancelOutcome.CANCELLING.code]
+    assert bench.writer.give_back([1]) == []  # the segment is given up
+    bench.dispatcher.begin(bench.slots, bench.epoch + 1)
+    bench.slots.published.clear()
+    assert bench.submit("k", mode=SUPERSEDE) == [(Outcome.REQUEUED, 2, 0)]
+    assert bench.status(1) is Status.CANCELLED
+    assert [(one.status, one.count) for one in Query(bench.database).statistics()] == [(Status.CANCELLED, 1)]
+    assert len(bench.backlog) == 1
+    assert bench.run() == [2]
+
+
+class Dead:
+    """A pool whose worker died between claiming a task and beginning it, and the ring."""
+
+    found_damage = False
+
+    def __init__(self, task_id: int) -> None:
+        self.reports = [Unstarted(task_id)]
+
+    def reap(self) -> list[Unstarted]:
+        return self.reports
+
+    def healthy(self) -> bool:
+        return True
+
+    def running(self) -> list[Any]:
+        return []
+
+    def free(self) -> int:
+        return 0
+
+
+def test_a_task_that_came_back_before_it_began_is_pending_again(bench: Bench) -> None:
+    bench.submit("k")
+    assert bench.run() == [1]
+    dead: Any = Dead(1)
+    Harvest(
+        Config(bench.database), bench.clock, dead, dead, bench.writer, bench.feed, bench.dispatcher
+    ).bury()  # fmt: skip
+    assert bench.submit("k", mode=SUPERSEDE) == [(Outcome.SUPERSEDED, 2, 1)]
+    assert bench.run() == [2]
