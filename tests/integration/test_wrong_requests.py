@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ringq import changes, protocol
+from ringq.admission import Admission
 from ringq.errors import InvalidSubmission
 
 
@@ -27,5 +28,5 @@ from ringq.errors import InvalidSubmission
 def test_a_request_that_the_database_would_choke_on_is_refused(message: protocol.Message) -> None:
     answers: list[object] = []
     with pytest.raises(InvalidSubmission):
-        changes.of(message, answers.append, answers.append)
+        changes.of(message, Admission(), 0, answers.append, answers.append)
     assert answers == []
