@@ -39,6 +39,7 @@ from ringq.gate import Gate
 from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.output import WORD_BYTES, Printed, Taken, new_token
+from ringq.queues import Queues
 from ringq.runner import COMPLETED, NO_REASON, Runner
 from ringq.settle import Settlement
 from ringq.store import Store
@@ -188,11 +189,12 @@ class House:
         admission.learn(cast(Any, app.reports()))
         listener = Listener(
             config, self._selector, clock, self._store, admission,
-            submit=self._writer.submit, forget=self._writer.forget, health=str, say=print,
+            submit=self._writer.submit, change=self._writer.change, health=str, say=print,
         )  # fmt: skip
         pool: Any = SimpleNamespace(note_receipts=Counter)  # it counts the attempts of each worker
         self._harvest = Harvest(config, clock, made.parent, pool, self._writer, self.feed, self._dispatcher)
-        self._settlement = Settlement(self._writer, listener, self.feed, self._dispatcher, self._harvest)
+        queues = Queues(config, self._store, self._dispatcher.gate, clock, running=list, say=print)
+        self._settlement = Settlement(self._writer, listener, self.feed, self._dispatcher, self._harvest, queues)
         self._watch_all(watch, listener)
         listener.listen(socket_path(database))
         kind = self._store.intern_kind(noop.kind)

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ringq.client import Client, MapResults, connect
+    from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
         AlreadyServed,
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AttemptCancelled,
         AttemptInterrupted,
         BatchTooLarge,
+        Cancel,
         CannotCreate,
         CannotStart,
         ClientClosed,
@@ -25,18 +26,24 @@ if TYPE_CHECKING:
         InvalidOption,
         InvalidPayload,
         InvalidResult,
+        InvalidSchedule,
         InvalidSubmission,
+        KeyInUse,
         MapInUse,
         MapMismatch,
         NewerSchema,
         NotADatabase,
         NotBound,
+        NotDead,
         PayloadTooLarge,
+        Permanent,
         ProtocolError,
+        RetryLater,
         RingqError,
         RunTimeout,
         ServerStopping,
         ServerUnavailable,
+        Snooze,
         StateFailed,
         StorageFailed,
         StorageFull,
@@ -45,12 +52,14 @@ if TYPE_CHECKING:
         TaskDead,
         TaskFailed,
         TaskTimedOut,
+        Throttled,
         UnknownKind,
+        UnknownSchedule,
         UnknownState,
         UnknownTask,
         WaitTimeout,
     )
-    from ringq.kinds import App, AsyncTask, Domain, Ended, MapCall, Submission, Submitted, Task, TaskOptions
+    from ringq.kinds import PAYLOAD, App, AsyncTask, Domain, Ended, MapCall, Submission, Submitted, Task, TaskOptions
     from ringq.model import (
         BACKGROUND,
         HIGH,
@@ -58,14 +67,19 @@ if TYPE_CHECKING:
         NORMAL,
         REALTIME,
         AttemptRecord,
+        Cancellation,
+        CancelOutcome,
         KindStatistics,
         Outcome,
         OutputRecord,
+        QueueRecord,
         Reason,
+        ScheduleRecord,
         Status,
         TaskRecord,
     )
     from ringq.query import Query
+    from ringq.retry import Retry
     from ringq.server import Server
 
 __all__ = [
@@ -73,6 +87,7 @@ __all__ = [
     "HIGH",
     "IDLE",
     "NORMAL",
+    "PAYLOAD",
     "REALTIME",
     "AlreadyServed",
     "App",
@@ -81,7 +96,12 @@ __all__ = [
     "AttemptCancelled",
     "AttemptInterrupted",
     "AttemptRecord",
+    "BatchOutcome",
     "BatchTooLarge",
+    "Cancel",
+    "CancelCounts",
+    "CancelOutcome",
+    "Cancellation",
     "CannotCreate",
     "CannotStart",
     "Client",
@@ -94,7 +114,9 @@ __all__ = [
     "InvalidOption",
     "InvalidPayload",
     "InvalidResult",
+    "InvalidSchedule",
     "InvalidSubmission",
+    "KeyInUse",
     "KindStatistics",
     "MapCall",
     "MapInUse",
@@ -103,17 +125,24 @@ __all__ = [
     "NewerSchema",
     "NotADatabase",
     "NotBound",
+    "NotDead",
     "Outcome",
     "OutputRecord",
     "PayloadTooLarge",
+    "Permanent",
     "ProtocolError",
     "Query",
+    "QueueRecord",
     "Reason",
+    "Retry",
+    "RetryLater",
     "RingqError",
     "RunTimeout",
+    "ScheduleRecord",
     "Server",
     "ServerStopping",
     "ServerUnavailable",
+    "Snooze",
     "StateFailed",
     "Status",
     "StorageFailed",
@@ -128,7 +157,9 @@ __all__ = [
     "TaskOptions",
     "TaskRecord",
     "TaskTimedOut",
+    "Throttled",
     "UnknownKind",
+    "UnknownSchedule",
     "UnknownState",
     "UnknownTask",
     "WaitTimeout",
@@ -136,16 +167,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ringq.client": ("Client", "MapResults", "connect"),
+    "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
+        "PAYLOAD",
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
-        *("AttemptRecord", "KindStatistics", "Outcome", "OutputRecord", "Reason", "Status", "TaskRecord"),
+        *("AttemptRecord", "CancelOutcome", "Cancellation", "KindStatistics", "Outcome", "OutputRecord"),
+        *("QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
+    "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -8,16 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ringq import retry
 from ringq.config import BATCH_TASKS_MAX, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
-from ringq.entries import Batch, Chunks, Spec
-from ringq.errors import BatchTooLarge, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
-from ringq.model import NORMAL
-from ringq.protocol import DIGEST_BYTES, SUBMISSION_ID_BYTES, SpecFields, Submit, check_map_key
+from ringq.entries import Batch, Chunks, Spec, Told
+from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
+from ringq.model import NORMAL, OnDuplicate
+from ringq.protocol import (
+    DIGEST_BYTES,
+    SUBMISSION_ID_BYTES,
+    Outcomes,
+    SpecFields,
+    Submit,
+    Submitted,
+    check_key,
+    check_map_key,
+)
 from ringq.spelling import nearest
 
 DEFAULT_QUEUE = "default"
-RUN_TIMEOUT_MS_MAX = 366 * 24 * 3600 * 1000
+SPAN_MS_MAX = 366 * 24 * 3600 * 1000
 UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms"))
+MODES = frozenset(mode.code for mode in OnDuplicate)
 TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
 
@@ -40,7 +51,7 @@ class Admission:
         """The registered kinds, sorted."""
         return sorted(self._defaults)
 
-    def check(self, message: Submit, reply: Callable[[int, bool], None], refuse: Callable[[RingqError], None]) -> Batch:
+    def check(self, message: Submit, reply: Callable[..., None], refuse: Callable[[RingqError], None]) -> Batch:
         """The batch to write. Raises a subclass of InvalidSubmission naming the first offender."""
         count = len(message.payloads)
         if not 0 < count <= BATCH_TASKS_MAX:
@@ -53,7 +64,12 @@ class Admission:
         _check_sizes(message.payloads)
         specs = [self._resolve(fields) for fields in message.specs]
         columns = (message.spec_of, message.payloads, message.run_at_us)
-        return Batch(message.submission, specs, *columns, reply, refuse, _chunks(message))
+        chunks = _chunks(message)
+        if message.keys is not None or message.on_duplicate is not None:
+            _check_keys(message, count)
+        return Batch(
+            message.submission, specs, *columns, reply, refuse, chunks, message.keys, message.on_duplicate
+        )  # fmt: skip
 
     def _resolve(self, fields: SpecFields) -> Spec:
         known = self._resolved.get(fields)
@@ -69,6 +85,9 @@ class Admission:
             priority=_first(fields.priority, defaults["priority"], NORMAL),
             group=_first(fields.group, defaults["group"], None),
             run_timeout_ms=_first(fields.run_timeout_ms, defaults["run_timeout_ms"], None),
+            retry=_first(fields.retry, defaults.get("retry")),
+            ttl_ms=_first(fields.ttl_ms, defaults.get("ttl_ms")),
+            ttl_from=_first(fields.ttl_from, defaults.get("ttl_from"), 0),
         )
         _check_spec(spec)
         if len(self._resolved) > 10_000:  # groups may be as many as customers
@@ -80,6 +99,11 @@ class Admission:
         near = nearest(kind, self._defaults)
         hint = f"did you mean {near!r}?" if near else f"registered are: {', '.join(self.kinds) or 'none'}"
         return f"no handler of kind {kind[:NAME_CHARS_MAX]!r} is registered; {hint}"
+
+
+def submitted(first_id: int, count: int, replayed: bool, told: Told | None) -> Submitted:
+    """What is answered about a batch of so many tasks."""
+    return Submitted(first_id, count, replayed, None if told is None else Outcomes(*told))
 
 
 def _check_columns(message: Submit, count: int) -> None:
@@ -116,6 +140,20 @@ def _chunks(message: Submit) -> Chunks | None:
     return Chunks(given.key, given.firsts, given.counts, given.digests)
 
 
+def _check_keys(message: Submit, count: int) -> None:
+    """Keys and what is to be done about duplicates, one per task."""
+    keys, modes = message.keys, message.on_duplicate
+    if keys is None or len(keys) != count or (modes is not None and len(modes) != count):
+        raise InvalidSubmission("the submission's columns do not fit together")
+    if message.chunks is not None:
+        raise InvalidSubmission("the chunks of a map have no keys of their own")
+    for key in keys:
+        if key is not None:
+            check_key(key)
+    if modes is not None and not set(modes) <= MODES:
+        raise InvalidSubmission(f"on_duplicate: expected codes {min(MODES)} to {max(MODES)}, got {max(modes)}")
+
+
 def _check_sizes(payloads: list[str]) -> None:
     """A character takes one to four bytes: only a payload that could be too large is measured."""
     if len(max(payloads, key=len)) * 4 <= PAYLOAD_BYTES_MAX:
@@ -129,15 +167,30 @@ def _first(*values: Any) -> Any:
     return next((value for value in values[:-1] if value is not None), values[-1])
 
 
+def check_queue_name(name: str) -> None:
+    """Raises InvalidSubmission for what can be no name of a queue."""
+    _check_label("queue", name)
+    if set(name) & set(",:"):
+        raise InvalidSubmission(f"queue: a name has no comma or colon, got {name!r}")
+
+
+def _check_label(label: str, name: str) -> None:
+    if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
+        raise InvalidSubmission(f"{label}: expected 1 to {NAME_CHARS_MAX} printable characters, got {name[:50]!r}")
+
+
 def _check_spec(spec: Spec) -> None:
-    for label, name in (("queue", spec.queue), ("group", spec.group)):
-        if name is None:
-            continue
-        if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
-            raise InvalidSubmission(f"{label}: expected 1 to {NAME_CHARS_MAX} printable characters, got {name[:50]!r}")
-    if set(spec.queue) & set(",:"):
-        raise InvalidSubmission(f"queue: a name has no comma or colon, got {spec.queue!r}")
+    check_queue_name(spec.queue)
+    if spec.group is not None:
+        _check_label("group", spec.group)
     if not 0 <= spec.priority <= 255:
         raise InvalidSubmission(f"priority: expected 0 (most urgent) to 255, got {spec.priority}")
-    if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= RUN_TIMEOUT_MS_MAX:
+    if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= SPAN_MS_MAX:
         raise InvalidSubmission(f"run_timeout: expected 1 ms to 366 days, got {spec.run_timeout_ms / 1000} s")
+    if (spec.ttl_ms is not None and not 0 < spec.ttl_ms <= SPAN_MS_MAX) or spec.ttl_from not in (0, 1):
+        raise InvalidSubmission(f"ttl: expected 1 ms to 366 days, got {(spec.ttl_ms or 0) / 1000} s")
+    if spec.retry is not None:
+        try:
+            retry.read(spec.retry)
+        except InvalidOption as error:
+            raise InvalidSubmission(str(error)) from None

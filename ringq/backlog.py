@@ -103,7 +103,10 @@ class Runs:
 class Lane:
     """The pending tasks of one priority and queue, oldest first."""
 
-    __slots__ = ("_load", "_refill_rows", "_returned", "_rows", "_runs", "held_bytes", "priority", "queue")
+    __slots__ = (
+        *("_load", "_refill_rows", "_removed", "_returned", "_rows", "_runs"),
+        *("held_bytes", "priority", "queue"),
+    )
 
     def __init__(self, priority: int, queue: str, load: LoadRows) -> None:
         self.priority = priority
@@ -114,9 +117,10 @@ class Lane:
         self.held_bytes = 0  # of the payloads of these rows
         self._refill_rows = 16  # follows the size of the payloads
         self._returned: list[int] = []  # heap of ids that came due or came back, among the others or before them
+        self._removed: set[int] = set()  # ids that are still in one of these, and are left out when they are met
 
     def __len__(self) -> int:
-        return len(self._rows) + len(self._returned) + self._runs.count
+        return len(self._rows) + len(self._returned) + self._runs.count - len(self._removed)
 
     @property
     def held(self) -> int:
@@ -125,7 +129,7 @@ class Lane:
 
     @property
     def head(self) -> int | None:
-        """The smallest id; None when the lane is empty."""
+        """The smallest id, maybe of one that was removed; None when the lane is empty."""
         head = self._rows[0][0] if self._rows else self._runs.head if self._runs.count else None
         if self._returned and (head is None or self._returned[0] < head):
             return self._returned[0]
@@ -163,7 +167,17 @@ class Lane:
     def give_back(self, ids: Iterable[int]) -> None:
         """Put tasks at the place of their ids: they came due, or their attempt did not end them."""
         for task_id in ids:
-            heapq.heappush(self._returned, task_id)
+            if task_id in self._removed:
+                self._removed.discard(task_id)  # it is still at its place
+            else:
+                heapq.heappush(self._returned, task_id)
+
+    def remove(self, task_id: int) -> None:
+        """Leave this task, which is in the lane, out of it.
+
+        It is noted, and forgotten when it is met: to look for one among the window's rows would take 50 us.
+        """
+        self._removed.add(task_id)
 
     def take(self, limit: int, before: int | None) -> list[Row]:
         """Remove and return up to `limit` tasks with ids below `before`, in order of id."""
@@ -176,7 +190,8 @@ class Lane:
                 count = bisect_left(rows, bound, 0, count, key=TASK_ID)
                 if count == 0:
                     break
-            taken += [rows.popleft() for _ in range(count)]
+            front = [rows.popleft() for _ in range(count)]
+            taken += self._without_removed(front) if self._removed else front
         self.held_bytes -= payload_bytes(taken)
         return taken
 
@@ -197,12 +212,23 @@ class Lane:
             rows.extendleft(reversed(loaded))
             self.give_back(task_id for first, last in rest for task_id in range(first, last + 1))
 
+    def _without_removed(self, front: list[Row]) -> list[Row]:
+        gone = [row for row in front if row[0] in self._removed]
+        kept = [row for row in front if row[0] not in self._removed] if gone else front
+        self.held_bytes -= payload_bytes(gone)
+        self._removed.difference_update(map(TASK_ID, gone))
+        return kept
+
     def _loaded(self, runs: list[tuple[int, int]]) -> tuple[list[Row], list[tuple[int, int]]]:
         """Load rows; also the runs that were too large to be loaded with them.
 
         The next time it asks for as many as make about REFILL_BYTES, but not many times more at once.
         """
         rows, upto = self._load(runs)
+        if self._removed:
+            met = {i for first, last in runs for i in range(first, min(last, upto) + 1) if i in self._removed}
+            rows = [row for row in rows if row[0] not in met]
+            self._removed -= met
         size = payload_bytes(rows)
         self.held_bytes += size
         fitting = len(rows) * REFILL_BYTES // size if size else REFILL_ROWS_MAX
@@ -234,6 +260,12 @@ class Backlog:
         room = self._window_rows_max - sum(lane.held for lane in self._lanes.values())
         room_bytes = self._window_bytes_max - sum(lane.held_bytes for lane in self._lanes.values())
         self.lane(tasks.priority, tasks.queue).append(tasks, max(0, room), room_bytes)
+
+    def remove(self, priority: int, queue: str, task_id: int) -> None:
+        """Leave this task, which is in the lane of this priority and queue, out of it; `give_back` puts it back."""
+        lane = self._lanes.get((priority, queue))
+        if lane is not None:
+            lane.remove(task_id)
 
     def lanes(self) -> Iterator[Lane]:
         """The lanes that have tasks; those that have none are forgotten: any client may name a new queue."""

@@ -19,7 +19,7 @@ class Berth:
     after which it leaves; `is_kept`, whether a process belongs here: all berths but one are kept filled, and that one
     is for the next replacement; `generation`, how many reloads came before the process; `attempts`, how many it ended;
     `disabled`, given up until the next reload; `retry_at_ns`, when an empty berth may be filled; `stage`, how far up
-    the ladder of its run time limit the present call is: 1 soft exception, 2 SIGTERM, 3 SIGKILL; `reports`, the kinds
+    the ladder of what must end the present call is: 1 soft exception, 2 SIGTERM, 3 SIGKILL; `reports`, the kinds
     of the app that the last process here has imported; `error`, why it could not.
     """
 
@@ -39,6 +39,7 @@ class Berth:
         self.is_ended = False
         self._ready_ns = 0
         self._over_limit: tuple[int, int] | None = None  # lease and number of the call on the ladder
+        self._reason = Reason.RUN_TIMEOUT  # why it is there
         self._is_signalled = False  # SIGTERM or SIGKILL was sent because of some attempt's limit
         self._backoff_s = 0.0
         self._boot_deaths: deque[int] = deque()
@@ -81,11 +82,11 @@ class Berth:
         assert process is not None
         return process
 
-    # -- the run time limit -------------------------------------------------------------------
+    # -- what must end ------------------------------------------------------------------------
 
-    def climb(self, lease: int, call: int, stage: int) -> None:
-        """This call of the attempt of this lease goes up to `stage` of the ladder."""
-        self._over_limit, self.stage = (lease, call), stage
+    def climb(self, lease: int, call: int, stage: int, reason: Reason = Reason.RUN_TIMEOUT) -> None:
+        """This call of the attempt of this lease goes up to `stage` of the ladder, for `reason`."""
+        self._over_limit, self.stage, self._reason = (lease, call), stage, reason
         self._is_signalled |= stage > 1
 
     def stage_of(self, lease: int, call: int) -> int:
@@ -95,7 +96,7 @@ class Berth:
     def blame(self, lease: int, call: int, exit_: Exit, killed: Reason | None) -> Reason:
         """Why the attempt of this lease ended in this call with its worker; `killed`: why, if the pool killed all."""
         if (lease, call) == self._over_limit:
-            return Reason.RUN_TIMEOUT
+            return self._reason
         if killed is not None:
             return killed
         if self.is_ended or self._is_signalled:

@@ -15,12 +15,33 @@ from typing import Any, Protocol
 
 from ringq import codec
 from ringq.context import Context
-from ringq.errors import AttemptInterrupted, InvalidPayload, InvalidResult
+from ringq.errors import (
+    AttemptCancelled,
+    AttemptInterrupted,
+    Cancel,
+    InvalidPayload,
+    InvalidResult,
+    Permanent,
+    RetryLater,
+    Snooze,
+    Throttled,
+)
 from ringq.kinds import Task
 from ringq.model import Reason
 
 PUBLISH_S = 0.1
 FILE_MODE = 0o600
+
+
+_REASONS = (
+    (InvalidPayload, Reason.INVALID_PAYLOAD),
+    (InvalidResult, Reason.INVALID_RESULT),
+    (Permanent, Reason.PERMANENT),
+    (RetryLater, Reason.RETRY_LATER),
+    (Snooze, Reason.SNOOZED),
+    (Throttled, Reason.THROTTLED),
+    (Cancel, Reason.CANCELLED),
+)
 
 
 class Caller(Protocol):
@@ -67,7 +88,7 @@ def run_calls(
     """Run the calls of a chunk, in order, until the results are as large as one receipt should be.
 
     `context` makes one for a call, with the whole run time limit. Returns the account of the calls that ran, and
-    whether those are all. Raises InvalidPayload if the payload is no chunk of this kind.
+    whether those are all. Raises InvalidPayload if the payload is no chunk of this kind, AttemptCancelled.
     """
     enter, leave, clock, plain = caller.call, caller.leave, time.monotonic, task.plain_function
     leave()  # none has begun: the time for decoding is nobody's
@@ -91,6 +112,8 @@ def run_calls(
             gathered.add(index, value)
         except BaseException as error:
             leave()  # the soft exception may have come between the handler's end and the line above
+            if isinstance(error, AttemptCancelled):  # all of the task was
+                raise
             gathered.fail(index, reason_of(error), codec.encode_error(error))
         if gathered.is_full:
             break
@@ -102,10 +125,12 @@ def run_calls(
     return codec.join_accounts([*aside.accounts, last]) if published > began else last, index + 1 == len(calls)
 
 
-def reason_of(error: BaseException) -> Reason:
-    """Why a call failed that raised `error`."""
+def reason_of(error: BaseException, permanent: tuple[type[BaseException], ...] = ()) -> Reason:
+    """Why a call failed that raised `error`; `permanent`: what its kind says that trying again would not help."""
+    if isinstance(error, AttemptCancelled):
+        return Reason.CANCELLED
     if isinstance(error, AttemptInterrupted):
         return Reason.RUN_TIMEOUT
-    if isinstance(error, InvalidPayload):
-        return Reason.INVALID_PAYLOAD
-    return Reason.INVALID_RESULT if isinstance(error, InvalidResult) else Reason.HANDLER_ERROR
+    if isinstance(error, permanent):
+        return Reason.PERMANENT
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.HANDLER_ERROR)

@@ -20,6 +20,7 @@ FRAME_BYTES_MAX = 256 * MIB
 NAME_CHARS_MAX = 200
 WORKERS_MAX = 255  # the ring has 256 places; one is for the replacement of a worker that is to leave
 EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
+CANCEL_HOOK_CALL = 1 << 55  # what the ring is told to run while an attempt answers to a cancel
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
@@ -43,6 +44,7 @@ class Config:
     reload: bool = False  # replace the workers when a Python file below the working directory changes
     log_level: str = "info"  # of the records of Python's logging that handlers leave: the least that is shown
     log_format: str = "text"  # text, or json: one object a line
+    retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves
@@ -57,6 +59,7 @@ class Config:
     lease_persist_ms: float = 250.0
     term_grace_s: float = 5.0  # from the soft exception to SIGTERM
     kill_grace_s: float = 1.0  # from SIGTERM to SIGKILL
+    cancel_hook_s: float = 30.0  # what a task's own answer to a cancel may take
     crashes_max: int = 3
     lost_max: int = 3
     respawn_backoff_s: float = 0.1

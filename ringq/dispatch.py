@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Protocol
 
 from ringq import failpoint
-from ringq.backlog import Backlog, Lane, Row
+from ringq.backlog import TASK_ID, Backlog, Lane, Row
 from ringq.gate import Gate
 from ringq.merge import CHUNK_ROWS, Merge, Share
 
@@ -93,7 +93,11 @@ class Dispatcher:
     let workers wait for the loop. So it is as deep as twice the loop's longest turn of late, at least `lookahead_ms`.
     """
 
-    def __init__(self, ring: Publisher, backlog: Backlog, gate: Gate, *, epoch: int, lookahead_ms: float) -> None:
+    def __init__(
+        self, ring: Publisher, backlog: Backlog, gate: Gate, *, epoch: int, lookahead_ms: float,
+        keyed: Set[int] = frozenset(),
+    ) -> None:  # fmt: skip
+        """`keyed`: the active tasks that have keys, which changes as they do."""
         self.ring = ring
         self.backlog = backlog
         self.gate = gate
@@ -102,11 +106,13 @@ class Dispatcher:
         self._grants = 0
         self._lookahead_us = self._lookahead_us_min = lookahead_ms * 1000
         self._longest_turn_us = 0.0
+        self._keyed = keyed
+        self._out: set[int] = set()  # of those, what was published and has not come back
         self._alone: set[int] = set()
         self._running_alone: int | None = None
         self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
         self._strangers: frozenset[int] = frozenset()  # kinds that the app of these workers has no handler for
-        self.stranded: list[int] = []  # pending tasks of such kinds
+        self.stranded: set[int] = set()  # pending tasks of such kinds
 
     def learn(self, strangers: frozenset[int]) -> list[int]:
         """These kinds have no handler: their tasks stay pending, out of the way of others.
@@ -114,8 +120,8 @@ class Dispatcher:
         Returns the tasks that were out of the way until now, to be given back.
         """
         self._strangers = strangers
-        stranded, self.stranded = self.stranded, []
-        return stranded
+        stranded, self.stranded = self.stranded, set()
+        return sorted(stranded)
 
     def note_turn(self, turn_ns: int) -> None:
         """A turn of the loop took so long: as long may the workers be on their own."""
@@ -133,6 +139,23 @@ class Dispatcher:
         self.ring = ring
         self._first_lease, self._grants = epoch << 32, 0
         self._running_alone = None
+        self._out = set()
+
+    def is_out(self, task_id: int) -> bool:
+        """Whether a keyed task was published, and nothing that came of it is committed."""
+        return task_id in self._out
+
+    def came_back(self, task_ids: Iterable[int]) -> None:
+        """What came of these attempts is committed, or they were revoked."""
+        if self._out:
+            self._out.difference_update(task_ids)
+
+    def withdraw(self, task_id: int, priority: int, queue: str) -> bool:
+        """See to it that a pending task is not published. False if its lane has given it out: nobody serves it."""
+        if task_id in self.stranded:
+            return False
+        self.backlog.remove(priority, queue, task_id)
+        return True
 
     @property
     def is_exhausted(self) -> bool:
@@ -175,7 +198,7 @@ class Dispatcher:
             source = shares[0] if len(shares) == 1 else Merge(shares)
             rows = self._next_rows(source, room)
             for share in shares:
-                self.stranded += share.stranded
+                self.stranded.update(share.stranded)
                 if share.is_refused:
                     blocked.add(share.lane)
             if rows is None:
@@ -215,6 +238,8 @@ class Dispatcher:
         failpoint.hit("dispatch.before_publish")
         count = self.ring.publish(rows, self._first_lease + self._grants)
         self._grants += count
+        if self._keyed:
+            self._out.update(self._keyed & set(map(TASK_ID, rows[:count])))
         if count < len(rows):
             source.put_back(rows[count:])  # no slot, cell or block is free
         elif self._alone and rows[0][0] in self._alone:

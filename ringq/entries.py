@@ -19,6 +19,9 @@ class Spec:
     priority: int
     group: str | None
     run_timeout_ms: int | None
+    retry: str | None = None  # as `Retry.read` takes it; None: the server decides
+    ttl_ms: int | None = None
+    ttl_from: int = 0  # the submission; 1: the first attempt
 
 
 class Chunks(NamedTuple):
@@ -30,6 +33,17 @@ class Chunks(NamedTuple):
     digests: list[bytes]
 
 
+class Told(NamedTuple):
+    """What became of the tasks of a batch with keys; an entry of each column per task.
+
+    `outcomes`: codes of `model.Outcome`. `replaced`: the task that was superseded, 0 for none.
+    """
+
+    outcomes: list[int]
+    ids: list[int]
+    replaced: list[int]
+
+
 @dataclass(slots=True)
 class Batch:
     """One submission, checked and resolved: all of it is written, or nothing."""
@@ -39,19 +53,11 @@ class Batch:
     spec_of: list[int] | None  # an index into specs per payload; None: all have specs[0]
     payloads: list[str]
     run_at_us: list[int | None] | None
-    reply: Callable[[int, bool], None]  # (first id, replayed), after COMMIT
+    reply: Callable[..., None]  # (first id, replayed) after COMMIT; and Told, if not all were inserted
     refuse: Callable[[RingqError], None]
     chunks: Chunks | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Forgetting:
-    """A map that shall start over the next time."""
-
-    kind: str
-    key: str
-    reply: Callable[[int], None]  # (chunks it had), after COMMIT
-    refuse: Callable[[RingqError], None]
+    keys: list[str | None] | None = None  # one per payload
+    on_duplicate: list[int] | None = None  # codes of `model.OnDuplicate`, one per payload; None: all skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
+
+AFTER_S_MAX: Final = 366 * 24 * 3600.0
 
 
 class RingqError(Exception):
@@ -67,8 +70,24 @@ class MapMismatch(InvalidSubmission):
     """The key of a map was used for other inputs."""
 
 
+class KeyInUse(RingqError, ValueError):
+    """Another task that has not ended has the key."""
+
+
 class UnknownTask(RingqError, LookupError):
     """There is no task with that id."""
+
+
+class NotDead(RingqError, ValueError):
+    """The task is no dead letter."""
+
+
+class UnknownSchedule(RingqError, LookupError):
+    """There is no schedule of that name."""
+
+
+class InvalidSchedule(RingqError, ValueError):
+    """The schedule cannot be changed in this way."""
 
 
 class InvalidConfig(RingqError, ValueError):
@@ -189,6 +208,67 @@ class TaskDead(TaskFailed):
 
 class WaitTimeout(RingqError, TimeoutError):
     """The task did not end within the time one was willing to wait; it is still on its way."""
+
+
+# -- raised by handlers: what shall become of their task --------------------------------------------
+
+
+class Permanent(RingqError):
+    """Trying again would not help: the task fails, however many retries it has left."""
+
+
+class RetryLater(RingqError):
+    """The attempt failed and shall be made again; counts as one of the task's retries.
+
+    `after`: seconds, 0 or more, or a timedelta to wait instead of what the task's retry policy says. A task that has no
+    policy of its own is retried three times.
+    """
+
+    def __init__(self, message: str | None = None, *, after: float | timedelta | None = None) -> None:
+        super().__init__(message or "the handler asked to be called again later")
+        self.after_s = None if after is None else _seconds(after)
+
+
+class Snooze(RingqError):
+    """Not now: the attempt is given back, and made again `after` seconds, 0 or more, or a timedelta. Not a failure."""
+
+    def __init__(self, after: float | timedelta, message: str | None = None) -> None:
+        super().__init__(message or "the handler asked to be called again later")
+        self.after_s = _seconds(after)
+
+
+class Throttled(RingqError):
+    """What the handler uses has asked for a break: no task of its queue starts for a while. Not a failure.
+
+    How long is said of the queue (`ringq queue set --cooldown`), a minute if nobody has; `after`, seconds, 0 or more,
+    or a timedelta, if it must be longer. The attempt is given back.
+    """
+
+    def __init__(self, message: str | None = None, *, after: float | timedelta | None = None) -> None:
+        super().__init__(message or "the handler was throttled")
+        self.after_s = None if after is None else _seconds(after)
+
+
+class Cancel(RingqError):
+    """The task is not to be done after all: it ends as cancelled."""
+
+
+def _seconds(after: Any) -> float:
+    seconds = after.total_seconds() if isinstance(after, timedelta) else after
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= AFTER_S_MAX:
+        raise InvalidOption(f"after: expected seconds (a number or a timedelta) from 0 to 366 days, got {after!r}")
+    return float(seconds)
+
+
+# -- raised by ringq.testing -----------------------------------------------------------------------
+
+
+class NothingToRun(RingqError):
+    """An inline run waits for a task that cannot end: nothing is left that may run now."""
+
+
+class RunsOn(RingqError):
+    """An inline run has run as many tasks as it may, and there are more."""
 
 
 # -- raised inside handlers: not caught by `except Exception` --------------------------------------

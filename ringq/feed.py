@@ -27,6 +27,7 @@ class Feed:
         self._interruptions = interruptions
         self.backlog = Backlog(self._load, config.window_tasks_max, config.window_bytes_max)
         self.next_due_us: int | None = None  # wall-clock time at which the next delayed task starts
+        self.next_expiry_us: int | None = None  # … at which a task may not begin any more
 
     def load_all(self, chunk: int = 10_000) -> int:
         """Fill the backlog with every active task that is not delayed. Returns their number."""
@@ -43,11 +44,16 @@ class Feed:
             for lane, ids in by_lane.items():
                 self.backlog.lane(*lane).append_ids(ids)
         self.look_for_delayed()
+        self.look_for_expiries()
         return count
 
     def look_for_delayed(self) -> None:
         """Find out when the next delayed task comes due."""
         self.next_due_us = self._store.next_due_us()
+
+    def look_for_expiries(self) -> None:
+        """Find out when the next time to live is over."""
+        self.next_expiry_us = self._store.next_expiry_us()
 
     def due(self, now_us: int) -> list[int]:
         """Delayed tasks whose time has come, the longest overdue first, a window of them at once.

@@ -77,7 +77,9 @@ class Harvest:
         for report in reports:
             self._dispatcher.ended([report.task_id])
             if isinstance(report, Unstarted):
-                self._feed.give_back([report.task_id])
+                returned = self._writer.give_back([report.task_id])
+                self._dispatcher.came_back(returned)
+                self._feed.give_back(returned)
             else:
                 self._writer.interrupt(replace(report, published=self._take_aside(report.lease)))
         if self._writer.uncommitted == 0:
@@ -130,7 +132,7 @@ class Harvest:
         suspects = [row for row in held if row[5]][: len(self._pool.berths)]
         for task_id, lease, kind, attempt, _, _ in suspects:
             self._interrupt(task_id, lease, kind, attempt, 0, Reason.LOST)
-        self._feed.give_back(row[0] for row in held if row not in suspects)
+        self._feed.give_back(self._writer.give_back([row[0] for row in held if row not in suspects]))
 
     def _check(self) -> None:
         if self.damage is None and (self._pool.found_damage or not self._ring.healthy()):

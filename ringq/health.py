@@ -48,6 +48,7 @@ def describe(
             "reload_error": pool.rotation.reload_error,
             "recycled": pool.rotation.recycled,
             "lookahead_ms": dispatcher.lookahead_ms,
+            "closed_queues": dispatcher.gate.closed,
             "refusals": dict(dispatcher.gate.refusals),
             "writer": writer.statistics,
             "ring": ring.statistics(),

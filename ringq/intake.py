@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import repeat
 from typing import Any
 
-from ringq import failpoint
+from ringq import failpoint, keys
 from ringq.backlog import Admitted
-from ringq.entries import Batch, Chunks, Spec
+from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 
 SLICE_ROWS = 2048  # 1 to 3 ms
@@ -26,17 +27,20 @@ class Taken:
     admitted: list[Admitted] = field(default_factory=list)
     has_delayed: bool = False
     count: int = 0
+    has_ttl: bool = False
 
 
-def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken]:
+def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None) -> Generator[None, None, Taken]:
     """Write a batch into the open transaction; yields after each slice, returns what came of it.
+
+    `hand`: what a batch with keys needs, and leaves what it has done to other tasks in.
 
     The ids it takes are `store.next_task_id` and on, which is moved when the last slice is written. Until COMMIT
     nobody may wait for them: `store.stored_below`.
     """
     known = store.find_submission(batch.submission)
     if known is not None and known[1] == len(batch.payloads):
-        return Taken(lambda: batch.reply(known[0], True))
+        return Taken(_answer(batch, known[0], True, _told_before(store, batch)))
     if known is not None:
         return _refused(batch, InvalidSubmission("this submission id was given to another batch"))
     map_id = None
@@ -44,18 +48,34 @@ def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken
         map_id = _find_map(store, batch.specs[0].kind, batch.chunks, now_us)
         if map_id is None:
             return _refused(batch, MapInUse("another program has gone on with this map"))
+    count, decided = len(batch.payloads), None
+    if batch.keys is not None:
+        assert hand is not None
+        decided = yield from keys.decide(store, batch, now_us, hand)
+        batch = decided.batch
     specs = yield from _intern_specs(store, batch.specs)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
     delayed: set[int] = set()
     lanes = [(spec.priority, spec.queue) for spec in batch.specs]
     places: dict[tuple[int, str], array[int]] = {}
-    for part in _slices(batch):
+    has_ttl = any(spec.ttl_ms and not spec.ttl_from for spec in batch.specs)
+    for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
-            late = [(at, i) for at, i in zip(batch.run_at_us[part], ids[part], strict=True) if at and at > now_us]
+            waiting = decided.behind if decided else {}
+            late = [
+                (at, i)
+                for at, i in zip(batch.run_at_us[part], ids[part], strict=True)
+                if at and at > now_us and i not in waiting
+            ]
             store.insert_delayed(late)
             delayed.update(task_id for _, task_id in late)
+        if decided is not None:
+            decided.keep(store, part)
+            delayed.update(decided.behind)
+        if has_ttl:
+            store.insert_expiries(_expiries(batch, ids, part, now_us))
         if not _is_plain(batch):
             _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
@@ -63,10 +83,25 @@ def insert(store: Any, batch: Batch, now_us: int) -> Generator[None, None, Taken
             store.insert_chunks(map_id, list(zip(firsts, counts, ids[part], digests, strict=True)))
         failpoint.hit("writer.after_slice")
         yield
-    store.insert_submission(batch.submission, first_id, len(ids), now_us)
+    store.insert_submission(batch.submission, first_id, count, now_us)
+    told = decided.told if decided else None
+    if told is not None:
+        store.insert_outcome(batch.submission, json.dumps(told))
     store.next_task_id = first_id + len(ids)
     admitted = _admitted(store, batch, ids, places)
-    return Taken(lambda: batch.reply(first_id, False), admitted, bool(delayed), len(ids))
+    return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids), has_ttl)
+
+
+def _answer(batch: Batch, first_id: int, is_replay: bool, told: Told | None) -> Callable[[], None]:
+    if told is None:
+        return lambda: batch.reply(first_id, is_replay)
+    return lambda: batch.reply(first_id, is_replay, told)
+
+
+def _told_before(store: Any, batch: Batch) -> Told | None:
+    """What the first one of a repeated batch was told besides its ids."""
+    text = None if batch.keys is None else store.find_outcome(batch.submission)
+    return None if text is None else Told(*json.loads(text))
 
 
 def _refused(batch: Batch, error: RingqError) -> Taken:
@@ -81,10 +116,10 @@ def _find_map(store: Any, kind: str, chunks: Chunks, now_us: int) -> int | None:
     return found if store.map_end(found) <= chunks.firsts[0] else None
 
 
-def _slices(batch: Batch) -> Iterable[slice]:
+def _slices(batch: Batch, rows_max: int) -> Iterable[slice]:
     count = len(batch.payloads)
     size = sum(map(len, batch.payloads))
-    rows = max(1, min(SLICE_ROWS, SLICE_CHARS * count // size)) if size else SLICE_ROWS
+    rows = max(1, min(rows_max, SLICE_CHARS * count // size)) if size else rows_max
     return (slice(start, min(count, start + rows)) for start in range(0, count, rows))
 
 
@@ -95,7 +130,7 @@ def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, li
         if start:
             yield
         own = specs[start : start + SLICE_SPECS]
-        numbers += [store.intern_spec(s.kind, s.queue, s.priority, s.group, s.run_timeout_ms) for s in own]
+        numbers += [store.intern_spec(*astuple(spec)) for spec in own]
     return numbers
 
 
@@ -112,6 +147,14 @@ def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: 
 def _is_plain(batch: Batch) -> bool:
     """Its tasks differ in nothing but their payloads, and may all start now."""
     return batch.spec_of is None and batch.run_at_us is None
+
+
+def _expiries(batch: Batch, ids: range, part: slice, now_us: int) -> list[tuple[int, int]]:
+    """(instant, task id) of the tasks of a slice that may not begin after an instant."""
+    spec_of = batch.spec_of or [0] * len(ids)
+    spans_ms = [0 if spec.ttl_from else spec.ttl_ms or 0 for spec in batch.specs]
+    both = zip(spec_of[part], ids[part], strict=True)
+    return [(now_us + spans_ms[spec] * 1000, task_id) for spec, task_id in both if spans_ms[spec]]
 
 
 def _place(

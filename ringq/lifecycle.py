@@ -1,27 +1,49 @@
-"""Values: which moves between statuses are legal, and where an interrupted attempt sends its task. Pure."""
+"""Values: which moves between statuses are legal, and where an attempt that did not complete sends its task. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from ringq.model import Reason, Status
+from ringq.retry import Retry
 
 # (from, to): why. None is "does not exist yet". Every pair that is missing here is illegal.
-TRANSITIONS: dict[tuple[Status | None, Status], tuple[Reason, ...]] = {
+TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
     (None, Status.PENDING): (Reason.NONE,),
     (Status.PENDING, Status.RUNNING): (Reason.NONE,),
+    (Status.PENDING, Status.CANCELLED): (Reason.CANCELLED,),
+    (Status.PENDING, Status.EXPIRED): (Reason.TTL,),
     (Status.RUNNING, Status.COMPLETED): (Reason.NONE,),
     (Status.RUNNING, Status.FAILED): (
         Reason.HANDLER_ERROR,
+        Reason.PERMANENT,
         Reason.RUN_TIMEOUT,
         Reason.INVALID_PAYLOAD,
         Reason.INVALID_RESULT,
         Reason.UNKNOWN_KIND,
     ),
-    (Status.RUNNING, Status.PENDING): (Reason.CRASH, Reason.LOST, Reason.DAMAGED_RECEIPT, Reason.STOPPED),
-    (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT),
+    (Status.RUNNING, Status.CANCELLED): (Reason.CANCELLED,),
+    (Status.RUNNING, Status.PENDING): (
+        Reason.CRASH,
+        Reason.LOST,
+        Reason.DAMAGED_RECEIPT,
+        Reason.STOPPED,
+        Reason.HANDLER_ERROR,
+        Reason.RUN_TIMEOUT,
+        Reason.RETRY_LATER,
+        Reason.SNOOZED,
+        Reason.THROTTLED,
+    ),
+    (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT, Reason.RETRY_LIMIT),
     (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
+    (Status.PENDING, Status.SUPERSEDED): (Reason.REPLACED,),  # another task with its key took its place
+    (Status.DEAD_LETTER, Status.PENDING): (Reason.NONE,),  # somebody gave it another chance
 }
+
+RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.RETRY_LATER})
+NO_FAILURE: Final = frozenset({Reason.SNOOZED, Reason.THROTTLED})  # the attempt is given back, without a limit
+WITHOUT_POLICY: Final = Retry.exponential(initial=1.0, max=60.0)  # of who asks to be called again and said no more
 
 
 def is_legal(source: Status | None, target: Status, reason: Reason) -> bool:
@@ -31,39 +53,81 @@ def is_legal(source: Status | None, target: Status, reason: Reason) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Interruptions:
-    """How often attempts of one task ended without ending the task."""
+    """How often attempts of one task ended without ending the task. `attempts` are all but those that were given back;
+    the others count from when it was last a dead letter.
+    """
 
     attempts: int = 0
     crashes: int = 0
     lost: int = 0
+    failures: int = 0
 
     def plus(self, reason: Reason) -> Interruptions:
         """The same with one more attempt that ended for `reason`."""
-        lost = reason in (Reason.LOST, Reason.DAMAGED_RECEIPT)
-        return Interruptions(self.attempts + 1, self.crashes + (reason is Reason.CRASH), self.lost + lost)
+        if reason in NO_FAILURE:
+            return self
+        return Interruptions(
+            self.attempts + 1,
+            self.crashes + (reason is Reason.CRASH),
+            self.lost + (reason in (Reason.LOST, Reason.DAMAGED_RECEIPT)),
+            self.failures + (reason in RETRYABLE),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where a task goes after an attempt was interrupted."""
+    """Where a task goes after an attempt that did not complete."""
 
     status: Status
     reason: Reason
     alone: bool = False  # the next attempt must have the whole pool to itself
+    delay_s: float = 0.0  # until the next attempt
 
 
-def after_interruption(reason: Reason, interruptions: Interruptions, *, crashes_max: int, lost_max: int) -> Verdict:
-    """Decide about a task whose attempt just ended for `reason`; `interruptions` includes that attempt.
+def after_interruption(
+    reason: Reason, interruptions: Interruptions, *, crashes_max: int, lost_max: int, retry: Retry | None = None,
+    chance: float = 1.0,
+) -> Verdict:  # fmt: skip
+    """Decide about a task whose attempt ended for `reason` without a receipt; `interruptions` includes that attempt.
 
     A worker's death while it ran the task (CRASH) makes a dead letter at the `crashes_max`-th time. Where it cannot be
     known whose fault it was (LOST: the parent, the host or the segment went down with it; DAMAGED_RECEIPT: anybody may
     have written there) it is allowed `lost_max` times, then once more with no neighbour that could be blamed instead,
-    and then it is a dead letter too. RUN_TIMEOUT is final.
+    and then it is a dead letter too. RUN_TIMEOUT is a failure like the handler's own: `after_failure`. CANCELLED is the
+    end of the task, however the attempt ended.
     """
+    if reason is Reason.CANCELLED:
+        return Verdict(Status.CANCELLED, reason)
     if reason is Reason.RUN_TIMEOUT:
-        return Verdict(Status.FAILED, Reason.RUN_TIMEOUT)
+        verdict = after_failure(reason, interruptions, retry, None, chance)
+        return replace(verdict, alone=verdict.status is Status.PENDING and interruptions.lost == lost_max)
     if interruptions.crashes >= crashes_max:
         return Verdict(Status.DEAD_LETTER, Reason.CRASH_LIMIT)
     if interruptions.lost > lost_max:
         return Verdict(Status.DEAD_LETTER, Reason.LOST_LIMIT)
     return Verdict(Status.PENDING, reason, alone=interruptions.lost == lost_max)
+
+
+def after_failure(
+    reason: Reason, interruptions: Interruptions, retry: Retry | None, after_s: float | None, chance: float
+) -> Verdict:
+    """Decide about a task whose attempt failed for `reason`; `interruptions` includes that attempt.
+
+    `retry`: the task's policy; without one only RETRY_LATER is retried. `after_s`: what the handler asks for, instead
+    of the policy's delay. `chance`, 0 to 1, decides where there is jitter. What is given back is no failure; what was
+    throttled waits with its queue. CANCELLED is the end of the task, whatever its policy says.
+    """
+    if reason is Reason.CANCELLED:
+        return Verdict(Status.CANCELLED, reason)
+    if reason in NO_FAILURE:
+        return Verdict(Status.PENDING, reason, delay_s=(after_s or 0.0) if reason is Reason.SNOOZED else 0.0)
+    if reason not in RETRYABLE:
+        return Verdict(Status.FAILED, reason)
+    if not retry and reason is Reason.RETRY_LATER:
+        retry = WITHOUT_POLICY
+    if not retry or not retry.max_retries:
+        return Verdict(Status.FAILED, Reason.HANDLER_ERROR if reason is Reason.RETRY_LATER else reason)
+    if interruptions.failures > retry.max_retries:
+        return Verdict(Status.DEAD_LETTER, Reason.RETRY_LIMIT)
+    delay_s = retry.delay_s(interruptions.failures - 1, chance) if after_s is None else after_s
+    return Verdict(Status.PENDING, reason, delay_s=delay_s)

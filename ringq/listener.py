@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ringq import protocol
-from ringq.admission import Admission
+from ringq import changes, protocol
+from ringq.admission import Admission, submitted
 from ringq.clock import Clock
 from ringq.config import Config, check_socket_path
 from ringq.connection import Connection
-from ringq.entries import Batch, Forgetting
+from ringq.entries import Batch
 from ringq.errors import (
     CannotCreate,
     InvalidSubmission,
@@ -30,6 +30,7 @@ from ringq.errors import (
 from ringq.maps import MapRows, Maps
 from ringq.receipts import ReceiptRow
 from ringq.waiters import Waiters
+from ringq.writer import Change
 
 READ_BYTES_MAX = 1 << 20
 BACKLOG = 512
@@ -54,7 +55,7 @@ class Listener:
 
     def __init__(
         self, config: Config, selector: selectors.BaseSelector, clock: Clock, store: Receipts, admission: Admission, *,
-        submit: Callable[[Batch], None], forget: Callable[[Forgetting], None], health: Callable[[], str],
+        submit: Callable[[Batch], None], change: Callable[[Change], None], health: Callable[[], str],
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._config = config
@@ -63,7 +64,7 @@ class Listener:
         self._store = store
         self._admission = admission
         self._submit = submit
-        self._forget = forget
+        self._change = change
         self._maps = Maps(store)
         self._health = health
         self._say = say
@@ -243,7 +244,7 @@ class Listener:
         if connection in self._connections and connection.is_read and connection.reader.pending_bytes:
             self._partial.setdefault(connection, self._clock.monotonic_ns())
 
-    def _on_message(self, connection: Connection, request: int, message: object) -> None:
+    def _on_message(self, connection: Connection, request: int, message: protocol.Message) -> None:
         try:
             if isinstance(message, protocol.Submit):
                 self._on_submit(connection, request, message)
@@ -252,10 +253,10 @@ class Listener:
             elif isinstance(message, protocol.OpenMap):
                 if not self._maps.hold(connection, message, lambda: self._on_message(connection, request, message)):
                     self._send(connection, request, self._maps.open(connection, message))
-            elif isinstance(message, protocol.ForgetMap):
-                self._on_forget(connection, request, message)
-            else:
+            elif isinstance(message, protocol.Health):
                 self._send(connection, request, protocol.HealthReply(self._health()))
+            else:
+                self._on_change(connection, request, message)
         except RingqError as error:
             self._send(connection, request, protocol.failure_of(error))
             if isinstance(error, StorageFailed):  # not the client's fault: the server stops
@@ -267,14 +268,14 @@ class Listener:
         count = len(message.payloads)
         answer, refuse = self._answers(connection, request)
         batch = self._admission.check(
-            message, lambda first_id, replayed: answer(protocol.Submitted(first_id, count, replayed)), refuse
+            message, lambda first_id, replayed, told=None: answer(submitted(first_id, count, replayed, told)), refuse
         )
         self._submit(self._maps.expect(batch))
 
-    def _on_forget(self, connection: Connection, request: int, message: protocol.ForgetMap) -> None:
-        self._maps.check(connection, message.kind, message.key)
-        reply, refuse = self._answers(connection, request)
-        self._forget(Forgetting(message.kind, message.key, lambda count: reply(protocol.MapForgotten(count)), refuse))
+    def _on_change(self, connection: Connection, request: int, message: protocol.Message) -> None:
+        if isinstance(message, protocol.ForgetMap):
+            self._maps.check(connection, message.kind, message.key)
+        self._change(changes.of(message, self._admission, self._clock.now_us(), *self._answers(connection, request)))
 
     def _answers(
         self, connection: Connection, request: int

@@ -77,6 +77,13 @@ class Reason(enum.StrEnum):
     STOPPED = "stopped", 11
     CANCELLED = "cancelled", 12
     SPLIT = "split", 13
+    PERMANENT = "permanent", 14
+    RETRY_LATER = "retry_later", 15
+    SNOOZED = "snoozed", 16
+    RETRY_LIMIT = "retry_limit", 17
+    REPLACED = "replaced", 18
+    THROTTLED = "throttled", 19
+    TTL = "ttl", 20
 
     @classmethod
     def of(cls, code: int) -> Reason:
@@ -87,11 +94,83 @@ class Reason(enum.StrEnum):
 _REASON_BY_CODE = {reason.code: reason for reason in Reason}
 
 
-class Outcome(enum.StrEnum):
-    """What became of a submission."""
+class OnDuplicate(enum.StrEnum):
+    """What shall become of a submission whose key an active task has. `code` is what travels."""
 
-    INSERTED = "inserted"
-    DUPLICATE = "duplicate"
+    code: int
+
+    def __new__(cls, label: str, code: int) -> OnDuplicate:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    SKIP = "skip", 0
+    SUPERSEDE = "supersede", 1
+    REJECT = "reject", 2
+
+
+class Outcome(enum.StrEnum):
+    """What became of a submission. `code` is what travels and is stored."""
+
+    code: int
+
+    def __new__(cls, label: str, code: int) -> Outcome:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    INSERTED = "inserted", 0
+    DUPLICATE = "duplicate", 1
+    UPGRADED = "upgraded", 2
+    REQUEUED = "requeued", 3
+    SUPERSEDED = "superseded", 4
+    REJECTED = "rejected", 5
+
+    @classmethod
+    def of(cls, code: int) -> Outcome:
+        """The outcome that travels as `code`. Raises KeyError for a code nobody wrote."""
+        return _OUTCOME_BY_CODE[code]
+
+
+_OUTCOME_BY_CODE = {outcome.code: outcome for outcome in Outcome}
+
+
+class CancelOutcome(enum.StrEnum):
+    """What a cancel has done. `code` is what travels."""
+
+    code: int
+
+    def __new__(cls, label: str, code: int) -> CancelOutcome:
+        member = str.__new__(cls, label)
+        member._value_ = label
+        member.code = code
+        return member
+
+    CANCELLED = "cancelled", 1  # the task has ended
+    CANCELLING = "cancelling", 2  # it runs, and was asked to end
+    TOO_LATE = "too_late", 3  # it had ended before
+
+    @classmethod
+    def of(cls, code: int) -> CancelOutcome:
+        """The outcome that travels as `code`. Raises KeyError for a code nobody sent."""
+        return _CANCEL_OUTCOME_BY_CODE[code]
+
+
+_CANCEL_OUTCOME_BY_CODE = {outcome.code: outcome for outcome in CancelOutcome}
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What a cancel has done to one task.
+
+    Attributes: `task_id`; `outcome`; `status`, what the task is now: cancelled, running, or how it had ended.
+    """
+
+    task_id: int
+    outcome: CancelOutcome
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +224,8 @@ class TaskRecord:
     reason: Reason
     payload: str
     run_timeout_s: float | None
+    retry: str | None  # as `Retry.read` takes it; None: the server decides
+    attempt_count: int  # attempts that ended, but for those it was given back
     submitted_at: datetime
     run_at: datetime | None
     started_at: datetime | None
@@ -152,6 +233,51 @@ class TaskRecord:
     result: str | None
     error: dict[str, Any] | None
     attempts: tuple[AttemptRecord, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """What was said of a queue; None where nobody has, so that the server's flags decide, or what is built in."""
+
+    name: str
+    max_workers: int | None
+    paused: bool
+    retry: str | None
+    cooldown: str | None
+    cooling_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRecord:
+    """What the database knows about a schedule.
+
+    `state`: active, paused, ended (as often as it may, or with a failure), or undeclared (taken out of the code).
+    `next_fires`: none while it is not active; one that counts from completion has at most one. `occurrences` counts the
+    fires, `skipped` those that were due and made no task, `error` why the latest one did not or why the schedule ended.
+    """
+
+    name: str
+    kind: str
+    payload: str
+    options: dict[str, Any]
+    cron: str | None
+    every_s: float | None
+    zone: str
+    jitter_s: float
+    from_completion: bool
+    catch_up: int
+    skip_if_running: bool
+    end_on_failure: bool
+    max_occurrences: int | None
+    declared: bool
+    state: str
+    next_fires: tuple[datetime, ...]
+    occurrences: int
+    skipped: int
+    last_fire_at: datetime | None
+    last_task_id: int | None
+    error: str | None
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

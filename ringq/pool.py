@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -193,9 +193,12 @@ class Pool:
             berth.runs_last = False
         self._echo.catch_up()
 
-    def enforce_limits(self) -> int | None:
-        """See to run time limits. Returns the nanoseconds until it must be called again, None when nothing has one."""
-        return limits.enforce(self._ring, self.berths, self._config, self._clock.monotonic_ns())
+    def enforce_limits(self, cancelled: Mapping[int, int]) -> int | None:
+        """See to run time limits, and to the end of tasks that were `cancelled`, given with the times of that.
+
+        Returns the nanoseconds until it must be called again, None when nothing has to end.
+        """
+        return limits.enforce(self._ring, self.berths, self._config, self._clock.monotonic_ns(), cancelled)
 
     # -- deaths -------------------------------------------------------------------------------
 

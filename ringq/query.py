@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +13,19 @@ from typing import Any, Self
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Task
-from ringq.model import AttemptRecord, KindStatistics, OutputRecord, Reason, Status, TaskRecord
+from ringq.model import (
+    AttemptRecord,
+    KindStatistics,
+    OutputRecord,
+    QueueRecord,
+    Reason,
+    ScheduleRecord,
+    Status,
+    TaskRecord,
+)
+from ringq.schedule import fire_us, upcoming
 from ringq.store.questions import FIRST, asking
+from ringq.store.schedules import ScheduleRow
 
 LIMIT_MAX = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -121,12 +133,31 @@ class Query:
         with asking(self._path) as ask:
             active, running, ended = ask.counts()
         counts = {Status.PENDING: active - running, Status.RUNNING: running}
-        return counts | {Status.of(code): count for code, count in sorted(ended)}
+        return counts | {Status.of(code): count for code, count in sorted(ended) if count}
 
     def delayed(self) -> int:
         """How many of the pending tasks wait for their time."""
         with asking(self._path) as ask:
             return ask.delayed(self._clock.now_us())
+
+    def queues(self) -> list[QueueRecord]:
+        """Queues of which something was said, by name."""
+        now_us = self._clock.now_us()
+        with asking(self._path) as ask:
+            return [
+                QueueRecord(
+                    name, cap, bool(paused), retry, cooldown,
+                    _instant(until_us) if until_us is not None and until_us > now_us else None,
+                )
+                for name, cap, paused, retry, cooldown, until_us in ask.queues()
+            ]  # fmt: skip
+
+    def schedules(self, fires: int = 3) -> list[ScheduleRecord]:
+        """All schedules, by name, each with its next fires: `fires` of them at most, 1 to 1,000."""
+        _within("fires", fires, 1, 1000)
+        with asking(self._path) as ask:
+            rows = ask.schedules()
+        return [_schedule(row, fires) for row in rows]
 
     def kinds(self) -> list[str]:
         """The names of all kinds that were ever submitted, in their order."""
@@ -141,9 +172,9 @@ class Query:
 
 
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
-    (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms) = row[:9]
-    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[9:]
-    started_us = leased_us if ended_us is None else ended_us - duration_us
+    (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
+    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[11:]
+    started_us = leased_us if duration_us is None else ended_us - duration_us
     active = Status.PENDING if leased_us is None else Status.RUNNING
     return TaskRecord(
         id=task_id,
@@ -155,6 +186,8 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         reason=Reason.of(reason or 0),
         payload=payload,
         run_timeout_s=None if run_timeout_ms is None else run_timeout_ms / 1000,
+        retry=retry,
+        attempt_count=attempt_count,
         submitted_at=_instant(submitted_us),
         run_at=None if run_at_us is None else _instant(run_at_us),
         started_at=None if started_us is None else _instant(started_us),
@@ -180,6 +213,39 @@ def _attempt(row: tuple[Any, ...]) -> AttemptRecord:
         cpu_s=None if cpu_us is None else cpu_us / 1e6,
         rss_kib=rss_kib,
         error=_details(error),
+    )
+
+
+def _schedule(row: ScheduleRow, fires: int) -> ScheduleRecord:
+    left = fires if row.occurrences_max is None else min(fires, row.occurrences_max - row.occurrences)
+    nexts: list[int] = []
+    if row.occurrence_us is not None:
+        with suppress(InvalidOption):  # its time zone is not known here
+            nexts = upcoming(row.timing, row.occurrence_us, 1 if row.from_completion else left)
+    states = (("undeclared", row.declared == 2), ("ended", row.ended), ("paused", row.paused))
+    return ScheduleRecord(
+        name=row.name,
+        kind=row.kind,
+        payload=row.payload,
+        options=json.loads(row.options),
+        cron=row.cron,
+        every_s=None if row.every_us is None else row.every_us / 1e6,
+        zone=row.zone,
+        jitter_s=row.jitter_us / 1e6,
+        from_completion=bool(row.from_completion),
+        catch_up=row.catch_up,
+        skip_if_running=bool(row.skip_if_running),
+        end_on_failure=bool(row.end_on_failure),
+        max_occurrences=row.occurrences_max,
+        declared=row.declared == 1,
+        state=next((state for state, is_so in states if is_so), "active"),
+        next_fires=tuple(_instant(fire_us(row.timing, row.name, at)) for at in nexts),
+        occurrences=row.occurrences,
+        skipped=row.skipped,
+        last_fire_at=None if row.last_fire_us is None else _instant(row.last_fire_us),
+        last_task_id=row.last_task_id,
+        error=row.last_error,
+        created_at=_instant(row.created_us),
     )
 
 

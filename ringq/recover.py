@@ -51,6 +51,7 @@ def adopt(config: Config, store: Any, writer: Writer, clock: Clock, say: Callabl
         failpoint.hit("start.orphans_gone")
         _record(config, store, writer, clock, recovery, say)
         failpoint.hit("start.segment_adopted")
+    _end_cancelled(writer)
     if segment is not None:
         segment.unlink()
         segment.close()
@@ -73,6 +74,15 @@ def _record(
         f"the previous server (epoch {store.previous.epoch}) did not stop cleanly: "
         f"{len(receipts)} receipts adopted, {len(lost)} attempts lost"
     )
+
+
+def _end_cancelled(writer: Writer) -> None:
+    """What somebody cancelled while the predecessor's workers had it, or nobody knew, and has not ended with that."""
+    if writer.give_back(list(writer.cancels.asked_ns)) or writer.wait_ns(False) is None:
+        return
+    writer.commit(lambda: 0)
+    if writer.trouble is not None:
+        raise writer.trouble
 
 
 def read_spilled(
@@ -239,7 +249,11 @@ def _findings(
     running: dict[int, tuple[int, ...]] = {row[0]: row[1:5] for row in store.leases()}
     if recovery is not None:
         rows, spilled, damaged = recovery.receipts()
+        # A failure may have been recorded before its slot was freed, and its task may wait for the next attempt: a
+        # second verdict would count it twice. What a completed one says twice the store refuses by itself.
+        recorded = {row[:2] for row in rows if row[4] == Status.FAILED.code and store.is_recorded(*row[:2])}
         receipts, incomplete = read_spilled(rows, spilled, spill_dir(config))
+        receipts = [row for row in receipts if row[:2] not in recorded]
         receipts, outgrown = part_outgrown(receipts)
         running |= {row[0]: row[1:5] for row in recovery.running()}
         running |= {row[0]: row[1:] for row in damaged}

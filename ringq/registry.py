@@ -46,6 +46,7 @@ class Registry:
         if strangers - self._strangers:  # what is published of them would be claimed by a worker without handler
             task_ids = [row[0] for row in ring.revoke_all()]
             self._dispatcher.ended(task_ids)
+            self._dispatcher.came_back(task_ids)
             self._feed.give_back(task_ids)
         if strangers != self._strangers:
             self._strangers = strangers

@@ -6,14 +6,16 @@ import errno
 import os
 import signal
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ringq import codec, failpoint
 from ringq.calls import Aside, reason_of, run_calls
+from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context
-from ringq.errors import InvalidResult, RunTimeout
+from ringq.errors import AttemptCancelled, InvalidResult, RunTimeout
 from ringq.kinds import Task
 from ringq.model import Reason, Status
 from ringq.output import Printed
@@ -24,7 +26,7 @@ SPILL_MODE = 0o600
 SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
-NO_REASON = Reason.NONE.code
+NO_REASON, CANCELLED = Reason.NONE.code, Reason.CANCELLED.code
 
 
 class Runner:
@@ -36,6 +38,7 @@ class Runner:
         self._handlers = handlers
         self._spill = spill
         self._is_armed = failpoint.is_armed()
+        self._is_cancelled = False  # the handler of this attempt was told
 
     def run(self) -> None:
         """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
@@ -63,6 +66,7 @@ class Runner:
         task = self._handlers.get(kind)
         aside: Aside | None = None
         is_whole = True
+        self._is_cancelled = False
         ring = self._ring
         try:
             try:
@@ -85,8 +89,10 @@ class Runner:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
-            status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error)).code
+            status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
             body = codec.encode_error(error)
+            if self._is_cancelled and aside is None and task is not None and task.cancel_hook is not None:
+                self._answer_cancel(task, Context(task_id, lease, attempt, task.kind, port=self), payload)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -96,6 +102,19 @@ class Runner:
             failpoint.hit("worker.after_receipt")
         if aside is not None:
             aside.remove()
+
+    def _answer_cancel(self, task: Task[..., Any], context: Context, payload: bytes) -> None:
+        """Call the task's own answer to a cancel. What it raises is printed: the task is cancelled anyhow."""
+        ring = self._ring
+        try:
+            ring.call(CANCEL_HOOK_CALL)
+            try:
+                task.answer_cancel(context, payload)
+            finally:
+                ring.leave()
+        except BaseException:
+            ring.leave()  # as above
+            traceback.print_exc()
 
     def _inspect(self) -> None:
         """Look for what a handler did to the process that would harm the next one, beyond what shows after each."""
@@ -109,11 +128,17 @@ class Runner:
 
     def cancel_requested(self) -> int:
         """The code of the reason for which the present attempt shall end, 0 while it may go on."""
-        return self._ring.cancel_requested()
+        requested = self._ring.cancel_requested()
+        self._is_cancelled |= requested == CANCELLED
+        return requested
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""
-        if self._ring.interrupt():
+        requested = self._ring.interrupt()
+        if requested == CANCELLED:
+            self._is_cancelled = True
+            raise AttemptCancelled("the task was cancelled")
+        if requested:
             raise RunTimeout("the run time limit is over")
 
     def _finish_spilled(self, lease: int, status: int, reason: int, body: bytes) -> None:

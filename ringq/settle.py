@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from ringq import failpoint
+from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
 from ringq.feed import Feed
 from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
+from ringq.model import Status
+from ringq.queues import Queues
 from ringq.ring import Parent
-from ringq.writer import Committed, Writer
+from ringq.writer import Writer
+
+NOT_RUN: Final = (Status.SUPERSEDED.code, Status.CANCELLED.code)  # most of them
 
 
 class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
     def __init__(
-        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, queues: Queues
     ) -> None:
         self._writer = writer
         self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
+        self._queues = queues
         self._untold: list[Committed] = []
 
     def commit(self, ring: Parent) -> None:
@@ -38,21 +47,28 @@ class Settlement:
             return
         self._say(trouble, self._writer.trouble)
         self._untold.append(committed)
-        for (kind, _), (count, duration_us, _) in committed.sums.items():
-            self._dispatcher.pace.learn(kind, count, duration_us)
-        if committed.receipts or committed.returned:
+        for (kind, status), (count, duration_us, _) in committed.sums.items():
+            if status not in NOT_RUN:
+                self._dispatcher.pace.learn(kind, count, duration_us)
+        if committed.receipts or committed.again:
             self._harvest.committed()
+            self._dispatcher.came_back(row[0] for row in committed.receipts)
+            self._dispatcher.came_back(committed.again)
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         for tasks in committed.admitted:
             self._feed.backlog.append(tasks)
-        for task_id, alone in committed.returned:
-            if alone:
-                self._dispatcher.run_alone(task_id)
+        for priority, queue, task_id in committed.withdrawn:
+            self._feed.backlog.remove(priority, queue, task_id)
+        if committed.revoked or committed.removed:
+            self._dispatcher.ended(committed.revoked)
+            self._dispatcher.came_back(committed.revoked)  # also what a rollback leaves pending
+            self._remove(committed.removed)
+        for task_id in committed.alone:
+            self._dispatcher.run_alone(task_id)
         if committed.due or committed.returned:
-            self._feed.give_back([*committed.due, *(task_id for task_id, _ in committed.returned)])
-        if committed.delayed or committed.due:
-            self._feed.look_for_delayed()
+            self._feed.give_back([*committed.due, *committed.returned])
+        self._look_ahead(committed, ring)
 
     def answer(self) -> None:
         """Tell clients what is durable now: the workers have been given what they can do meanwhile.
@@ -72,6 +88,34 @@ class Settlement:
         """If a transaction is under way, go through with it: somebody else needs one."""
         while self._writer.is_under_way:
             self.commit(ring)
+
+    def _remove(self, tasks: Sequence[tuple[int, str, int]]) -> None:
+        """These have ended before their turn came."""
+        if self._listener.stopping:
+            return  # what had been published is in no lane any more, and nothing is taken from one
+        stranded = self._dispatcher.stranded
+        for priority, queue, task_id in tasks:
+            if task_id in stranded:
+                stranded.discard(task_id)
+            else:
+                self._feed.backlog.remove(priority, queue, task_id)
+
+    def _take_back(self, ring: Parent) -> None:
+        """What no worker has claimed yet is published anew, if its queue lets it: it may lie there for long."""
+        task_ids = [row[0] for row in ring.revoke_all()]
+        self._dispatcher.ended(task_ids)
+        self._dispatcher.came_back(task_ids)
+        self._feed.give_back(self._writer.give_back(task_ids))
+
+    def _look_ahead(self, committed: Committed, ring: Parent) -> None:
+        """What may start from now on, and when something has its time next."""
+        if committed.queues:
+            self._take_back(ring)
+            self._queues.follow(committed.queues)
+        if committed.expiring:
+            self._feed.look_for_expiries()
+        if committed.delayed or committed.due:
+            self._feed.look_for_delayed()
 
     def _lowest_active(self, ring: Parent) -> int | None:
         ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))

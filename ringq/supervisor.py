@@ -21,7 +21,9 @@ from ringq.clock import Clock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError, StorageFailed
+from ringq.expiry import Expiries
 from ringq.feed import Feed
+from ringq.firing import Schedules
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
 from ringq.health import describe
@@ -31,10 +33,12 @@ from ringq.log import say, warn
 from ringq.notify import ServiceSocket
 from ringq.orphans import bury_orphans
 from ringq.pool import Pool
+from ringq.queues import Queues
 from ringq.recover import adopt
 from ringq.registry import Registry
 from ringq.reload import Watcher
 from ringq.renewal import Renewal
+from ringq.scheduling import Declared
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
@@ -67,6 +71,7 @@ class Supervisor:
         self._is_reloading = self._has_orphans = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
+        self._cool_ns: int | None = None
         self._longest_gap_ns = 0
         self._recover()
         self._open_ring()
@@ -78,6 +83,7 @@ class Supervisor:
         self._writer = Writer(self._store, self.config, self._clock)
         adopt(self.config, self._store, self._writer, self._clock, warn)
         self._feed = Feed(self._store, self.config, self._writer.interruptions)
+        self._expiries = Expiries(self._writer, self._feed)
 
     def _open_ring(self) -> None:
         self._launcher = Launcher(self.config, self._store, self._umask)
@@ -85,8 +91,10 @@ class Supervisor:
         self._writer.ring = self._ring
         gate = Gate(self.config.queues)
         self._dispatcher = Dispatcher(
-            self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms
-        )
+            self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms,
+            keyed=self._store.keyed,
+        )  # fmt: skip
+        self._writer.reach = self._dispatcher
         for task_id, interruptions in self._writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self._dispatcher.run_alone(task_id)
@@ -95,9 +103,11 @@ class Supervisor:
 
     def _open_faces(self) -> None:
         self._admission = Admission()
+        self._schedules = Schedules(self._store, self._admission, self._clock, warn)
+        self._declared = Declared(self._store, self._admission, self._clock)
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission,
-            submit=self._writer.submit, forget=self._writer.forget, health=self._health, say=warn,
+            submit=self._writer.submit, change=self._writer.change, health=self._health, say=warn,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,
@@ -108,7 +118,13 @@ class Supervisor:
         self._harvest = Harvest(
             self.config, self._clock, self._ring, self._pool, self._writer, self._feed, self._dispatcher
         )
-        self._settlement = Settlement(self._writer, self._listener, self._feed, self._dispatcher, self._harvest)
+        self._queues = Queues(
+            self.config, self._store, self._dispatcher.gate, self._clock,
+            running=lambda: [row[1] for row in self._ring.running()], say=warn,
+        )  # fmt: skip
+        self._settlement = Settlement(
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._queues
+        )
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
         )
@@ -139,6 +155,7 @@ class Supervisor:
                 self._store.set_registry(texts)  # for clients that come while no server runs
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
+        self._declared.follow(reports, warn)
         if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))
@@ -176,15 +193,20 @@ class Supervisor:
         self._tend_ns = self._pool.tend()
         if self._is_reloading and not self._pool.rotation.is_reloading:
             self._end_reload()
-        self._limit_ns = self._pool.enforce_limits() if self._ring.in_flight() else None
         # What a transaction under way has added looks stored, and may be rolled back.
         if not (self._shutdown.is_begun or self._writer.has_due or self._writer.is_under_way):
             self._writer.come_due(self._feed.due(self._clock.now_us()))
+            self._expiries.step(self._clock.now_us())
+        if self._fires and not self._writer.is_under_way and self._schedules.come_due():
+            self._writer.change(self._schedules)
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
+        self._cool_ns = self._queues.step()
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
         self._settlement.answer()
+        asked_ns = self._writer.cancels.asked_ns
+        self._limit_ns = self._pool.enforce_limits(asked_ns) if self._ring.in_flight() else None
         self._harvest.look_around()
         self._listener.expire()
 
@@ -210,16 +232,23 @@ class Supervisor:
             self._writer.wait_ns(self._is_saturated()),
             self._tend_ns,
             self._limit_ns,
+            self._cool_ns,
             self._renewal.retry_ns,
             self._listener.next_expiry_ns,
             self._shutdown.wait_ns(now_ns),
         ]
         if self._ring.in_flight():
             waits.append(LOOK_NS)
-        if self._feed.next_due_us is not None and not self._writer.has_due and not self._shutdown.is_begun:
-            due_ns = max(0, self._feed.next_due_us - self._clock.now_us()) * 1000
-            waits.append(min(due_ns, CLOCK_LOOK_NS))  # the wall clock may be set forward meanwhile
+        if not self._shutdown.is_begun:
+            due_us = None if self._writer.has_due else self._feed.next_due_us
+            fire_us = self._schedules.next_us if self._fires else None
+            spans_us = [at - self._clock.now_us() for at in (due_us, fire_us, self._expiries.next_us) if at is not None]
+            waits += [min(max(0, span_us) * 1000, CLOCK_LOOK_NS) for span_us in spans_us]  # the clock may be set
         return min((wait for wait in waits if wait is not None), default=None)
+
+    @property
+    def _fires(self) -> bool:  # schedules: the kinds are known, and what is made now will still run
+        return self._is_listening and not self._shutdown.is_begun
 
     def _is_saturated(self) -> bool:
         """Published tasks wait for a worker: nobody gains from an early commit."""

@@ -10,19 +10,19 @@ Nothing on the right happens before COMMIT: a slot freed earlier would run its t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ringq import failpoint, intake
-from ringq.backlog import Admitted
+from ringq.cancels import Cancels
 from ringq.clock import Clock
+from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
-from ringq.entries import Batch, Forgetting, Interruption
+from ringq.entries import Batch, Interruption
 from ringq.errors import RingqError, StorageFull, StoreBusy
-from ringq.lifecycle import Interruptions, after_interruption, is_legal
-from ringq.model import Status
+from ringq.keys import Hand, Reach
+from ringq.lifecycle import Interruptions
 from ringq.receipts import ReceiptRow, result_bytes, sums
-from ringq.splitting import replacement
+from ringq.verdicts import Verdicts
 
 LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
 OUTPUTS_HELD_MAX = 64  # accounts of what attempts printed that wait for a database that cannot be written
@@ -30,25 +30,21 @@ RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
 STEP_NS = 4_000_000  # how long the loop may be kept by a submission of many tasks: the rest is written in later turns
 
 
-@dataclass(slots=True)
-class Committed:
-    """What one transaction made true, for the supervisor to act upon."""
+class Change(Protocol):
+    """What somebody asks for besides a submission: one part of a transaction."""
 
-    admitted: list[Admitted] = field(default_factory=list)
-    delayed: bool = False  # tasks with a future start were added
-    due: list[int] = field(default_factory=list)  # delayed tasks that may start now
-    submitted: int = 0
-    receipts: list[ReceiptRow] = field(default_factory=list)
-    returned: list[tuple[int, bool]] = field(default_factory=list)  # (task id, alone)
-    answers: list[Callable[[], None]] = field(default_factory=list)  # to those who submitted, still to be called
-    sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
-    body_bytes: int = 0  # of payloads and results
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """Write it; what answers it after COMMIT. Reads what it needs in the transaction itself."""
+
+    def refuse(self, error: RingqError) -> None:
+        """Answer that nothing could be written."""
 
 
 class Freeing(Protocol):
     """What the writer needs of the ring."""
 
     def free(self) -> int: ...
+    def revoke(self, task_id: int) -> bool | None: ...
 
 
 class Writer:
@@ -58,23 +54,37 @@ class Writer:
         self._store = store
         self._config = config
         self._clock = clock
-        self.ring: Freeing | None = None  # set once there are slots to free
-        self.interruptions = {i: Interruptions(*counts) for i, counts in store.attempts_summary().items()}
+        self.reach: Reach | None = None  # set once there is somebody who publishes tasks
+        self._verdicts = Verdicts(store, config, clock)
+        self._ring: Freeing | None = None
         self._batches: list[Batch] = []
         self._receipts: list[ReceiptRow] = []
         self._interrupted: list[Interruption] = []
-        self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
         self._leases: list[tuple[int, int, int, int, int, int]] = []
         self._leased = {row[0] for row in store.leases()}  # tasks that have a lease row
         self._due: list[int] = []
         self._outputs: list[tuple[int, int, bytes, bytes, int]] = []
-        self._forgettings: list[Forgetting] = []
+        self._changes: list[Change] = []
         self._oldest_ns: int | None = None
         self._blocked_until_ns = 0
         self._under_way: Generator[None, None, Committed] | None = None  # a transaction that takes several steps
         self.trouble: RingqError | None = None  # why the last transaction was held back
         self._since_low_water = 0
         self.statistics = {"commits": 0, "receipts": 0, "submitted": 0, "replays": 0, "stale": 0}
+
+    @property
+    def ring(self) -> Freeing | None:
+        """Set once there are slots to free."""
+        return self._ring
+
+    @ring.setter
+    def ring(self, ring: Freeing) -> None:
+        self._ring = self.cancels.ring = ring
+
+    @property
+    def cancels(self) -> Cancels:
+        """Which tasks shall end."""
+        return self._verdicts.cancels
 
     # -- collecting ---------------------------------------------------------------------------
 
@@ -83,9 +93,9 @@ class Writer:
         self._batches.append(batch)
         self._stamp()
 
-    def forget(self, forgetting: Forgetting) -> None:
-        """Take the wish to forget a map; answered as a submission is."""
-        self._forgettings.append(forgetting)
+    def change(self, change: Change) -> None:
+        """Take what else somebody asks for; answered as a submission is."""
+        self._changes.append(change)
         self._stamp()
 
     def record(self, receipts: Sequence[ReceiptRow]) -> None:
@@ -122,6 +132,20 @@ class Writer:
             self._due.extend(task_ids)
             self._stamp()
 
+    def give_back(self, task_ids: Sequence[int]) -> list[int]:
+        """No worker has these tasks any more. Returns those that may run; the others were cancelled and end now."""
+        cancelled = [task_id for task_id in task_ids if task_id in self.cancels]
+        if not cancelled:
+            return list(task_ids)
+        self.cancels.give_back(cancelled)
+        self._stamp()
+        return [task_id for task_id in task_ids if task_id not in self.cancels]
+
+    @property
+    def interruptions(self) -> dict[int, Interruptions]:
+        """What happened so far to active tasks that had attempts."""
+        return self._verdicts.interruptions
+
     @property
     def has_due(self) -> bool:
         """Whether tasks that came due wait for the next COMMIT."""
@@ -147,7 +171,7 @@ class Writer:
         now = self._clock.monotonic_ns()
         if now < self._blocked_until_ns:
             return self._blocked_until_ns - now
-        somebody_waits = self._batches or self._forgettings or self._due
+        somebody_waits = self._batches or self._changes or self._due
         if somebody_waits or not saturated or len(self._receipts) >= self._config.batch_receipts_max:
             return 0
         return max(0, self._oldest_ns + round(self._config.commit_interval_ms * 1e6) - now)
@@ -198,30 +222,39 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed = Committed()
+        hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         batches = self._next_batches()
-        forgettings, self._forgettings = self._forgettings, []
+        changes, self._changes = self._changes, []
         try:
             with self._store.transaction():
                 for batch in batches:
-                    yield from self._insert_batch(batch, committed)
+                    yield from self._insert_batch(batch, committed, hand)
                     yield
-                committed.answers += map(self._forget_map, forgettings)
-                self._insert_interruptions(committed)
+                self._verdicts.begin(hand.ended)
+                committed.receipts += hand.ended
+                committed.returned += hand.taken
+                committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
+                if self.cancels.has_returned:
+                    self._verdicts.end_cancelled(committed)
+                self._verdicts.interrupted(self._interrupted, committed)
+                committed.receipts += self._verdicts.received(self._receipts, committed)
                 self._insert_receipts(committed)
                 self._insert_leases()
                 if self._outputs:
                     self._store.insert_outputs(self._outputs)
-                self._store.delete_delayed(self._due)
-                self._move_low_water(lowest_active)
+                self._store.delete_delayed([*self._due, *hand.delayed])
+                self._move_low_water(lowest_active, len(committed.receipts))
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
-            self._hold_back([*batches, *self._batches, *forgettings, *self._forgettings], error)
-            return Committed()
+            self._hold_back([*batches, *self._batches, *changes, *self._changes], error)
+            self._verdicts.begin()
+            return Committed(revoked=committed.revoked, returned=[*committed.revoked, *hand.back()])  # those go back
         self.trouble = None
         failpoint.hit("writer.after_commit")
         committed.due = self._due
+        committed.withdrawn = hand.fresh
         self._receipts, self._interrupted, self._leases, self._due, self._outputs = [], [], [], [], []
-        self._oldest_ns = None if not self._batches and not self._forgettings else self._clock.monotonic_ns()
+        self._oldest_ns = None if not self._batches and not self._changes else self._clock.monotonic_ns()
         if self.ring is not None:
             self.ring.free()
         failpoint.hit("writer.after_free")
@@ -238,62 +271,20 @@ class Writer:
         taken, self._batches = self._batches[:count], self._batches[count:]
         return taken
 
-    def _insert_batch(self, batch: Batch, committed: Committed) -> Generator[None, None, None]:
-        taken = yield from intake.insert(self._store, batch, self._clock.now_us())
+    def _insert_batch(self, batch: Batch, committed: Committed, hand: Hand) -> Generator[None, None, None]:
+        taken = yield from intake.insert(self._store, batch, self._clock.now_us(), hand)
         committed.admitted += taken.admitted
         committed.delayed |= taken.has_delayed
         committed.submitted += taken.count
+        committed.expiring |= taken.has_ttl
         committed.answers.append(taken.answer)
 
-    def _forget_map(self, forgetting: Forgetting) -> Callable[[], None]:
-        found = self._store.find_map(forgetting.kind, forgetting.key)
-        count = 0 if found is None else self._store.delete_map(found)
-        return lambda: forgetting.reply(count)
-
-    def _insert_interruptions(self, committed: Committed) -> None:
-        attempts: list[tuple[Any, ...]] = []
-        self._tallies = {}
-        for i in self._interrupted:
-            so_far = self.interruptions.get(i.task_id, Interruptions()).plus(i.reason)
-            verdict = after_interruption(
-                i.reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max
-            )
-            assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
-            if self._replace(i, verdict.status is not Status.PENDING, committed):
-                continue
-            self._tallies[i.task_id] = so_far
-            times = (i.ended_us, max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
-            if verdict.status is Status.PENDING:
-                attempts.append((i.task_id, i.lease, i.kind, i.attempt, i.reason.code, *times, i.error))
-                committed.returned.append((i.task_id, verdict.alone))
-            else:
-                codes = (verdict.status.code, verdict.reason.code)
-                committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, None, i.error))
-        if attempts:
-            self._store.insert_attempts(attempts)
-            self._store.delete_leases([row[0] for row in attempts])
-
-    def _replace(self, i: Interruption, is_final: bool, committed: Committed) -> bool:
-        """Whether the task was a chunk that goes on as smaller ones; then they take its place."""
-        new = replacement(self._store, i, is_final, self._clock.now_us())
-        if new is None:
-            return False
-        assert is_legal(Status.RUNNING, new.status, new.reason), new
-        if new.tasks:
-            self._store.insert_tasks(new.tasks)
-            self._store.next_task_id += len(new.tasks)
-            committed.admitted.append(new.admitted)
-        times = (i.ended_us, new.us + max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
-        codes = (new.status.code, new.reason.code)
-        committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, new.result, new.error))
-        return True
-
     def _insert_receipts(self, committed: Committed) -> None:
-        committed.receipts.extend(self._receipts)
         rows = committed.receipts
         if not rows:
             return
         refused = self._store.insert_receipts(rows)
+        self.cancels.settle(rows)
         if refused:
             replays = sum(row[1] == lease for row, lease in refused)
             self.statistics["replays"] += replays
@@ -304,32 +295,45 @@ class Writer:
         self._store.add_statistics(committed.sums)
         if self._leased:
             self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
+        if self._store.keyed:
+            self._free_keys([row[0] for row in rows], committed)
+
+    def _free_keys(self, ended: list[int], committed: Committed) -> None:
+        """Keys of tasks that have ended are free; who waited for one of them may start, or when its time comes."""
+        keyed = self._store.keyed.intersection(ended)
+        if not keyed:
+            return
+        now_us = self._clock.now_us()
+        released = self._store.free_keys(list(keyed))
+        later = [(run_at_us, task_id) for task_id, run_at_us in released if run_at_us and run_at_us > now_us]
+        self._store.put_off(later)
+        committed.delayed |= bool(later)
+        committed.returned += {task_id for task_id, _ in released}.difference(task_id for _, task_id in later)
 
     def _insert_leases(self) -> None:
         if self._leases:
             ended = {row[0] for row in self._receipts} | {i.task_id for i in self._interrupted}
             self._store.insert_leases([row for row in self._leases if row[0] not in ended])
 
-    def _move_low_water(self, lowest_active: Callable[[], int | None]) -> None:
-        self._since_low_water += len(self._receipts)
+    def _move_low_water(self, lowest_active: Callable[[], int | None], ended: int) -> None:
+        self._since_low_water += ended
         if self._since_low_water >= LOW_WATER_EVERY:
             lowest = lowest_active()
             mark = (self._store.next_task_id if lowest is None else lowest) - 1
             span = 2 * LOW_WATER_EVERY  # it has come far behind while there was an old task: not all of it in one turn
             self._store.set_low_water(min(mark, self._store.low_water + span))
             self._store.leave_stragglers(span)
-            # Each receipt may have had a submission of its own: forget more of them than are added.
             before_us = self._clock.now_us() - round(self._config.submission_keep_s * 1e6)
-            self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)
+            self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)  # each receipt may have had one of its own
             self._since_low_water = 0
 
-    def _hold_back(self, refused: Iterable[Batch | Forgetting], error: RingqError) -> None:
-        self.trouble, self._batches, self._forgettings = error, [], []
+    def _hold_back(self, refused: Iterable[Batch | Change], error: RingqError) -> None:
+        self.trouble, self._batches, self._changes = error, [], []
         for one in refused:
             one.refuse(error)
         self._blocked_until_ns = self._clock.monotonic_ns() + RETRY_NS
         held = self._receipts or self._interrupted or self._leases or self._due or self._outputs
-        if not held:
+        if not held and not self.cancels.has_returned:
             self._oldest_ns = None
 
     def _count(self, committed: Committed) -> None:
@@ -337,13 +341,9 @@ class Writer:
         self.statistics["commits"] += 1
         self.statistics["receipts"] += len(committed.receipts)
         self.statistics["submitted"] += committed.submitted
-        self.interruptions.update(self._tallies)
-        for task_id, _ in committed.returned:
-            self._leased.discard(task_id)
-        if self._leased or self.interruptions:
-            for row in committed.receipts:
-                self._leased.discard(row[0])
-                self.interruptions.pop(row[0], None)
+        self._verdicts.note(committed)
+        if self._leased:
+            self._leased.difference_update(committed.again, (row[0] for row in committed.receipts))
 
     def _stamp(self) -> None:
         if self._oldest_ns is None:

@@ -34,7 +34,9 @@ def test_every_example_works(page: Path, tmp_path: Path) -> None:
     folder, notes = tmp_path / "folder", tmp_path / "notes"
     folder.mkdir()
     notes.mkdir()
-    session = Session(folder, notes, {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env["PYTEST_ADDOPTS"] = "-p ringq.testing.plugin"  # also where ringq was installed before it had one
+    session = Session(folder, notes, env)
     try:
         for block in blocks(page):
             session.follow(block)

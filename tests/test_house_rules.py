@@ -20,18 +20,23 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
-    **dict.fromkeys(["spelling", "version"], VALUES),
+    **dict.fromkeys(["retry", "schedule", "spelling", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
-    **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store"], EDGES),
+    **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
     **dict.fromkeys(
-        ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"], FLOWS
+        ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
+        FLOWS,
     ),
-    **dict.fromkeys(["splitting", "worker", "writer"], FLOWS),
+    **dict.fromkeys(["cancelling", "cancels"], FLOWS),
+    **dict.fromkeys(
+        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
+    ),
+    **dict.fromkeys(["firing", "scheduling"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
-    **dict.fromkeys(["__main__", "bench", "cli", "demo"], CLI),
+    **dict.fromkeys(["__main__", "bench", "cli", "contrib", "demo", "testing"], CLI),
 }
 
 # Inside a layer, parts do not know each other; except that who knows whom, because:
@@ -39,6 +44,7 @@ NEIGHBOURS = {
     ("kinds", "codec"): "a handler checks its arguments by its hints",
     ("kinds", "context"): "a handler may want one",
     ("kinds", "settings"): "an App's settings are written as any",
+    ("settings", "notation"): "how each is written",
     ("kinds", "protocol"): "a submission is kept as it is sent",
     ("ring", "native"): "the face of the compiled part",
     ("dispatch", "backlog"): "its order",
@@ -47,11 +53,41 @@ NEIGHBOURS = {
     ("merge", "backlog"): "its lanes",
     ("merge", "gate"): "their limits",
     ("feed", "backlog"): "fills it",
-    ("writer", "backlog"): "hands committed tasks on to it",
+    ("committed", "backlog"): "hands committed tasks on to it",
+    ("writer", "committed"): "what it gives",
+    ("verdicts", "committed"): "adds to it",
+    ("cancels", "committed"): "adds to it",
+    ("cancelling", "cancels"): "has it end them, or note that they shall",
+    ("cancelling", "committed"): "adds to it",
+    ("cancelling", "verdicts"): "how many attempts each has had",
+    ("changes", "cancelling"): "one of them",
+    ("changes", "committed"): "adds to it",
+    ("expiry", "cancelling"): "takes from workers what has not begun as it does",
+    ("expiry", "committed"): "adds to it",
+    ("expiry", "feed"): "knows when",
+    ("expiry", "writer"): "has it written",
+    ("expiry", "verdicts"): "how many attempts each has had",
+    ("changes", "admission"): "the names of queues it takes",
+    ("queues", "gate"): "tells it of them",
+    ("verdicts", "queues"): "how long one cools down",
+    ("changes", "scheduling"): "what clients ask for about schedules",
+    ("scheduling", "admission"): "checks what they will submit",
+    ("scheduling", "committed"): "adds to it",
+    ("scheduling", "firing"): "makes their tasks by it",
+    ("firing", "admission"): "as submissions of clients",
+    ("firing", "committed"): "adds to it",
+    ("firing", "intake"): "has it write them",
+    ("changes", "verdicts"): "tells it of dead letters that live again",
+    ("changes", "writer"): "parts of its transactions",
+    ("writer", "verdicts"): "has it decide about attempts that failed",
+    ("intake", "keys"): "has it decide about those that have one",
+    ("writer", "keys"): "what they do to other tasks",
     ("writer", "intake"): "has it write submissions",
     ("intake", "backlog"): "in its form",
     ("splitting", "backlog"): "in its form",
-    ("writer", "splitting"): "writes what it decides",
+    ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
+    ("writer", "cancels"): "keeps them",
+    ("verdicts", "splitting"): "writes what it decides",
     ("pool", "berth"): "fills them",
     ("pool", "limits"): "when they are looked at",
     ("pool", "rotation"): "who is replaced next",
@@ -98,11 +134,13 @@ NEIGHBOURS = {
 }
 
 LIBRARY_OF = {
+    "cronsim": {"schedule"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "sqlite3": {"store"},
     "msgspec": {"client", "codec", "kinds", "protocol", "pool", "recover", "splitting"},
     "psutil": {"pressure"},
+    "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},
     "rich": {"cli", "demo"},
     "watchfiles": {"reload"},
@@ -205,6 +243,13 @@ def test_the_worker_knows_no_store_and_the_gate_does_no_io() -> None:
     forbidden = {"worker": {"ringq.store"}, "gate": {"os", "time", "socket"}, "lifecycle": {"os", "time"}}
     for name, words in forbidden.items():
         assert not [t for t in imports(modules()[name]) if t in words or t.startswith("ringq.store")]
+
+
+def test_what_comes_along_stands_on_the_public_face() -> None:
+    for name, tree in modules().items():
+        if top(name) == "contrib":
+            ours = [target for target in imports(tree) if top(target) == "ringq"]
+            assert all(target == "ringq" or target.startswith("ringq.contrib.") for target in ours), name
 
 
 def test_only_the_store_speaks_sql() -> None:

@@ -20,7 +20,11 @@ _FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "queue": ("a string", (str,)),
     "priority": ("an integer", (int,)),
     "group": ("a string", (str,)),
+    "key": ("a string", (str,)),
+    "on_duplicate": ("a string", (str,)),
     "run_timeout": ("a number", (int, float)),
+    "ttl": ("a number", (int, float)),
+    "retry": ("a string or an integer", (str, int)),
     "run_at": ("a string", (str, datetime)),  # a datetime only as a default, from --run-at
 }
 

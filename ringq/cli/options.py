@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ringq import settings, spelling
+from ringq import notation, settings, spelling
 from ringq.model import Status
 from ringq.settings import SETTINGS, Project, Setting
 
@@ -19,7 +19,7 @@ R = TypeVar("R")
 PAGE_RECORDS = 1000
 SPAN_IDS_MAX = 10_000_000
 
-ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER)
+ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER, Status.CANCELLED)
 """What a task can have come to in this version."""
 REACHED = (Status.PENDING, Status.RUNNING, *ENDED)
 
@@ -38,7 +38,8 @@ def _flag(parse: Callable[[Any], R]) -> Callable[[Any], R]:
     return read
 
 
-span, workers, queues = _flag(settings.span), _flag(settings.workers), _flag(settings.queues)
+span, workers, queues = _flag(notation.span), _flag(notation.workers), _flag(notation.queues)
+retry = _flag(notation.retry)
 
 
 def database(command: F) -> F:
@@ -57,7 +58,7 @@ def setting(name: str, help_: str, metavar: str | None = None, **attributes: Any
     """The flag of one setting: `--name`, else RINGQ_NAME, else `name` in the project's file, else None."""
     one = SETTINGS[name]
     flag = f"--{name.replace('_', '-')}"
-    if one.parse is settings.boolean:
+    if one.parse is notation.boolean:
         flag += f"/--no-{flag[2:]}"
         attributes["default"] = None
     else:
@@ -142,6 +143,11 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "drain_timeout",
         "How long TERM lets running tasks end (30s if not given); what is cut off runs again later.",
         "SPAN",
+    ),
+    setting(
+        "retry",
+        "Try a failed task again, if nobody says more of it: 3 or e.g. '5 exponential 1s..1h'; 0 if not given.",
+        "RETRY",
     ),
     setting("recycle_tasks", "Replace a worker after so many attempts.", "N"),
     setting(

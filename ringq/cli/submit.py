@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,7 +27,13 @@ BATCH_TASKS = 100_000  # one transaction each; a file within this is all or noth
 @click.option("--queue", help="The queue; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
 @click.option("--group", help="A label that is kept with the task.")
+@click.option("--key", help="A text that no other active task of the kind has.")
+@click.option("--on-duplicate", type=click.Choice(["skip", "supersede", "reject"]), help="If one has it; else skip.")
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
+@click.option(
+    "--retry", type=options.retry, metavar="RETRY", help="Try it again if it fails: 3 or e.g. '5 exponential 1s..1h'."
+)
+@click.option("--ttl", type=options.span, metavar="SPAN", help="It must begin within e.g. 1h, else it expires.")
 @click.option("--run-at", type=options.moment, metavar="WHEN", help="Not before; ISO 8601 or +15m.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option(
@@ -47,10 +54,14 @@ def submit(
     """Submit a task of KIND (`domain::name`) and print its id, which means: it is on disk.
 
     With --from, every line is a task: {"kind": "media::thumbnail", "payload": {"path": "a.jpg"}}, with the
-    optional fields queue, priority, group, run_timeout (seconds) and run_at; KIND and the options are the
-    defaults of lines that do not say. Every line is checked for its form before the first is submitted; the
-    server checks the kinds, the worker the arguments. A file of up to 100,000 lines is all or nothing; a longer
-    one goes in batches of that many, each all or nothing.
+    optional fields queue, priority, group, key, on_duplicate, run_timeout and ttl (seconds), retry and run_at; KIND
+    and the options are the defaults of lines that do not say. Every line is checked for its form before the first is
+    submitted; the server checks the kinds, the worker the arguments. A file of up to 100,000 lines is all or
+    nothing; a longer one goes in batches of that many, each all or nothing.
+
+    A task with a --key is stored once: while a task of its kind and key has not ended, another one is skipped (or
+    runs after it, if that one runs already), supersedes it, or is rejected. The id that is printed is then that of the
+    task that has the key; what became of the submission is said on stderr, and in JSON under "outcomes".
 
     When no server runs, tasks are stored from here, and a server started later runs them.
 
@@ -100,8 +111,14 @@ def _submit(
         if client.stored_alone:
             click.echo(_to_serve(handles), err=True)
         if not wait:
-            ids = [handle.id for handle in handles]
-            printing.document({"ids": ids}) if as_json else click.echo(ids[0] if single else _span(handles))
+            has_keys = any(one.key is not None for one in submissions)
+            if as_json:
+                outcomes = {"outcomes": [handle.outcome.value for handle in handles]} if has_keys else {}
+                printing.document({"ids": [handle.id for handle in handles], **outcomes})
+                return exit_codes.OK
+            if has_keys:
+                click.echo(f"ringq: {_outcomes(handles)}", err=True)
+            click.echo(handles[0].id if single else _span(handles))
             return exit_codes.OK
         try:
             return _wait(client, handles, timeout, single=single, as_json=as_json)
@@ -156,9 +173,20 @@ def _is_about(error: InvalidSubmission, one: ringq.Submission[Any]) -> bool:
     return isinstance(error, UnknownKind) and f"of kind {one.kind!r} is" in str(error)
 
 
+def _outcomes(handles: list[ringq.Submitted[Any]]) -> str:
+    """What became of submissions with keys."""
+    if len(handles) > 1:
+        return ", ".join(f"{count:,} {outcome.value}" for outcome, count in Counter(h.outcome for h in handles).items())
+    (handle,) = handles
+    if handle.replaced_id is not None:
+        return f"superseded: takes the place of task {handle.replaced_id}"
+    return handle.outcome.value
+
+
 def _span(handles: list[Any]) -> str:
     batches = -(-len(handles) // BATCH_TASKS)
-    ids = f", ids {handles[0].id} to {handles[-1].id}" if handles else ""
+    known = [handle.id for handle in handles]
+    ids = f", ids {min(known)} to {max(known)}" if handles else ""
     return f"{len(handles):,} tasks in {batches} {'batch' if batches == 1 else 'batches'}{ids}"
 
 

@@ -1,4 +1,4 @@
-"""Cli: `ringq task list`, `ringq task show` and `ringq task logs`."""
+"""Cli: `ringq task list`, `ringq task show`, `ringq task logs`; `ringq task cancel` has a module of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 import ringq
 from ringq.cli import calls, options, printing
+from ringq.cli.cancel import cancel
 from ringq.output import shown, text_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _FOREIGN = (f"{FRAME}{Path(ringq.__file__).parent}{os.sep}", f"{FRAME}<frozen ru
 
 @click.group()
 def task() -> None:
-    """List tasks, show one or what it printed. Needs no server."""
+    """List tasks, show one or what it printed; cancel some. Needs no server."""
+
+
+task.add_command(cancel)
 
 
 @task.command("list")
@@ -129,8 +133,10 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
         ("priority", record.priority),
         ("group", record.group),
         ("run time limit", printing.seconds(record.run_timeout_s)),
+        ("retry", record.retry),
         ("submitted", printing.moment(record.submitted_at)),
-        ("not before", printing.moment(record.run_at)),
+        (_waits_for(record), printing.moment(record.run_at)),
+        ("attempts", record.attempt_count or None),
         ("started", printing.moment(record.started_at)),
         ("ended", printing.moment(record.ended_at)),
     ]
@@ -141,6 +147,12 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
             ("payload", record.payload), ("result", record.result), ("error", printing.error_line(record.error)),
         ]  # fmt: skip
     return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _waits_for(record: TaskRecord) -> str:
+    """What the task's instant is: that of a retry takes the place of the one with which it was submitted."""
+    is_retry = record.run_at and record.attempts and record.run_at > record.attempts[-1].ended_at
+    return "next attempt" if is_retry and record.status == "pending" else "not before"
 
 
 def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:

@@ -10,7 +10,7 @@ import click
 from ringq.cli import options, printing
 from ringq.version import VERSION
 
-_STANDS_ON = ("SQLAlchemy", "alembic", "msgspec", "click", "rich")
+_STANDS_ON = ("SQLAlchemy", "alembic", "msgspec", "cronsim", "click", "rich")
 
 
 @click.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ringq.client.cancel import CancelCounts
 from ringq.client.client import Client, connect
 from ringq.client.mapping import MapResults
+from ringq.client.outcome import BatchOutcome
 
-__all__ = ["Client", "MapResults", "connect"]
+__all__ = ["BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"]

@@ -10,29 +10,34 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from ringq import failpoint, protocol
-from ringq.admission import Admission
+from ringq import changes, failpoint, protocol
+from ringq.admission import Admission, submitted
 from ringq.client.watch import ended
 from ringq.clock import SystemClock
 from ringq.codec import decode_json
 from ringq.config import Config
+from ringq.entries import Told
 from ringq.errors import AlreadyServed, CannotCreate, RingqError, StoreBusy, StoreError, UnknownTask
+from ringq.keys import Reach
 from ringq.kinds import Ended, KindReport
 from ringq.store import OwnerLock, Store
 from ringq.store.lock import lock_holders
 from ringq.store.questions import asking
 from ringq.writer import Writer
 
+Reply = TypeVar("Reply", bound=protocol.Message)
+
 IDS_AT_ONCE: Final = 10_000  # looked up in one snapshot
 
 # Threads take turns, since the lock is the process's. A fork waits for the turn to end: the child would have half of
 # an open database, which SQLite cannot bear. Reentrant for a signal handler that submits: it finds the lock taken.
-_turn: Final = threading.RLock()
-os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
+turn: Final = threading.RLock()
+os.register_at_fork(before=turn.acquire, after_in_parent=turn.release, after_in_child=turn.release)
 
 
 def commit(database: Path, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
@@ -43,15 +48,25 @@ def commit(database: Path, message: protocol.Submit, reports: Iterable[KindRepor
     Raises AlreadyServed while another process owns the database; what `Admission.check`, `Store.open` and a
     transaction raise.
     """
-    with _turn:
-        try:
-            with OwnerLock(database), Store.open(database, check=False) as store:
-                return _write(store, message, reports)
-        except (AlreadyServed, StoreBusy):
-            raise
-        except (CannotCreate, StoreError) as error:
-            _check_permissions(database, error)
-            raise
+    with _owned(database) as store:
+        return write(store, message, reports)
+
+
+def change(
+    database: Path, message: protocol.Message, expected: type[Reply], reports: Iterable[KindReport] = ()
+) -> Reply:
+    """Do what a message asks for; returns the answer after it is synced.
+
+    Raises as `commit`; StoreError for a missing database.
+    """
+    if not database.exists() and not isinstance(message, protocol.PutSchedule):
+        raise StoreError(f"{database}: there is no such database")
+    answers: list[protocol.Message | RingqError] = []
+    with _owned(database) as store:
+        writer = Writer(store, Config(store.path), SystemClock())
+        now_us = SystemClock().now_us()
+        writer.change(changes.of(message, admission_of(store, reports), now_us, answers.append, answers.append))
+        return _answered(writer, answers, expected)
 
 
 def owners(database: Path) -> str:
@@ -73,6 +88,19 @@ def ends(database: Path, task_ids: list[int]) -> list[Ended]:
     return found
 
 
+@contextmanager
+def _owned(database: Path) -> Iterator[Store]:
+    with turn:
+        try:
+            with OwnerLock(database), Store.open(database, check=False) as store:
+                yield store
+        except (AlreadyServed, StoreBusy):
+            raise
+        except (CannotCreate, StoreError) as error:
+            _check_permissions(database, error)
+            raise
+
+
 def _check_permissions(database: Path, error: RingqError) -> None:
     """Say it plainly if that is what SQLite meant: its log is a file beside the database."""
     for path in (database, Path(os.path.realpath(database)).parent):
@@ -81,18 +109,33 @@ def _check_permissions(database: Path, error: RingqError) -> None:
             raise CannotCreate(text) from error
 
 
-def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]) -> protocol.Submitted:
+def write(
+    store: Store, message: protocol.Submit, reports: Iterable[KindReport], reach: Reach | None = None
+) -> protocol.Submitted:
+    """As `commit`, into a database that is open already. `reach`: of who runs tasks of it in this process."""
+    admission = admission_of(store, reports)
+    answers: list[protocol.Message | RingqError] = []
+    count = len(message.payloads)
+
+    def reply(first_id: int, replayed: bool, told: Told | None = None) -> None:
+        answers.append(submitted(first_id, count, replayed, told))
+
+    writer = Writer(store, Config(store.path), SystemClock())
+    writer.reach = reach
+    writer.submit(admission.check(message, reply, answers.append))
+    return _answered(writer, answers, protocol.Submitted)
+
+
+def admission_of(store: Store, reports: Iterable[KindReport]) -> Admission:
+    """What the last server's workers reported checks what is submitted; `reports`, what they did not."""
     registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
     admission = Admission(takes_any=not registry)
     admission.learn([*(report.as_dict() for report in reports), *registry])
-    answers: list[protocol.Submitted | RingqError] = []
-    count = len(message.payloads)
+    return admission
 
-    def reply(first_id: int, replayed: bool) -> None:
-        answers.append(protocol.Submitted(first_id, count, replayed))
 
-    writer = Writer(store, Config(store.path), SystemClock())
-    writer.submit(admission.check(message, reply, answers.append))
+def _answered(writer: Writer, answers: list[protocol.Message | RingqError], expected: type[Reply]) -> Reply:
+    """Commit, and give or raise the one answer."""
     committed = writer.commit(lambda: 0)
     for tell in committed.answers:
         tell()
@@ -101,4 +144,5 @@ def _write(store: Store, message: protocol.Submit, reports: Iterable[KindReport]
     (answer,) = answers
     if isinstance(answer, RingqError):
         raise answer
+    assert isinstance(answer, expected)
     return answer

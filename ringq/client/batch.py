@@ -10,7 +10,9 @@ from ringq import protocol
 from ringq.config import BATCH_TASKS_MAX
 from ringq.errors import BatchTooLarge, InvalidSubmission
 from ringq.kinds import Submission
+from ringq.kinds.options import Once
 
+_once = attrgetter("_once")
 _spec = attrgetter("_spec")
 _payload = attrgetter("_payload")
 _run_at_us = attrgetter("_run_at_us")
@@ -24,6 +26,7 @@ def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
         specs = list(map(_spec, batch))
         payloads = list(map(_payload, batch))
         run_at = list(map(_run_at_us, batch))
+        once = list(map(_once, batch))
     except AttributeError:
         strange = next(one for one in batch if not isinstance(one, Submission))
         raise InvalidSubmission(f"expected what task.submission(...) returns, got {strange!r}") from None
@@ -31,10 +34,18 @@ def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
     numbers: dict[protocol.SpecFields, int] = {}
     for key, spec in dict(zip(map(id, specs), specs, strict=True)).items():
         number_of[key] = numbers.setdefault(spec, len(numbers))
+    columns_of_keys = (None, None) if once.count(None) == len(once) else keys(once)
     return protocol.Submit(
         submission=protocol.submission_id(),
         specs=list(numbers),
         spec_of=None if len(numbers) == 1 else [number_of[key] for key in map(id, specs)],
         payloads=payloads,
         run_at_us=None if run_at.count(None) == len(run_at) else run_at,
+        keys=columns_of_keys[0],
+        on_duplicate=columns_of_keys[1],
     )
+
+
+def keys(once: Sequence[Once | None]) -> tuple[list[str | None], list[int]]:
+    """The columns of tasks of which some have keys: these, and what becomes of duplicates."""
+    return [None if one is None else str(one.key) for one in once], [0 if one is None else one.mode for one in once]

@@ -8,22 +8,28 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import repeat
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from ringq import protocol
-from ringq.client.batch import columns
+from ringq.client.batch import columns, keys
+from ringq.client.cancel import Cancelling
+from ringq.client.dead import DeadLetters
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
+from ringq.client.outcome import BatchOutcome, tell
+from ringq.client.queues import Queues
+from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
+from ringq.kinds.options import SubmissionOptions
 from ringq.loading import refuse_while_importing
 
 if TYPE_CHECKING:
@@ -62,7 +68,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps):
+class Client(Maps, DeadLetters, Queues, Cancelling, Schedules):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.
@@ -104,33 +110,16 @@ class Client(Maps):
 
     @overload
     def submit(
-        self,
-        kind: Task[..., R],
-        payload: Mapping[str, Any] | None = None,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-        run_at: datetime | None = None,
-        run_after: float | timedelta | None = None,
+        self, kind: Task[..., R], payload: Mapping[str, Any] | None = None, **given: Unpack[SubmissionOptions]
     ) -> Submitted[R]: ...
     @overload
     def submit(
-        self,
-        kind: str,
-        payload: Mapping[str, Any] | str | None = None,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-        run_at: datetime | None = None,
-        run_after: float | timedelta | None = None,
+        self, kind: str, payload: Mapping[str, Any] | str | None = None, **given: Unpack[SubmissionOptions]
     ) -> Submitted[Any]: ...
     def submit(
-        self, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None, **given: Any
-    ) -> Submitted[Any]:
+        self, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None,
+        **given: Unpack[SubmissionOptions],
+    ) -> Submitted[Any]:  # fmt: skip
         """Store one task; returns after it is on disk.
 
         `kind`: the task, whose hints check the arguments here; or `domain::name` as text, without importing the
@@ -141,7 +130,7 @@ class Client(Maps):
         refused, and what `submit_many` raises.
         """
         if given:
-            options.check_names("submit", given, options.OF_SUBMISSION)
+            options.check_names("submit", given, SubmissionOptions.__annotations__)
         submission: Submission[Any]
         if isinstance(kind, Task):
             source = kind.options(**given) if given else kind
@@ -150,11 +139,11 @@ class Client(Maps):
             submission = Submission(kind, payload, **given)
         return self._submit_one(submission)
 
-    def submit_many(self, submissions: Iterable[Submission[R]]) -> list[Submitted[R]]:
+    def submit_many(self, submissions: Iterable[Submission[R]]) -> BatchOutcome[R]:
         """Store many tasks in one transaction, all or none; returns after they are on disk.
 
         At most 200,000 tasks and 256 MiB. Handles come in the order of the submissions. An empty batch asks
-        nobody.
+        nobody. Of several with one key the last one counts; the others are its duplicates.
 
         Raises BatchTooLarge, and InvalidSubmission or its heirs if one of them is refused: then none is stored.
         Raises StorageFull, ClientClosed; ServerUnavailable and ServerStopping if it takes longer than `reconnect`
@@ -167,11 +156,14 @@ class Client(Maps):
         """
         batch = submissions if isinstance(submissions, (list, tuple)) else list(submissions)
         if not batch:
-            return []
-        first_id = self._store(columns(batch), batch)
-        ids = range(first_id, first_id + len(batch))
+            return BatchOutcome()
+        reply = self._store(columns(batch), batch)
+        ids = range(reply.first_id, reply.first_id + len(batch))
         kinds = map(_kind, map(_spec, batch))
-        return list(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
+        handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
+        if reply.outcomes is not None:
+            tell(handles, reply.outcomes)
+        return handles
 
     # -- wait -------------------------------------------------------------------------------------
 
@@ -260,14 +252,16 @@ class Client(Maps):
             protocol.submission_id(), [submission._spec], None, [submission._payload],
             None if run_at_us is None else [run_at_us],
         )  # fmt: skip
-        first_id = self._store(message, (submission,))
-        return Submitted(first_id, submission._spec.kind, self, submission._results)
+        if submission._once is not None:
+            message.keys, message.on_duplicate = keys([submission._once])
+        reply = self._store(message, (submission,))
+        handle: Submitted[R] = Submitted(reply.first_id, submission._spec.kind, self, submission._results)
+        if reply.outcomes is not None:
+            tell([handle], reply.outcomes)
+        return handle
 
-    def _store(self, message: protocol.Submit, batch: Sequence[Submission[Any]]) -> int:
-        """Have a batch stored, by the server or, where none runs, from here; however often it takes, with one id.
-
-        Returns the id of the first task.
-        """
+    def _store(self, message: protocol.Submit, batch: Sequence[Submission[Any]]) -> protocol.Submitted:
+        """Have a batch stored, by the server or, where none runs, from here; however often it takes, with one id."""
         refuse_while_importing()
 
         def commit() -> protocol.Submitted:
@@ -282,7 +276,7 @@ class Client(Maps):
         reply = self._ask(message, protocol.Submitted, commit)
         if reply.count != len(batch):
             raise ProtocolError(f"sent {len(batch)} tasks, the server counted {reply.count}")
-        return reply.first_id
+        return reply
 
     def _ask(self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None) -> Reply:
         """The server's reply; or that of `alone`, where nobody listens."""

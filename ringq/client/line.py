@@ -32,6 +32,9 @@ _PAUSE_MAX_S = 0.05
 _NOBODY: Final = (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)
 """How connecting fails when no server listens; whether none runs is known by the owner's lock alone."""
 
+answered_here: Final[dict[str, Callable[[str], Link]]] = {}
+"""Who answers in this very process instead of a server, by the path of its socket: an inline run of `ringq.testing`."""
+
 
 class Exchange:
     """The server of one database as a client sees it: where it listens, and every link opened to it."""
@@ -61,6 +64,9 @@ class Exchange:
 
     def open(self) -> Link:
         """A new link. Raises OSError, ClientClosed."""
+        here = answered_here.get(self.path)
+        if here is not None:
+            return here(self.path)
         try:
             link = Link(self.path)
         except BlockingIOError:

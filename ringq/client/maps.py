@@ -79,7 +79,8 @@ class Maps:
         of this kind, until `forget_map`: a program that died and starts again with the same inputs goes on where it
         was and gets all results, without a second run of calls whose results are stored. `errors`: "raise" raises
         at the call's place, and `next` goes on after it; "return" gives the exception in the place of a result.
-        `queue`, `priority`, `group`: as for `submit`. `run_timeout`: seconds or timedelta for each call.
+        `queue`, `priority`, `group`: as for `submit`. `run_timeout`: seconds or timedelta for each call. A call that
+        raised is not made again, whatever `retry` the kind has.
 
         Raises InvalidOption, InvalidPayload at once; while iterating what `MapResults.__next__` says, and MapInUse if
         another program is mapping with this key.
@@ -130,7 +131,7 @@ def _results(
         raise InvalidOption(f'errors: expected "raise" or "return", got {errors!r}')
     spec = options.spec_of(
         options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
-        priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"),
+        priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"), retry=0,
     )  # fmt: skip
     source = Source(iterable, star=star)
     greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))

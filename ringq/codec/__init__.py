@@ -24,7 +24,7 @@ from ringq.codec.chunk import (
     read_results,
     split,
 )
-from ringq.codec.mishap import TRACEBACK_BYTES_MAX, encode_error, error_details
+from ringq.codec.mishap import TRACEBACK_BYTES_MAX, asked_delay_s, encode_error, error_details
 from ringq.codec.plain import DEPTH_MAX, decode_json, encode_json
 from ringq.codec.result import ResultCodec
 
@@ -41,6 +41,7 @@ __all__ = [
     "Parameter",
     "ResultCodec",
     "Split",
+    "asked_delay_s",
     "by_name",
     "decode_json",
     "encode_calls",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import traceback
 from types import TracebackType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
+from ringq.errors import AFTER_S_MAX, RetryLater, Snooze, Throttled
+
 TRACEBACK_BYTES_MAX: Final = 16 * 1024
 MESSAGE_CHARS_MAX: Final = 4_000
-_ABOVE: Final = ("ringq", "asyncio")
+_ABOVE: Final = re.compile(r"(ringq(?!\.contrib\.)|asyncio)(\..*)?")
 _FRAMES_MAX: Final = 64
 _LINE_CHARS_MAX: Final = 2_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -31,8 +33,26 @@ def error_details(error: BaseException) -> dict[str, str]:
 
 
 def encode_error(error: BaseException) -> bytes:
-    """`error_details` as JSON. Never raises."""
-    return msgspec.json.encode(error_details(error))
+    """`error_details` as JSON, with `after_s` if the handler said when to be called again. Never raises."""
+    details: dict[str, Any] = error_details(error)
+    if isinstance(error, RetryLater | Snooze | Throttled) and error.after_s is not None:
+        details["after_s"] = error.after_s
+    return msgspec.json.encode(details)
+
+
+def asked_delay_s(error: str | None) -> float | None:
+    """The `after_s` of what `encode_error` made; None if there is none, or the text is something else."""
+    try:
+        return None if error is None else _AFTER.decode(error).after_s
+    except msgspec.DecodeError:
+        return None
+
+
+class _After(msgspec.Struct):
+    after_s: Annotated[float, msgspec.Meta(ge=0.0, le=AFTER_S_MAX)] | None = None
+
+
+_AFTER: Final = msgspec.json.Decoder(_After)
 
 
 def _attempt(read: Any, otherwise: str) -> str:
@@ -63,9 +83,9 @@ def _traceback(error: BaseException) -> str:
 
 
 def _below_ringq(trace: TracebackType | None) -> TracebackType | None:
-    """Where the user's code begins: below ringq, and below the event loop of an `async def` handler."""
+    """Where the handler begins: below ringq, and below the event loop of an `async def` handler."""
     found = trace
-    while found is not None and str(found.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _ABOVE:
+    while found is not None and _ABOVE.fullmatch(str(found.tb_frame.f_globals.get("__name__", ""))):
         found = found.tb_next
     return found or trace
 

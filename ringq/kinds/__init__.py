@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ringq.kinds.app import App, Domain, TaskDecorator
+from ringq.kinds.options import PAYLOAD
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
 from ringq.kinds.submitted import Ended, MapCall, Submitted, failure_of
 from ringq.kinds.task import AsyncTask, Task, TaskOptions
 
 __all__ = [
+    "PAYLOAD",
     "App",
     "AsyncTask",
     "Domain",

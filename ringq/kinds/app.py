@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -11,9 +12,13 @@ from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of, reference
+from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
 from ringq.kinds.report import KindReport
+from ringq.kinds.schedules import Scheduling
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
+from ringq.protocol import ScheduleFields, SpecFields, plain_schedule
+from ringq.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +38,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class Domain:
+class Domain(Scheduling):
     """A namespace of kinds and the defaults they share. Made by `App.domain`.
 
     Attributes: `name`, the first half of its kinds.
@@ -47,11 +52,23 @@ class Domain:
         queue: str | None = None,
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
     ) -> None:
         """Raises InvalidKind for the name, InvalidOption for the defaults."""
         self.name = options.check_name("domain", name)
         self._app = app
-        self._spec = options.spec_of(name, queue=queue, priority=priority, group=None, run_timeout=run_timeout)
+        self._spec = options.spec_of(
+            name,
+            queue=queue,
+            priority=priority,
+            group=None,
+            run_timeout=run_timeout,
+            retry=retry,
+            ttl=ttl,
+            ttl_from=ttl_from,
+        )
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -75,6 +92,13 @@ class Domain:
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
+        permanent: type[BaseException] | Iterable[type[BaseException]] = (),
+        aliases: Iterable[str] = (),
+        key: DerivedKey | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -86,6 +110,13 @@ class Domain:
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
+        permanent: type[BaseException] | Iterable[type[BaseException]] = (),
+        aliases: Iterable[str] = (),
+        key: DerivedKey | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
 
@@ -97,31 +128,51 @@ class Domain:
 
         `name`: the second half of the kind, the function's own name if not given. `queue`: the lane, up to
         200 characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200
-        characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. What is
-        not given is decided by the domain, the queue, the server.
+        characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: what
+        happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
+        `ttl`: seconds or timedelta after which an attempt may not begin any more, counted as `ttl_from` says: from the
+        "submission" or from the first "attempt". `permanent`: types of exceptions after which it is not tried again, as
+        `ValueError` or a tuple of types. `aliases`: whole kinds, as "photos::shrink", that it had before it was
+        renamed: tasks that were stored under them run here. `key`: PAYLOAD, or a function of the same arguments that
+        returns the key of a submission, or None for none; it is called where the task is submitted, by programs that
+        have this task at hand. `on_duplicate`: "skip" (else), "supersede" or "reject". What is not given is decided by
+        the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
         """
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
+        traits = options.traits_of(permanent, aliases, key, on_duplicate)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            own = name if name is not None else getattr(function, "__name__", None)
-            kind = f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
-            spec = options.spec_of(kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
-            handler = Handler(kind, function)
-            report = KindReport(
-                name=kind,
-                queue=_first(spec.queue, self._spec.queue),
-                priority=_first(spec.priority, self._spec.priority),
-                group=spec.group,
-                run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
-                parameters=handler.arguments.schema(),
-            )
-            return self._app.add(make_task(handler, report))
+            kind = self._kind_of(function, name)
+            spec = options.spec_of(
+                kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
+                ttl=ttl, ttl_from=ttl_from,
+            )  # fmt: skip
+            return self._app.add(self._made(function, spec, traits))
 
         return decorate if function is None else decorate(function)
+
+    def _kind_of(self, function: Callable[..., Any], name: str | None) -> str:
+        own = name if name is not None else getattr(function, "__name__", None)
+        return f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
+
+    def _made(self, function: Callable[..., Any], spec: SpecFields, traits: Traits) -> Task[..., Any]:
+        handler = Handler(spec.kind, function)
+        report = KindReport(
+            name=spec.kind,
+            queue=_first(spec.queue, self._spec.queue),
+            priority=_first(spec.priority, self._spec.priority),
+            group=spec.group,
+            run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
+            retry=_first(spec.retry, self._spec.retry),
+            ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
+            ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
+            parameters=handler.arguments.schema(),
+        )
+        return make_task(handler, report, traits)
 
 
 class App(Domain):
@@ -139,6 +190,9 @@ class App(Domain):
         queue: str | None = None,
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
@@ -146,18 +200,23 @@ class App(Domain):
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `run_timeout`. Settings for a server of this App that no flag, variable or file decides: `workers`, 1 to 255,
-        or "auto" for one a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
-        `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get when the server stops, 0 to a day.
+        `run_timeout`, `retry`, `ttl`, `ttl_from`. Settings for a server of this App that no flag, variable or file
+        decides: `workers`, 1 to 255, or "auto" for one a core; `durability`, full (survives power loss) or normal
+        (survives crashes of processes); `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get
+        when the server stops, 0 to a day.
 
         Raises InvalidKind for the name, InvalidOption for the others.
         """
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")  # by which workers may find it
         self._domains: dict[str, Domain] = {}
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._taken_in_by: list[App] = []
+        self._schedules: dict[str, ScheduleFields] = {}
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
-        super().__init__(self, name, queue=queue, priority=priority, run_timeout=run_timeout)
+        super().__init__(
+            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl, ttl_from=ttl_from
+        )
         self._domains[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -173,12 +232,17 @@ class App(Domain):
         queue: str | None = None,
         priority: int | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
     ) -> Domain:
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """
-        domain = Domain(self, name, queue=queue, priority=priority, run_timeout=run_timeout)
+        domain = Domain(
+            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl, ttl_from=ttl_from
+        )
         if name in self._domains:
             raise InvalidKind(f"domain {name!r} exists already: make it once and import it where it is used")
         self._domains[name] = domain
@@ -201,23 +265,80 @@ class App(Domain):
         self.states.declare(function)
         return function
 
+    def include(self, other: App) -> None:
+        """Take in the kinds of another App, under their own names, and with its states: `app.include(echo.app)`.
+
+        `other`: what it decorates later is taken in as well. Its handlers have its states, those of this App have this
+        one's. Its settings are not taken over. Twice is once.
+
+        Raises InvalidKind, naming both places and taking in nothing, if a kind of it is taken; or if it includes this
+        App itself.
+        """
+        if not isinstance(other, App):
+            raise InvalidKind(f"{self.name}: include takes a ringq.App, got {other!r}")
+        if other in self._takers():
+            raise InvalidKind(f"{self.name} cannot include {other.name}, which is or includes {self.name}")
+        if self in other._takers():
+            return
+        for task in other._tasks.values():
+            self._check(task)
+        other._taken_in_by.append(self)
+        self.states.include(other.states)
+        for task in other._tasks.values():
+            self._register(task)
+
     def kinds(self) -> dict[str, Task[..., Any]]:
-        """Every task by its kind, in the order of decoration."""
+        """Every task by its kind, and by its aliases, in the order of decoration; those of an included App from its
+        place on.
+        """
         return dict(self._tasks)
 
     def reports(self) -> list[dict[str, Any]]:
-        """What the worker tells its parent: one `KindReport` per kind, as plain JSON values."""
-        return [task.report.as_dict() for task in self._tasks.values()]
+        """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values; with its
+        schedules.
+        """
+        reports = {name: {**task.report.as_dict(), "name": name} for name, task in self._tasks.items()}
+        for schedule in self._schedules.values():
+            reports[schedule.spec.kind].setdefault("schedules", []).append(plain_schedule(schedule))
+        return list(reports.values())
+
+    def schedules(self) -> dict[str, ScheduleFields]:
+        """Every schedule that stands above a task, by its name."""
+        return dict(self._schedules)
+
+    def declare(self, schedule: ScheduleFields) -> None:
+        """Take a schedule. Raises InvalidKind if its name is taken, or its task belongs to another App."""
+        kind = schedule.spec.kind
+        if kind not in self._tasks:
+            raise InvalidKind(f"{kind} is no task of {self!r}: its schedules belong to its own App")
+        if schedule.name in self._schedules:
+            raise InvalidKind(f"there is a schedule {schedule.name!r} already: give one of them another name=")
+        self._schedules[schedule.name] = schedule
 
     def add(self, task: Task[..., Any]) -> Task[..., Any]:
         """Register a task. Raises InvalidKind, naming both places, if its kind is taken."""
-        taken = self._tasks.get(task.kind)
-        if taken is not None:
-            places = f"at {place_of(taken.function)} and at {place_of(task.function)}"
-            raise InvalidKind(f"{task.kind} is defined twice, {places}: give one of them another name=")
-        self._tasks[task.kind] = task
+        self._check(task)
+        self._register(task)
         task.app = self
         return task
+
+    def _takers(self) -> list[App]:
+        """This App and all that have taken it in, each once."""
+        found = [self]
+        for app in found:
+            found += [taker for taker in app._taken_in_by if taker not in found]
+        return found
+
+    def _check(self, task: Task[..., Any]) -> None:
+        for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
+            taken = app._tasks.get(name)
+            if taken is not None and taken is not task:
+                places = f"at {place_of(taken.function)} and at {place_of(task.function)}"
+                raise InvalidKind(f"{name} is defined twice, {places}: give one of them another name=")
+
+    def _register(self, task: Task[..., Any]) -> None:
+        for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
+            app._tasks[name] = task
 
 
 def _first(own: Any, shared: Any) -> Any:

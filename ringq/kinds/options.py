@@ -2,26 +2,84 @@
 
 from __future__ import annotations
 
+import enum
+import hashlib
 import math
 import re
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
-from ringq.config import NAME_CHARS_MAX
+from ringq.clock import SystemClock
+from ringq.config import NAME_CHARS_MAX, WORKERS_MAX
 from ringq.errors import InvalidKind, InvalidOption
+from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
+from ringq.retry import Retry
 from ringq.spelling import meant
 
-RUN_TIMEOUT_S_MAX: Final = 366 * 24 * 3600.0
+SPAN_S_MAX: Final = 366 * 24 * 3600.0
 WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
-OF_SUBMISSION: Final = ("queue", "priority", "group", "run_timeout", "run_at", "run_after")
+MAX_WORKERS: Final = WORKERS_MAX
 SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
+
+
+class Payload(enum.Enum):
+    """The one value of `key=` that is no text."""
+
+    PAYLOAD = "payload"
+
+    def __repr__(self) -> str:
+        return "ringq.PAYLOAD"
+
+
+PAYLOAD: Final = Payload.PAYLOAD
+"""As the `key` of a submission: whatever has the same arguments is its duplicate."""
+
+
+TtlFrom = Literal["submission", "attempt"]
+TTL_FROM: Final = {"submission": 0, "attempt": 1}
+DuplicateMode = Literal["skip", "supersede", "reject"]
+
+
+DerivedKey = Payload | Callable[..., str | None]
+
+
+class Once(NamedTuple):
+    """What keeps a task from being there twice.
+
+    Attributes: `key`; `mode`, the code of what becomes of a submission whose key an active task has.
+    """
+
+    key: str | Payload
+    mode: int
+
+    def of(self, payload: str) -> Once:
+        """The same for a task with this payload."""
+        if self.key is not PAYLOAD:
+            return self
+        return Once(f"payload:{hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()}", self.mode)
+
+
+class SubmissionOptions(TypedDict, total=False):
+    """The options of a submission, as `Submission` says."""
+
+    queue: str | None
+    priority: int | None
+    group: str | None
+    run_timeout: float | timedelta | None
+    retry: Retry | str | int | None
+    ttl: float | timedelta | None
+    ttl_from: TtlFrom | None
+    run_at: datetime | None
+    run_after: float | timedelta | None
+    key: str | Payload | None
+    on_duplicate: DuplicateMode | None
 
 
 def check_name(what: str, name: Any) -> str:
@@ -49,19 +107,131 @@ def spec_of(
     priority: int | None,
     group: str | None,
     run_timeout: float | timedelta | None,
+    retry: Retry | str | int | None,
+    ttl: float | timedelta | None = None,
+    ttl_from: TtlFrom | None = None,
 ) -> SpecFields:
     """The options of a submission as the protocol carries them. Raises InvalidOption naming the range."""
     if queue is not None:
-        _check_label("queue", queue)
-        if set(queue) & set(",:"):
-            raise InvalidOption(f"queue: expected a name without comma or colon, got {queue!r}")
+        check_queue(queue)
     if group is not None:
         _check_label("group", group)
     whole = isinstance(priority, int) and not isinstance(priority, bool)
     if priority is not None and not (whole and 0 <= priority <= 255):
         raise InvalidOption(f"priority: expected 0 (most urgent) to 255 (least), got {priority!r}")
-    limit_ms = None if run_timeout is None else _run_timeout_ms(run_timeout)
-    return SpecFields(kind, queue, None if priority is None else int(priority), group, limit_ms)
+    limit_ms = None if run_timeout is None else _milliseconds("run_timeout", run_timeout)
+    ttl_ms = None if ttl is None else _milliseconds("ttl", ttl)
+    if ttl_from is not None and ttl_from not in TTL_FROM:
+        raise InvalidOption(f"ttl_from: expected submission or attempt, got {ttl_from!r}")
+    since = None if ttl_from is None else TTL_FROM[ttl_from]
+    policy = None if retry is None else str(Retry.of(retry))
+    number = None if priority is None else int(priority)
+    return SpecFields(kind, queue, number, group, limit_ms, policy, ttl_ms, since)
+
+
+def once_of(key: Any, on_duplicate: Any) -> Once | None:
+    """Key and mode of a submission, None without a key. Raises InvalidOption."""
+    if key is None:
+        if on_duplicate is not None:
+            raise InvalidOption("on_duplicate goes with a key: a task without one has no duplicates")
+        return None
+    if key is not PAYLOAD:
+        _check_label("key", key)
+    codes = {mode.value: mode.code for mode in OnDuplicate}
+    mode = "skip" if on_duplicate is None else on_duplicate
+    if not isinstance(mode, str) or mode not in codes:
+        raise InvalidOption(f"on_duplicate: expected one of {', '.join(codes)}, got {on_duplicate!r}")
+    return Once(key, codes[mode])
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """How a kind makes keys of arguments."""
+
+    key: DerivedKey
+    on_duplicate: DuplicateMode | None
+
+    def but(self, on_duplicate: DuplicateMode | None) -> Derived:
+        """The same with the mode of a call, if that gives one. Raises InvalidOption."""
+        if on_duplicate is None:
+            return self
+        once_of(PAYLOAD, on_duplicate)  # a wrong mode is told of here
+        return Derived(self.key, on_duplicate)
+
+    def once(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Once | None:
+        """Key and mode of a submission with these arguments. Raises InvalidOption for what is no key."""
+        key = self.key if isinstance(self.key, Payload) else self.key(*args, **kwargs)
+        return None if key is None else once_of(key, self.on_duplicate)
+
+
+class Traits(NamedTuple):
+    """What a kind has besides the defaults of its tasks.
+
+    Attributes: `permanent`, exceptions after which a task is not tried again; `aliases`, kinds it had before;
+    `derived`, how it makes keys.
+    """
+
+    permanent: tuple[type[BaseException], ...] = ()
+    aliases: tuple[str, ...] = ()
+    derived: Derived | None = None
+
+
+def traits_of(permanent: Any, aliases: Any, key: Any, on_duplicate: Any) -> Traits:
+    """What a kind has besides the defaults of its tasks. Raises InvalidOption."""
+    return Traits(exceptions_of(permanent), kinds_of(aliases), derived_of(key, on_duplicate))
+
+
+def derived_of(key: Any, on_duplicate: Any) -> Derived | None:
+    """How a kind makes keys, None if it makes none. Raises InvalidOption."""
+    if key is not None and key is not PAYLOAD and not callable(key):
+        raise InvalidOption(f"key: expected ringq.PAYLOAD or a function of the arguments, got {key!r}")
+    once_of(None if key is None else PAYLOAD, on_duplicate)  # a wrong mode is told of here
+    return None if key is None else Derived(key, on_duplicate)
+
+
+def task_id_of(task: Any) -> int:
+    """The id of a task, given as a handle or as the id itself. Raises InvalidOption for what can be no id."""
+    task_id = getattr(task, "id", task)
+    if not isinstance(task_id, int) or isinstance(task_id, bool) or not 0 < task_id < 2**63:
+        raise InvalidOption(f"task: expected a handle or the id of a task, got {task!r}")
+    return task_id
+
+
+def kinds_of(aliases: Any) -> tuple[str, ...]:
+    """Kinds as text. Raises InvalidOption."""
+    if isinstance(aliases, str) or not isinstance(aliases, Iterable):
+        raise InvalidOption(f"aliases: expected a list of kinds, as ['photos::shrink'], got {aliases!r}")
+    return tuple(map(check_kind, aliases))
+
+
+def check_queue(name: Any) -> None:
+    """Raise InvalidOption for what can be no name of a queue."""
+    _check_label("queue", name)
+    if set(name) & set(",:"):
+        raise InvalidOption(f"queue: expected a name without comma or colon, got {name!r}")
+
+
+def cooldown_of(written: str | None) -> str | None:
+    """How long a queue cools down, in the words of `Retry` without a number. Raises InvalidOption."""
+    if written is None:
+        return None
+    try:
+        if not str(written).strip():
+            raise InvalidOption("it is empty")
+        return str(Retry.read(f"1 {written}")).partition(" ")[2] or "constant 0s"
+    except InvalidOption:
+        raise InvalidOption(
+            f"cooldown: expected e.g. 'constant 60s' or 'exponential 60s..30m', got {written!r}"
+        ) from None
+
+
+def exceptions_of(types: Any) -> tuple[type[BaseException], ...]:
+    """Types of exceptions, from one or several. Raises InvalidOption."""
+    given = tuple(types) if isinstance(types, Iterable) and not isinstance(types, str) else (types,)
+    for one in given:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise InvalidOption(f"permanent: expected types of exceptions, as ValueError, got {one!r}")
+    return given
 
 
 def settings_of(**given: object) -> dict[str, int | float | str]:
@@ -101,7 +271,7 @@ def instant_us(run_at: datetime | None, run_after: float | timedelta | None) -> 
         return at
     if run_after is None:
         return None
-    at = time.time_ns() // 1_000 + round(span_s("run_after", run_after, 0.0) * 1e6)
+    at = SystemClock().now_us() + round(span_s("run_after", run_after, 0.0) * 1e6)
     if at > _INSTANT_US_MAX:
         raise InvalidOption(f"run_after: expected an instant before the year 10000, got {run_after!r}")
     return at
@@ -121,10 +291,10 @@ def seconds_of(option: str, span: Any) -> float | None:
     return max(0.0, float(seconds)) if seconds < WAIT_S_MAX else None
 
 
-def _run_timeout_ms(span: float | timedelta) -> int:
-    seconds = span_s("run_timeout", span, 0.001)
-    if seconds > RUN_TIMEOUT_S_MAX:
-        raise InvalidOption(f"run_timeout: expected at most {RUN_TIMEOUT_S_MAX:.0f} seconds, got {span!r}")
+def _milliseconds(option: str, span: float | timedelta) -> int:
+    seconds = span_s(option, span, 0.001)
+    if seconds > SPAN_S_MAX:
+        raise InvalidOption(f"{option}: expected at most {SPAN_S_MAX:.0f} seconds, got {span!r}")
     return math.ceil(round(seconds * 1000, 6))
 
 

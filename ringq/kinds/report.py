@@ -10,8 +10,8 @@ from typing import Any
 class KindReport:
     """One kind and its defaults; what it leaves open its domain has already decided.
 
-    Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group` and `run_timeout_ms`, None if
-    neither kind nor domain says; `parameters`, the JSON Schema of the payload.
+    Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms`, `retry`, `ttl_ms`
+    and `ttl_from`, None if neither kind nor domain says; `parameters`, the JSON Schema of the payload.
     """
 
     name: str
@@ -19,6 +19,9 @@ class KindReport:
     priority: int | None
     group: str | None
     run_timeout_ms: int | None
+    retry: str | None
+    ttl_ms: int | None
+    ttl_from: int | None
     parameters: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:

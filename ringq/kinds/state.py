@@ -55,6 +55,7 @@ class States:
         self._declared: list[Initialiser] = []
         self._made: dict[Initialiser, Any] = {}
         self._inherited: list[Any] = []
+        self._included: list[States] = []
         self._lock = threading.RLock()
         _everywhere.add(self)
 
@@ -65,6 +66,10 @@ class States:
             if initialiser.gives is not None and other.gives is initialiser.gives:
                 _refuse_twice(initialiser.gives, other, initialiser)
         self._declared.append(initialiser)
+
+    def include(self, other: States) -> None:
+        """Start another App's states with these, after them. Its handlers alone find them."""
+        self._included.append(other)
 
     def start(self) -> None:
         """Make every state, in the order of declaration.
@@ -79,6 +84,8 @@ class States:
             except BaseException as error:
                 raise StateFailed(f"{initialiser.name}: {type(error).__name__}: {error}") from error
         self._types()
+        for states in self._included:
+            states.start()
 
     def get(self, type_: type[T]) -> T:
         """The state of that type; made now if this process has none. Raises UnknownState."""

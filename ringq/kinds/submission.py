@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ringq.codec import ResultCodec, encode_mapping
+from ringq.codec import ResultCodec, by_name, encode_mapping
 from ringq.kinds import options
+from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.protocol import SpecFields
+from ringq.retry import Retry
 
 if TYPE_CHECKING:
     from ringq.kinds.task import Task
@@ -18,14 +20,15 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Submission(Generic[R_co]):
-    """One call that shall become a task. Immutable; submitting it twice makes two tasks.
+    """One call that shall become a task. Immutable; submitting it twice makes two tasks, unless it has a key.
 
     `task.submission(...)` makes one whose arguments are checked by the handler's hints. This constructor
     needs no handler: the arguments are checked as JSON here, by the hints in the worker.
     """
 
-    __slots__ = ("_payload", "_report", "_results", "_run_at_us", "_spec")
+    __slots__ = ("_once", "_payload", "_report", "_results", "_run_at_us", "_spec")
 
+    _once: Once | None
     _payload: str
     _report: KindReport | None
     _results: ResultCodec | None
@@ -41,26 +44,48 @@ class Submission(Generic[R_co]):
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
+        key: str | Payload | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> None:
         """A call of `kind`: `domain::name`, or the task itself, whose hints then check the arguments.
 
         `payload`: the arguments by name, or for a kind as text the same as JSON text. `queue`: the lane, up to 200
         characters without comma or colon. `priority`: 0 (most urgent) to 255. `group`: a label, up to 200 characters.
-        `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `run_at`: an aware
-        datetime before which it does not run; or `run_after`: seconds or timedelta from now. What is not
-        given is decided by the kind, its domain, the queue, the server.
+        `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `ttl`, alike: how long after
+        its submission, or its first attempt as `ttl_from` says, another attempt may begin. `retry`: a Retry, or text
+        as "5 exponential 1s..1h". `run_at`: an aware datetime before which it does not run; or `run_after`: seconds
+        or timedelta from now. `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the
+        arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject". What is not
+        given is decided by the kind, its domain, the server.
 
         Raises InvalidOption, InvalidPayload, PayloadTooLarge.
         """
         task = None if isinstance(kind, str) else _task(kind)
         name = options.check_kind(kind if task is None else task.kind)
-        spec = options.spec_of(name, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
+        spec = options.spec_of(
+            name,
+            queue=queue,
+            priority=priority,
+            group=group,
+            run_timeout=run_timeout,
+            retry=retry,
+            ttl=ttl,
+            ttl_from=ttl_from,
+        )
         self._spec = spec
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload
         self._payload = encode_mapping(name, arguments) if task is None else task.encode(arguments)
+        if key is None and task is not None and task.derived is not None:
+            once = task.derived.but(on_duplicate).once((), by_name(name, arguments))  # text was refused above
+        else:
+            once = options.once_of(key, on_duplicate)
+        self._once = None if once is None else once.of(self._payload)
         self._results = None if task is None else task.results
         self._report = None if task is None else task.report
 
@@ -80,6 +105,11 @@ class Submission(Generic[R_co]):
         if self._run_at_us is None:
             return None
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._run_at_us)
+
+    @property
+    def key(self) -> str | None:
+        """What no other active task of the kind has; None if it may be there any number of times."""
+        return None if self._once is None else str(self._once.key)
 
     @property
     def spec(self) -> SpecFields:
@@ -107,13 +137,15 @@ class Submission(Generic[R_co]):
 
 
 def prepared(
-    spec: SpecFields, payload: str, run_at_us: int | None, results: ResultCodec | None, report: KindReport | None
-) -> Submission[Any]:
+    spec: SpecFields, payload: str, run_at_us: int | None, results: ResultCodec | None, report: KindReport | None,
+    once: Once | None = None,
+) -> Submission[Any]:  # fmt: skip
     """A submission of parts that were checked before. For ringq's own use."""
     submission: Submission[Any] = _new(Submission)  # a classmethod that asks its class would take 0.3 us, not 0.17
     submission._spec = spec
     submission._payload = payload
     submission._run_at_us = run_at_us
+    submission._once = None if once is None else once.of(payload)
     submission._results = results
     submission._report = report
     return submission

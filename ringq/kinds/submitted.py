@@ -10,7 +10,7 @@ import msgspec
 
 from ringq.codec import ResultCodec, decode_json
 from ringq.errors import TaskCancelled, TaskDead, TaskFailed, TaskTimedOut
-from ringq.model import Outcome, Reason, Status
+from ringq.model import Cancellation, Outcome, Reason, Status
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -48,12 +48,17 @@ class Waiter(Protocol):
     def wait_many(self, tasks: Iterable[Submitted[Any]], timeout: float | timedelta | None = None) -> list[Ended]:
         """How these tasks ended, in order, once all have."""
 
+    def cancel(self, *tasks: Submitted[Any] | int) -> list[Cancellation]:
+        """Cancel these tasks: what became of each."""
+
 
 # Not tracked by the garbage collector: it would walk a million handles again and again; none is in a cycle.
 class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
     """A task that is stored: the handle to ask for its end.
 
-    Attributes: `id`, the task's id; `kind`, as in `media::thumbnail` (empty if only the id was known).
+    Attributes: `id`, the task's id; `kind`, as in `media::thumbnail` (empty if only the id was known); `outcome`, what
+    became of the submission: unless it was inserted, requeued or superseded another one, `id` is that of the task that
+    has its key; `replaced_id`, the task that was superseded, None if none was.
     """
 
     id: int
@@ -61,11 +66,8 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
     _client: Waiter
     _results: ResultCodec | None = None
     _ended: Ended | None = None
-
-    @property
-    def outcome(self) -> Outcome:
-        """What became of the submission."""
-        return Outcome.INSERTED
+    outcome: Outcome = Outcome.INSERTED
+    replaced_id: int | None = None
 
     def wait(self, timeout: float | timedelta | None = None) -> Ended:
         """How the task ended, whatever that is; waits for it.
@@ -94,6 +96,13 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         if self._results is None:
             return cast(R_co, decode_json(ended.result, object))
         return cast(R_co, self._results.decode(ended.result))
+
+    def cancel(self) -> Cancellation:
+        """Cancel the task: `outcome` says whether it has ended with that, runs and was asked to, or had ended before.
+
+        Asks the server, or the database where none runs; see `Client.cancel`, also for what it raises.
+        """
+        return self._client.cancel(self)[0]
 
     @property
     def known_end(self) -> Ended | None:

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ringq.codec import ChunkCodec, by_name
 from ringq.context import Context
-from ringq.errors import InvalidPayload
+from ringq.errors import InvalidKind, InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
+from ringq.kinds.options import Derived, DuplicateMode, Once, Payload, Traits, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.protocol import SpecFields
+from ringq.retry import Retry
 
 if TYPE_CHECKING:
     from ringq.kinds.app import App
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Task(Generic[P, R]):
@@ -30,12 +33,13 @@ class Task(Generic[P, R]):
     Calling it calls the function, here and now, with an inert Context if it wants one and is not given one.
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
-    defaults; `app`, where it is registered.
+    defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
+    makes keys; `cancel_hook`, what `on_cancel` was given; `app`, where it is registered.
     """
 
     app: App
 
-    def __init__(self, handler: Handler, report: KindReport) -> None:
+    def __init__(self, handler: Handler, report: KindReport, traits: Traits) -> None:
         """Made by `@app.task` and `@domain.task`."""
         functools.update_wrapper(self, handler.function)
         self.kind = report.name
@@ -47,6 +51,8 @@ class Task(Generic[P, R]):
         self.plain_function = handler.plain_function
         self._arguments = handler.arguments
         self._results = handler.results
+        self.permanent, self.aliases, self.derived = traits
+        self.cancel_hook: Handler | None = None
         self._spec = SpecFields(report.name)
 
     @overload
@@ -84,7 +90,8 @@ class Task(Generic[P, R]):
         Raises InvalidPayload or PayloadTooLarge if the arguments do not fit.
         """
         payload = self._arguments.encode(args, kwargs)
-        return prepared(self._spec, payload, None, self._results, self.report)
+        once = None if self.derived is None else self.derived.once(args, kwargs)
+        return prepared(self._spec, payload, None, self._results, self.report, once)
 
     def options(
         self,
@@ -93,27 +100,67 @@ class Task(Generic[P, R]):
         priority: int | None = None,
         group: str | None = None,
         run_timeout: float | timedelta | None = None,
+        retry: Retry | str | int | None = None,
+        ttl: float | timedelta | None = None,
+        ttl_from: TtlFrom | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
+        key: str | Payload | None = None,
+        on_duplicate: DuplicateMode | None = None,
     ) -> TaskOptions[P, R]:
         """This task with options for one or more submissions; they win over those of kind and domain.
 
         `queue`: the lane, up to 200 characters without comma or colon. `priority`: 0 (most urgent) to 255.
         `group`: a label, up to 200 characters. `run_timeout`: seconds or timedelta an attempt may take, from
-        1 ms to 366 days. `run_at`: an aware datetime before which it does not run; or `run_after`: seconds or
-        timedelta, counted from the moment of each submission.
+        1 ms to 366 days. `retry`: a Retry, a number, or text as "5 exponential 1s..1h". `run_at`: an aware datetime
+        before which it does not run; or `run_after`: seconds or timedelta, counted from the moment of each submission.
+        `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the arguments themselves;
+        `on_duplicate`: what becomes of a submission if one has it, "skip" (else), "supersede" or "reject".
 
         Raises InvalidOption naming option and range.
         """
-        spec = options.spec_of(self.kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout)
+        spec = options.spec_of(
+            self.kind,
+            queue=queue,
+            priority=priority,
+            group=group,
+            run_timeout=run_timeout,
+            retry=retry,
+            ttl=ttl,
+            ttl_from=ttl_from,
+        )
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
-        return TaskOptions(self, spec, run_at, run_after)
+        derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)
+        once = options.once_of(key, on_duplicate) if derived is None else None
+        return TaskOptions(self, spec, run_at, run_after, once, derived)
+
+    def on_cancel(self, function: F) -> F:
+        """Have `function` called when a running attempt was cancelled, to tidy up: a decorator.
+
+        It is called in the worker, with the arguments of the call, after the handler has ended and before the task has;
+        it may have a Context and be `async`, whatever the handler is. It has 30 s, then it is ended as a handler is.
+        What it returns is ignored, what it raises is printed. It is not called for a task that had not begun or has
+        completed, nor if its worker was killed; nor for the calls of a map.
+
+        Raises InvalidKind if there is one already, for parameters other than the handler's, and for a function that
+        workers could not call.
+        """
+        name = f"{self.kind}: on_cancel"
+        if self.cancel_hook is not None:
+            raise InvalidKind(f"{name} was given {self.cancel_hook.place} already")
+        hook = Handler(self.kind, function)
+        if hook.arguments.schema() != self._arguments.schema():
+            raise InvalidKind(f"{name} takes a function with the handler's parameters, hints and defaults included")
+        self.cancel_hook = hook
+        return function
 
     # -- for the client ---------------------------------------------------------------------------
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
-        return prepared(self._spec, self.encode(payload), None, self._results, self.report)
+        text = self.encode(payload)
+        once = None if self.derived is None else self.derived.once((), by_name(self.kind, payload))
+        return prepared(self._spec, text, None, self._results, self.report, once)
 
     def encode(self, payload: Mapping[str, Any] | str) -> str:
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
@@ -157,11 +204,16 @@ class Task(Generic[P, R]):
             value = self.function(context, *args, **arguments)
         else:
             value = self.function(*args, **arguments)
-        if not self._is_async:
-            return value
-        from ringq.kinds import loop  # noqa: PLC0415 - asyncio is a fifth of a worker's start, for those who need it
+        return _awaited(value) if self._is_async else value
 
-        return loop.run(value)
+    def answer_cancel(self, context: Context, payload: bytes) -> None:
+        """Call the function of `on_cancel`. Raises whatever it raises, InvalidPayload."""
+        hook = self.cancel_hook
+        assert hook is not None
+        context.offer(self.app.states)
+        value = hook.function(*([context] if hook.wants_context else []), **hook.arguments.decode(payload))
+        if hook.is_async:
+            _awaited(value)
 
     def encode_result(self, value: Any) -> bytes:
         """A result as JSON. Raises InvalidResult if it does not fit its hint, is not JSON or too large."""
@@ -183,7 +235,7 @@ class AsyncTask(Task[P, R]):
 class TaskOptions(Generic[P, R]):
     """A task with options, from `task.options(...)`. May be used for many submissions."""
 
-    __slots__ = ("_run_after", "_run_at", "_spec", "task")
+    __slots__ = ("_derived", "_once", "_run_after", "_run_at", "_spec", "task")
 
     def __init__(
         self,
@@ -191,12 +243,16 @@ class TaskOptions(Generic[P, R]):
         spec: SpecFields,
         run_at: datetime | None,
         run_after: float | timedelta | None,
+        once: Once | None,
+        derived: Derived | None,
     ) -> None:
         """Made by `task.options(...)`."""
         self.task = task
         self._spec = spec
         self._run_at = run_at
         self._run_after = run_after
+        self._once = once
+        self._derived = derived
 
     def __repr__(self) -> str:
         return f"<options of {self.task.kind}>"
@@ -213,18 +269,25 @@ class TaskOptions(Generic[P, R]):
 
     def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
         """A call with these options for `Client.submit_many`; as `Task.submission`."""
-        return self._prepared(self.task._arguments.encode(args, kwargs))
+        return self._prepared(self.task._arguments.encode(args, kwargs), args, kwargs)
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
         """A call with the arguments in `payload` and these options; as `Task.submission_of`."""
-        return self._prepared(self.task.encode(payload))
+        return self._prepared(self.task.encode(payload), (), by_name(self.task.kind, payload))
 
-    def _prepared(self, payload: str) -> Submission[R]:
+    def _prepared(self, payload: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Submission[R]:
         is_at_once = self._run_at is None and self._run_after is None
         at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
-        return prepared(self._spec, payload, at, self.task._results, self.task.report)
+        once = self._once if self._derived is None else self._derived.once(args, kwargs)
+        return prepared(self._spec, payload, at, self.task._results, self.task.report, once)
 
 
-def make_task(handler: Handler, report: KindReport) -> Task[..., Any]:
+def _awaited(coroutine: Any) -> Any:
+    from ringq.kinds import loop  # noqa: PLC0415 - asyncio is a fifth of a worker's start, for those who need it
+
+    return loop.run(coroutine)
+
+
+def make_task(handler: Handler, report: KindReport, traits: Traits) -> Task[..., Any]:
     """The Task of a handler."""
-    return (AsyncTask if handler.is_async else Task)(handler, report)
+    return (AsyncTask if handler.is_async else Task)(handler, report, traits)

@@ -69,6 +69,11 @@ class Parent:
         """
     def revoke_all(self) -> list[tuple[int, int, int, int]]:
         """Take back what no worker has claimed: (task_id, kind, attempt, run_limit_ms), in order of publication."""
+    def revoke(self, task_id: int) -> bool | None:
+        """Take back one task. True: no worker had claimed it, and none will. None: it is not in the ring.
+
+        False: a worker has claimed it, or its receipt waits for free().
+        """
     def scan(self) -> int:
         """Look at every published slot for receipts whose hint was lost; they come with the next drain().
 
@@ -97,7 +102,7 @@ class Parent:
     def heartbeat_ns(self, worker: int) -> int:
         """When a worker was last seen to claim, start, finish or show progress; 0: never."""
     def ready(self) -> int:
-        """Published and not yet claimed."""
+        """Published and not yet claimed; one that was revoked from among others counts until those before it are."""
     def in_flight(self) -> int:
         """Slots that are not free, including those handed out and not yet freed."""
     def min_task_id(self) -> int | None:

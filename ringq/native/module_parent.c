@@ -202,7 +202,7 @@ static PyObject *free_handed(PyObject *self, PyObject *Py_UNUSED(none))
     return ring == NULL ? NULL : PyLong_FromUnsignedLong(rq_free(ring));
 }
 
-/* -- sweep, abandon, revoke_all, running ------------------------------------------------------------------------- */
+/* -- sweep, abandon, revoke, running ----------------------------------------------------------------------------- */
 
 enum shape { SHAPE_SWEPT, SHAPE_REVOKED, SHAPE_RUNNING };
 
@@ -274,6 +274,20 @@ static PyObject *revoke_all(PyObject *self, PyObject *Py_UNUSED(none))
     struct rq_held *held = ((struct parent *)self)->held;
     /* out of memory here loses the list, not a task: the database still has every one of them as pending */
     return ring == NULL ? NULL : held_list(held, rq_revoke_all(ring, held), SHAPE_REVOKED);
+}
+
+static PyObject *revoke_task(PyObject *self, PyObject *value)
+{
+    struct rq_parent *ring = ring_of(self);
+    int64_t task_id;
+    if (ring == NULL || parse_signed(value, "task_id", &task_id) < 0) {
+        return NULL;
+    }
+    enum rq_revoked found = rq_revoke(ring, task_id);
+    if (found == RQ_ABSENT) {
+        Py_RETURN_NONE;
+    }
+    return PyBool_FromLong(found == RQ_REVOKED);
 }
 
 static PyObject *running(PyObject *self, PyObject *Py_UNUSED(none))
@@ -422,6 +436,7 @@ static PyMethodDef methods[] = {
     {"free", free_handed, METH_NOARGS, "Free every slot handed out since the last free; only after COMMIT."},
     {"sweep", sweep, METH_O, "What a dead worker held; its receipts come with the next drain."},
     {"abandon", abandon, METH_NOARGS, "When every worker is dead: all that was published and has no receipt."},
+    {"revoke", revoke_task, METH_O, "Take back one task, if no worker has claimed it."},
     {"revoke_all", revoke_all, METH_NOARGS, "Take back every task that no worker has claimed."},
     {"scan", scan, METH_NOARGS, "Look at every published slot for receipts whose hint was lost; returns their number."},
     {"running", running, METH_NOARGS, "What the workers run now."},

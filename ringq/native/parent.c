@@ -6,7 +6,7 @@
  *   FREE --rq_publish--> PUBLISHED --drain: DONE and valid, or damaged--> HANDED --rq_free, after COMMIT--> FREE
  *                         |  |  '---scan, sweep: DONE--> FOUND --drain--> HANDED
  *                         |  '------sweep, abandon: the owner is dead---> HANDED
- *                         '---------rq_revoke_all: still READY----------> FREE
+ *                         '---------rq_revoke, _all: still READY--------> FREE
  */
 #include "parent.h"
 
@@ -433,32 +433,51 @@ uint32_t rq_free(struct rq_parent *p)
     return freed;
 }
 
+/* Takes a slot back that no worker has claimed; false: one has. */
+static bool take_back(struct rq_parent *p, uint32_t slot)
+{
+    struct entry *entry = &p->entries[slot];
+    uint64_t expected = rq_word(RQ_READY, 0, entry->generation);
+    /* relaxed: whoever wins, nothing but the word is handed over; a claimer that loses reads nothing (I3) */
+    if (entry->phase != PHASE_PUBLISHED ||
+        !atomic_compare_exchange_strong_explicit(&rq_slot_of(p->segment, &p->g, slot)->word, &expected,
+                                                 rq_word(RQ_FREE, 0, entry->generation), memory_order_relaxed,
+                                                 memory_order_relaxed)) {
+        return false;
+    }
+    RQ_POINT("revoke.word");
+    rq_release(p, slot);
+    p->counters.revoked++;
+    return true;
+}
+
 uint32_t rq_revoke_all(struct rq_parent *p, struct rq_held *held)
 {
     uint32_t count = 0;
     uint32_t next;
     for (uint32_t slot = p->oldest; slot != RQ_NONE; slot = next) {
-        struct entry *entry = &p->entries[slot];
-        uint64_t expected = rq_word(RQ_READY, 0, entry->generation);
+        const struct entry *entry = &p->entries[slot];
         next = entry->next;
-        /* relaxed: whoever wins, nothing but the word is handed over; a claimer that loses reads nothing (I3) */
-        if (entry->phase == PHASE_PUBLISHED &&
-            atomic_compare_exchange_strong_explicit(&rq_slot_of(p->segment, &p->g, slot)->word, &expected,
-                                                    rq_word(RQ_FREE, 0, entry->generation), memory_order_relaxed,
-                                                    memory_order_relaxed)) {
-            RQ_POINT("revoke.word");
-            held[count++] = (struct rq_held){
-                .task_id = entry->task_id,
-                .lease = entry->lease,
-                .kind = entry->kind,
-                .attempt = entry->attempt,
-                .run_limit_ms = entry->run_limit_ms,
-            };
-            rq_release(p, slot);
+        held[count] = (struct rq_held){
+            .task_id = entry->task_id,
+            .lease = entry->lease,
+            .kind = entry->kind,
+            .attempt = entry->attempt,
+            .run_limit_ms = entry->run_limit_ms,
+        };
+        count += take_back(p, slot);
+    }
+    return count;
+}
+
+enum rq_revoked rq_revoke(struct rq_parent *p, int64_t task_id)
+{
+    for (uint32_t slot = p->newest; slot != RQ_NONE; slot = p->entries[slot].previous) {
+        if (p->entries[slot].task_id == task_id) { /* the newest: an older one may wait for its rq_free */
+            return take_back(p, slot) ? RQ_REVOKED : RQ_HELD;
         }
     }
-    p->counters.revoked += count;
-    return count;
+    return RQ_ABSENT;
 }
 
 /* -- the parent's own sleep -------------------------------------------------------------------------------------- */

@@ -118,6 +118,9 @@ uint32_t rq_sweep(struct rq_parent *p, uint32_t worker, struct rq_held *held);
 uint32_t rq_abandon(struct rq_parent *p, struct rq_held *held);
 void rq_reset_record(struct rq_parent *p, uint32_t worker);
 uint32_t rq_revoke_all(struct rq_parent *p, struct rq_held *held);
+/* RQ_HELD: a worker has claimed the task, or what it left of it is not freed yet. */
+enum rq_revoked { RQ_ABSENT, RQ_REVOKED, RQ_HELD };
+enum rq_revoked rq_revoke(struct rq_parent *p, int64_t task_id);
 uint32_t rq_scan(struct rq_parent *p);
 /* At most `g.workers` entries. */
 uint32_t rq_running(struct rq_parent *p, struct rq_held *held);

@@ -80,10 +80,11 @@ SELECT task_id, status, reason, result, error FROM receipt
 WHERE task_id BETWEEN ? AND ? ORDER BY task_id LIMIT ?
 """
 
-# Whether the end of this attempt is on record, or the task has ended otherwise.
+# Whether the end of this attempt is on record, or the task has ended otherwise, or was purged since.
 SELECT_IS_RECORDED: Final = """
 SELECT EXISTS (SELECT 1 FROM receipt WHERE task_id = ?1)
     OR EXISTS (SELECT 1 FROM attempt WHERE task_id = ?1 AND lease = ?2)
+    OR NOT EXISTS (SELECT 1 FROM task WHERE id = ?1)
 """
 
 # Tasks above the mark, ended or not.
@@ -177,7 +178,7 @@ class HistoryTables(TaskTables):
         return found
 
     def is_recorded(self, task_id: int, lease: int) -> bool:
-        """Whether nothing is left to record of this attempt: its end is known, or its task has ended."""
+        """Whether nothing is left to record of this attempt: its end is known, or its task has ended or is purged."""
         return bool(self._read_one(SELECT_IS_RECORDED, (task_id, lease))[0])
 
     def count_active(self) -> int:

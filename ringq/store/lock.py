@@ -85,6 +85,19 @@ class OwnerLock:
         self.release()
 
 
+def forget(path: Path) -> None:
+    """Close the descriptor that is kept for a database which this process opens no more; no lock may be held on it.
+
+    Else a process that opens one database after another runs out of descriptors. Nothing of SQLite may be open on it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        key = _key(path.stat())
+        descriptor = _descriptors.get(key)
+        if descriptor is not None and descriptor not in _held:
+            del _descriptors[key]
+            os.close(descriptor)
+
+
 def resolved(path: Path) -> Path:
     """The one name of the file; a loop of links is left for `open` to refuse."""
     return Path(os.path.realpath(path))

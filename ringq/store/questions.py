@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from ringq.model import Status
+from ringq.model import Reason, Status
 from ringq.store.engine import open_reader
 from ringq.store.failures import translated
 from ringq.store.history import (
@@ -21,16 +21,21 @@ from ringq.store.history import (
     COUNT_STRAGGLERS,
     COUNT_TASKS_ABOVE,
 )
+from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.tasks import SELECT_LOW_WATER
 
 FIRST: Final = (1 << 63) - 1  # larger than every id and time: where "newest first" begins
 
 # A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
-TASK_ROW: Final = """
+TASK_ROW: Final = f"""
 SELECT
     task.id, kind.name, spec.queue, spec.group_name, spec.priority, receipt.status, receipt.reason, task.payload,
-    spec.run_timeout_ms, task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
-    receipt.duration_us, receipt.result, receipt.error
+    spec.run_timeout_ms, spec.retry,
+    COALESCE(receipt.attempt, (
+        SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id
+            AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
+    task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
+    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec
@@ -134,13 +139,13 @@ SELECT_PENDING_ROWS_BELOW: Final = (
 
 # All attempts of one task, the one that ended it included.
 SELECT_ATTEMPTS: Final = """
-SELECT attempt.task_id, kind.name, lease, attempt, NULL, reason, ended_us, duration_us,
+SELECT attempt.task_id, kind.name, lease, attempt, status, reason, ended_us, duration_us,
     worker, cpu_us, rss_kib, error
 FROM attempt JOIN kind ON kind.id = attempt.kind WHERE task_id = ?1
 UNION ALL
 SELECT receipt.task_id, kind.name, lease, attempt, status, reason, ended_us, duration_us,
     worker, cpu_us, rss_kib, error
-FROM receipt JOIN kind ON kind.id = receipt.kind WHERE task_id = ?1
+FROM receipt JOIN kind ON kind.id = receipt.kind WHERE task_id = ?1 AND lease > 0
 ORDER BY lease
 """
 
@@ -189,11 +194,11 @@ AND (?4 IS NULL OR receipt.kind = (SELECT id FROM kind WHERE name = ?4))"""
     + HISTORY_ORDER
 )
 
-# The sums that are kept per kind and status.
+# The sums that are kept per kind and status; of dead letters that were all given another chance nothing is left.
 SELECT_STATISTICS: Final = """
 SELECT kind.name, statistic.status, statistic.count, statistic.duration_us, statistic.duration_max_us
 FROM statistic JOIN kind ON kind.id = statistic.kind
-WHERE ?1 IS NULL OR kind.name = ?1
+WHERE (?1 IS NULL OR kind.name = ?1) AND statistic.count > 0
 ORDER BY kind.name, statistic.status
 """
 
@@ -208,6 +213,11 @@ WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = lease.task_id)
 
 # How many wait for their time.
 COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
+
+# What was said of queues.
+SELECT_QUEUE_ROWS: Final = """
+SELECT name, max_workers, paused, retry, cooldown, throttled_until_us FROM queue ORDER BY name
+"""
 
 # Every kind that was ever submitted.
 SELECT_KIND_NAMES: Final = "SELECT name FROM kind ORDER BY name"
@@ -247,7 +257,7 @@ class Questions:
         return self._rows(SELECT_CALLS, json.dumps(list(task_ids)))
 
     def attempts(self, task_id: int) -> list[Row]:
-        """Its attempts by lease, in the columns of HISTORY_ROW; the status is NULL where it went on."""
+        """Its attempts by lease, in the columns of HISTORY_ROW; the status is NULL where the task went on."""
         return self._rows(SELECT_ATTEMPTS, task_id)
 
     def outputs(self, task_id: int) -> list[Row]:
@@ -297,6 +307,14 @@ class Questions:
     def delayed(self, now_us: int) -> int:
         """How many tasks wait for their time."""
         return self._count(COUNT_NOT_DUE, now_us)
+
+    def queues(self) -> list[Row]:
+        """(name, max_workers, paused, retry, cooldown, throttled_until_us) of queues of which something was said."""
+        return self._rows(SELECT_QUEUE_ROWS)
+
+    def schedules(self) -> list[ScheduleRow]:
+        """All schedules, by name."""
+        return list(map(ScheduleRow._make, self._rows(SELECT_SCHEDULES)))
 
     def kinds(self) -> list[str]:
         """The names of all kinds."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from ringq.store.schedule_tables import SCHEDULE_TABLES
+from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
+from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
+
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001", "0002")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -46,7 +50,10 @@ CREATE TABLE spec (
     queue TEXT NOT NULL,
     priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 255),
     group_name TEXT CHECK (group_name <> ''),
-    run_timeout_ms INTEGER CHECK (run_timeout_ms > 0)
+    run_timeout_ms INTEGER CHECK (run_timeout_ms > 0),
+    retry TEXT CHECK (retry <> ''),
+    ttl_ms INTEGER CHECK (ttl_ms > 0),
+    ttl_from INTEGER NOT NULL CHECK (ttl_from IN (0, 1))
 ) STRICT
 """
 
@@ -54,7 +61,10 @@ CREATE TABLE spec (
 # COALESCE.
 SPEC_ONCE = """
 CREATE UNIQUE INDEX spec_once
-ON spec (kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0))
+ON spec (
+    kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''),
+    COALESCE(ttl_ms, 0), ttl_from
+)
 """
 
 # Inserted once. `run_at_us` stays for the record after the task became due; a NULL costs one byte.
@@ -69,7 +79,8 @@ CREATE TABLE task (
 ) STRICT
 """
 
-# The one terminal receipt; its primary key is what makes recording exactly-once.
+# The one terminal receipt; its primary key is what makes recording exactly-once. The lease is 0 if no attempt has ended
+# the task, but somebody who cancelled it.
 RECEIPT = """
 CREATE TABLE receipt (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),
@@ -97,7 +108,8 @@ RECEIPT_ENDED = "CREATE INDEX receipt_ended ON receipt (ended_us, task_id, kind,
 # WHERE.
 RECEIPT_UNSUCCESSFUL = "CREATE INDEX receipt_unsuccessful ON receipt (status, ended_us) WHERE status <> 10"
 
-# Attempts that did not end their task: crashes, losses, retries.
+# Attempts that did not end their task: crashes, losses, retries. `status`, if one did end it, until somebody gave the
+# dead letter another chance.
 ATTEMPT = """
 CREATE TABLE attempt (
     task_id INTEGER NOT NULL REFERENCES task (id),
@@ -111,6 +123,7 @@ CREATE TABLE attempt (
     cpu_us INTEGER,
     rss_kib INTEGER,
     error TEXT,
+    status INTEGER CHECK (status BETWEEN 10 AND 16),
     PRIMARY KEY (task_id, lease)
 ) STRICT, WITHOUT ROWID
 """
@@ -138,6 +151,15 @@ CREATE TABLE delayed (
 ) STRICT, WITHOUT ROWID
 """
 
+# When tasks may not begin any more. A row stays until then, also if its task has ended, or has begun.
+EXPIRY = """
+CREATE TABLE expiry (
+    expires_us INTEGER NOT NULL,
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    PRIMARY KEY (expires_us, task_id)
+) STRICT, WITHOUT ROWID
+"""
+
 # Active tasks at or below meta.low_water, so that the mark may pass them: a task that was delayed for 30 days
 # and became due, or one that runs for a week. Without them the mark would wait, and a start would read every
 # id since.
@@ -154,6 +176,19 @@ CREATE TABLE submission (
     first_id INTEGER NOT NULL,
     count INTEGER NOT NULL CHECK (count >= 0),
     submitted_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+# What an operator has said of queues: their flags decide about the others.
+QUEUE = """
+CREATE TABLE queue (
+    name TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
+    max_workers INTEGER CHECK (max_workers >= 0),
+    paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    retry TEXT CHECK (retry <> ''),
+    cooldown TEXT CHECK (cooldown <> ''),
+    throttles INTEGER NOT NULL CHECK (throttles >= 0),
+    throttled_until_us INTEGER
 ) STRICT, WITHOUT ROWID
 """
 
@@ -212,74 +247,12 @@ CREATE TABLE map_chunk (
 ) STRICT, WITHOUT ROWID
 """
 
-# For people with a sqlite3 shell; ringq itself never reads a view.
-TASK_VIEW = """
-CREATE VIEW task_v AS
-SELECT
-    task.id,
-    kind.name AS kind,
-    spec.queue,
-    spec.group_name AS "group",
-    spec.priority,
-    CASE
-        WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
-        WHEN receipt.task_id IS NULL THEN 'pending'
-        ELSE CASE receipt.status
-            WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
-            WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
-        END
-    END AS status,
-    CASE receipt.reason
-        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
-        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
-        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split'
-    END AS reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
-    strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
-    strftime(
-        '%Y-%m-%dT%H:%M:%fZ',
-        COALESCE(receipt.ended_us - receipt.duration_us, lease.started_us) / 1e6,
-        'unixepoch'
-    ) AS started,
-    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
-    task.payload,
-    receipt.result,
-    receipt.error
-FROM task
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN receipt ON receipt.task_id = task.id
-LEFT JOIN lease ON lease.task_id = task.id
-"""
-
-HISTORY_VIEW = """
-CREATE VIEW history_v AS
-SELECT
-    receipt.task_id,
-    receipt.attempt,
-    receipt.lease,
-    kind.name AS kind,
-    CASE receipt.status
-        WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
-        WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
-    END AS status,
-    CASE receipt.reason
-        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
-        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
-        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
-        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split'
-    END AS reason,
-    strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') AS started,
-    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
-    receipt.duration_us / 1e6 AS duration_s,
-    receipt.worker,
-    receipt.cpu_us / 1e6 AS cpu_s,
-    receipt.rss_kib,
-    receipt.result,
-    receipt.error
-FROM receipt
-JOIN kind ON kind.id = receipt.kind
+# Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.
+CANCEL_REQUEST = """
+CREATE TABLE cancel_request (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    requested_us INTEGER NOT NULL
+) STRICT
 """
 
 # alembic would make this table itself, in words that change with its version; it takes the one it finds.
@@ -297,13 +270,22 @@ TABLES: Final = (
     ATTEMPT,
     LEASE,
     DELAYED,
+    EXPIRY,
     STRAGGLER,
     SUBMISSION,
+    QUEUE,
+    ACTIVE_KEY,
+    ACTIVE_KEY_TASK,
+    TASK_KEY,
+    FOLLOWER,
+    OUTCOME,
     STATISTIC,
     REGISTRY,
     OUTPUT,
     MAP,
     MAP_CHUNK,
+    CANCEL_REQUEST,
+    *SCHEDULE_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

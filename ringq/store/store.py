@@ -13,8 +13,8 @@ from ringq.errors import AlreadyServed, StorageFull, StoreBusy, StoreError
 from ringq.store.engine import CHECKPOINT_PAGES, DURABILITY, open_writer
 from ringq.store.failures import translated
 from ringq.store.lock import OwnerLock
-from ringq.store.maps import MapTables
 from ringq.store.prepare import prepare
+from ringq.store.schedules import ScheduleTables
 
 # Who this database is and how its last owner left it.
 SELECT_META: Final = "SELECT uuid, epoch, nonce, clean, low_water, highest_task_id FROM meta WHERE id = 1"
@@ -48,7 +48,7 @@ class Previous(NamedTuple):
     clean: bool
 
 
-class Store(MapTables):
+class Store(ScheduleTables):
     """The only connection that writes. Open one with `Store.open`, use it in one thread.
 
     Attributes: `uuid`, 16 bytes that are this database's for ever; `previous`, the last owner's traces;
@@ -186,4 +186,5 @@ class Store(MapTables):
         self.previous = Previous(self.epoch, nonce, bool(clean))
         self.next_task_id = max(self._read_one(SELECT_HIGHEST_ID)[0] or 0, highest) + 1
         self._load_names()
+        self._load_queues()
         self._load_stragglers()

@@ -36,11 +36,15 @@ INSERT_KIND: Final = "INSERT INTO kind (name) VALUES (?)"
 SELECT_KINDS: Final = "SELECT id, name FROM kind"
 
 # A new set of attributes gets the next number.
-INSERT_SPEC: Final = "INSERT INTO spec (kind, queue, priority, group_name, run_timeout_ms) VALUES (?, ?, ?, ?, ?)"
+INSERT_SPEC: Final = (
+    "INSERT INTO spec (kind, queue, priority, group_name, run_timeout_ms, retry, ttl_ms, ttl_from) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 # All sets of attributes, for the parent's own table.
 SELECT_SPECS: Final = """
-SELECT spec.id, kind.name, spec.queue, spec.priority, spec.group_name, spec.run_timeout_ms
+SELECT spec.id, kind.name, spec.queue, spec.priority, spec.group_name, spec.run_timeout_ms, spec.retry,
+    spec.ttl_ms, spec.ttl_from
 FROM spec JOIN kind ON kind.id = spec.kind
 """
 
@@ -71,6 +75,9 @@ class SpecRow(NamedTuple):
     priority: int
     group: str | None
     run_timeout_ms: int | None
+    retry: str | None = None
+    ttl_ms: int | None = None
+    ttl_from: int = 0
 
 
 class SubmissionTables(Session):
@@ -80,6 +87,7 @@ class SubmissionTables(Session):
     _names: dict[int, str]
     _specs: dict[SpecRow, int]
     _rows: dict[int, SpecRow]
+    _has_ttl = False
 
     def insert_tasks(self, rows: Rows) -> None:
         """Insert (id, spec, submitted_us, run_at_us or None, payload); ids are `next_task_id` and on."""
@@ -122,9 +130,19 @@ class SubmissionTables(Session):
         self._reload.add(self._load_names)
         return number
 
-    def intern_spec(self, kind: str, queue: str, priority: int, group: str | None, run_timeout_ms: int | None) -> int:
+    def intern_spec(
+        self,
+        kind: str,
+        queue: str,
+        priority: int,
+        group: str | None,
+        run_timeout_ms: int | None,
+        retry: str | None = None,
+        ttl_ms: int | None = None,
+        ttl_from: int = 0,
+    ) -> int:  # fmt: skip
         """The number of a set of attributes; a new one is written as by `intern_kind`."""
-        spec = SpecRow(kind, queue, priority, group, run_timeout_ms)
+        spec = SpecRow(kind, queue, priority, group, run_timeout_ms, retry, ttl_ms, ttl_from)
         known = self._specs.get(spec)
         if known is not None:
             return known
@@ -133,9 +151,15 @@ class SubmissionTables(Session):
                 return self.intern_spec(*spec)
         number = self._insert_one(INSERT_SPEC, (self.intern_kind(kind), *spec[1:]))
         self._specs[spec] = number
+        self._has_ttl |= ttl_ms is not None
         self._rows[number] = spec
         self._reload.add(self._load_names)
         return number
+
+    @property
+    def has_ttl(self) -> bool:
+        """Whether any task ever had a time to live."""
+        return self._has_ttl
 
     def kinds(self) -> Mapping[int, str]:
         """Every kind that was ever submitted, by its number."""
@@ -160,6 +184,7 @@ class SubmissionTables(Session):
         self._kinds = {name: number for number, name in self._names.items()}
         self._rows = {row[0]: SpecRow(*row[1:]) for row in self._read(SELECT_SPECS)}
         self._specs = {spec: number for number, spec in self._rows.items()}
+        self._has_ttl = any(row.ttl_ms is not None for row in self._rows.values())
 
     def _insert_one(self, sql: str, row: tuple[object, ...]) -> int:
         self._write(sql, [row])

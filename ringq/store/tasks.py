@@ -19,6 +19,9 @@ DELETE_DELAYED: Final = """
 DELETE FROM delayed WHERE run_at_us = (SELECT run_at_us FROM task WHERE id = ?1) AND task_id = ?1
 """
 
+# The next attempt is not before then.
+UPDATE_RUN_AT: Final = "UPDATE task SET run_at_us = ? WHERE id = ?"
+
 # Keeps a task findable that is active at or below the mark.
 INSERT_STRAGGLER: Final = """
 INSERT INTO straggler (task_id)
@@ -116,16 +119,27 @@ DELETE_LEASE: Final = "DELETE FROM lease WHERE task_id = ?"
 # What was running for a while when the last owner died.
 SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us FROM lease ORDER BY task_id"
 
-# What happened so far to active tasks that were interrupted.
+# What happened so far to active tasks that were interrupted: limits count from when the task was last a dead letter.
+# Once for each task, not for each attempt: one that is snoozed has thousands.
 SELECT_ATTEMPTS_SUMMARY: Final = """
-SELECT attempt.task_id, COUNT(*), SUM(attempt.reason = ?2), SUM(attempt.reason IN (?3, ?4))
-FROM attempt
-WHERE attempt.task_id IN (
+WITH active AS MATERIALIZED (
+    SELECT known.task_id, COALESCE((
+        SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = known.task_id AND dead.status IS NOT NULL
+    ), 0) AS died
+    FROM (
         SELECT task_id FROM attempt WHERE task_id > ?1
         UNION SELECT task_id FROM straggler
-        UNION SELECT task_id FROM delayed)
-    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = attempt.task_id)
-GROUP BY attempt.task_id
+        UNION SELECT task_id FROM delayed) AS known
+    WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = known.task_id)
+)
+SELECT
+    active.task_id,
+    SUM(attempt.reason NOT IN (?2, ?9)),
+    SUM(lease > died AND attempt.reason = ?3),
+    SUM(lease > died AND attempt.reason IN (?4, ?5)),
+    SUM(lease > died AND attempt.reason IN (?6, ?7, ?8))
+FROM active CROSS JOIN attempt ON attempt.task_id = active.task_id
+GROUP BY active.task_id
 """
 
 # How many ids of a range were never given, or removed since.
@@ -134,6 +148,12 @@ COUNT_TASKS: Final = "SELECT COUNT(*) FROM task WHERE id BETWEEN ? AND ?"
 # The ids of a range, to find the one that is missing.
 SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
 
+
+# What the summary of attempts counts, in the order of its parameters.
+REASONS: Final = (
+    *(Reason.SNOOZED.code, Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code),
+    *(Reason.HANDLER_ERROR.code, Reason.RUN_TIMEOUT.code, Reason.RETRY_LATER.code, Reason.THROTTLED.code),
+)
 
 LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks
 STRAGGLERS_MAX: Final = 64  # of one move: where more are active, they are the backlog
@@ -210,6 +230,14 @@ class TaskTables(SubmissionTables):
         self._write(DELETE_DELAYED, [(task_id,) for task_id in task_ids])
         self._add_stragglers([task_id for task_id in task_ids if task_id <= self.low_water])
 
+    def put_off(self, rows: Sequence[tuple[int, int]]) -> None:
+        """Delay active tasks that are not delayed now, given as (run_at_us, task_id): their next attempt waits."""
+        self._write(UPDATE_RUN_AT, rows)
+        self.insert_delayed(rows)
+        below = self._stragglers.intersection([task_id for _, task_id in rows])
+        if below:
+            self._delete_stragglers(below)
+
     def insert_leases(self, rows: Rows) -> None:
         """Make leases durable, given as (task_id, lease, kind, attempt, worker, started_us). Idempotent."""
         self._write(INSERT_LEASE, rows)
@@ -222,11 +250,10 @@ class TaskTables(SubmissionTables):
         """(task_id, lease, kind, attempt, worker, started_us) of every attempt with a durable lease."""
         return self._read(SELECT_LEASES)
 
-    def attempts_summary(self) -> dict[int, tuple[int, int, int]]:
-        """task_id -> (attempts, crashes, lost) of interrupted active tasks; a damaged receipt counts as lost."""
-        reasons = (Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code)
-        rows = self._read(SELECT_ATTEMPTS_SUMMARY, (self.low_water, *reasons))
-        return {task_id: (attempts, crashes, lost) for task_id, attempts, crashes, lost in rows}
+    def attempts_summary(self) -> dict[int, tuple[int, int, int, int]]:
+        """task_id -> (attempts, crashes, lost, failures) of active tasks that had attempts; damaged counts as lost."""
+        rows = self._read(SELECT_ATTEMPTS_SUMMARY, (self.low_water, *REASONS))
+        return {row[0]: row[1:] for row in rows}
 
     # -- the mark -----------------------------------------------------------------------------
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from ringq import changes, protocol
+from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.config import Config
-from ringq.entries import Batch, Chunks, Forgetting, Interruption, Spec
+from ringq.entries import Batch, Chunks, Interruption, Spec
 from ringq.errors import MapInUse, RingqError, StorageFull
 from ringq.model import Reason, Status
 from ringq.recover import part_outgrown
@@ -101,7 +103,7 @@ def test_a_death_in_a_chunk_sets_the_suspect_apart(bench: Bench) -> None:
 def test_a_call_that_stands_alone_is_given_back_as_any_task(bench: Bench) -> None:
     bench.submit(chunk(1))
     for lease in range(LEASE, LEASE + 2):
-        assert bench.cut(1, call=1, lease=lease).returned == [(1, False)]
+        assert bench.cut(1, call=1, lease=lease).returned == [1]
     bench.cut(1, call=1, lease=LEASE + 2)
     assert (bench.end(1) or ())[1:3] == (Status.DEAD_LETTER.code, Reason.CRASH_LIMIT.code)
     assert bench.store.next_task_id == 2
@@ -111,8 +113,8 @@ def test_a_lost_chunk_goes_on_behind_what_it_had_put_aside(bench: Bench) -> None
     bench.submit(chunk(6))
     bench.cut(1, Reason.LOST, call=4, published=ASIDE)
     assert bench.payloads()[2] == [[2], [3], [4], [5]]
-    assert bench.cut(2, Reason.LOST).returned == [(2, False)]  # nothing put aside: it stays whole
-    assert bench.cut(2, Reason.STOPPED, call=2, lease=LEASE + 1).returned == [(2, False)]
+    assert bench.cut(2, Reason.LOST).returned == [2]  # nothing put aside: it stays whole
+    assert bench.cut(2, Reason.STOPPED, call=2, lease=LEASE + 1).returned == [2]
 
 
 def test_a_chunk_that_is_lost_again_and_again_is_split_before_all_its_calls_are_given_up(bench: Bench) -> None:
@@ -188,7 +190,7 @@ def test_an_outgrown_receipt_that_cannot_be_read_is_a_damaged_one(bench: Bench) 
         [(1, LEASE, 1, 1, Status.COMPLETED.code, Reason.SPLIT.code, 100, 50, 0, None, None, None, None)]
     )
     bench.writer.interrupt(outgrown)
-    assert bench.commit().returned == [(1, False)]
+    assert bench.commit().returned == [1]
 
 
 def columns(key: str, *bounds: tuple[int, int]) -> Chunks:
@@ -215,12 +217,14 @@ def test_a_program_that_was_overtaken_in_a_map_is_refused(bench: Bench) -> None:
 
 
 def test_a_forgotten_map_starts_over_and_its_tasks_stay(bench: Bench) -> None:
-    counts: list[int] = []
+    told: list[protocol.Message] = []
     bench.submit(chunk(2), chunk(2), chunks=columns("k", (0, 2), (2, 2)))
     for _ in range(2):
-        bench.writer.forget(Forgetting("media::thumbnail", "k", counts.append, bench.errors.append))
+        bench.writer.change(
+            changes.of(protocol.ForgetMap("media::thumbnail", "k"), Admission(), 0, told.append, bench.errors.append)
+        )
         bench.commit()
-    assert counts == [2, 0]
+    assert told == [protocol.MapForgotten(2), protocol.MapForgotten(0)]
     bench.submit(chunk(2), chunks=columns("k", (0, 2)))
     assert (bench.replies, bench.errors) == ([1, 3], [])
     assert sorted(bench.payloads()) == [1, 2, 3]

@@ -116,7 +116,7 @@ class Desk:
         config = Config(Path("unused"), client_buffer_bytes_max=BUFFER_BYTES)
         self.listener = Listener(
             config, self.selector, self.receipts.clock, self.receipts, admission,
-            submit=self.batches.append, forget=lambda _: None, health=lambda: RESULT, say=lambda _: None,
+            submit=self.batches.append, change=lambda _: None, health=lambda: RESULT, say=lambda _: None,
         )  # fmt: skip
 
     def connect(self) -> Client:
@@ -183,6 +183,7 @@ def test_a_full_client_that_is_owed_ends_and_has_read_all_with_another_answer_is
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "ENDS_BYTES_MAX", len(RESULT))  # a frame for each end
+    monkeypatch.setattr(protocol.words, "ENDS_BYTES_MAX", len(RESULT))
     client = desk.connect()
     client.ask(Wait([(1, 2)]), Submit(bytes(16), [SpecFields("a::b")], None, ["{}"], None))
     desk.run()

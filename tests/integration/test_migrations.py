@@ -92,7 +92,7 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
     with Store.open(path) as store:
         assert store.previous == (1, 42, True)
         assert (store.next_task_id, store.low_water, active(store)) == (8, 3, [4, 5, 6])
-        assert store.attempts_summary() == {4: (1, 0, 1)}
+        assert store.attempts_summary() == {4: (1, 0, 1, 0)}
         assert store.find_submission(bytes(range(16))) == (1, 7)
         assert [row[0] for row in store.leases()] == [5]
         assert store.begin_epoch(1) == 2

@@ -61,8 +61,9 @@ def test_a_completed_task_is_told_in_full(query: Query) -> None:
     record = query.task(1)
     assert record == TaskRecord(
         id=1, kind="media::thumbnail", queue="default", group=None, priority=128, status=Status.COMPLETED,
-        reason=Reason.NONE, payload='{"n":1}', run_timeout_s=None, submitted_at=START + timedelta(microseconds=1),
-        run_at=None, started_at=START + timedelta(microseconds=750), ended_at=START + timedelta(microseconds=1000),
+        reason=Reason.NONE, payload='{"n":1}', run_timeout_s=None, retry=None, attempt_count=1,
+        submitted_at=START + timedelta(microseconds=1), run_at=None,
+        started_at=START + timedelta(microseconds=750), ended_at=START + timedelta(microseconds=1000),
         result='{"n":1}', error=None, attempts=record.attempts,
     )  # fmt: skip
     (only,) = record.attempts

@@ -51,7 +51,7 @@ class Office:
         self.feed = Feed(self.store, config, self.writer.interruptions)
         self.dispatcher = Dispatcher(self.ring, self.feed.backlog, Gate(()), epoch=1, lookahead_ms=8)
         others: Any = self
-        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others)
+        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others)
         self.renewal = Renewal(others, self.writer, self.dispatcher, others, others, self.settlement)
         monkeypatch.setattr(self.store, "checkpoint_if_due", lambda size: self.heard.append(("tidied", size)))
 

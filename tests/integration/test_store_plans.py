@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from store_rows import opened
 
-from ringq.store import history, prepare, questions, store, submissions, tasks
+from ringq.store import cancels, dead, history, keys, prepare, questions, queues, store, submissions, tasks
 
 GROWING = {"task", "receipt", "attempt", "submission"}
 
@@ -19,16 +19,19 @@ SORTING = {
     "SELECT_ENDED_COUNTS": "one row per kind and status",
     "SELECT_STATISTICS": "one row per kind and status",
     "SELECT_PENDING_ROWS_BELOW": "stragglers and delayed tasks",
+    "SELECT_ACTIVE_OF_SPECS_BELOW": "stragglers and delayed tasks",
+    "SELECT_ATTEMPTS": "all attempts of one task",
+    "SELECT_SUMS": "one row per kind and status of the tasks that are named",
     "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
 }
 
 # Statements that walk along a primary key, and what ends the walk.
-WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT")}
+WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT"), "DELETE_OUTCOMES": ("submission", "LIMIT 1")}
 
 
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
-    modules: list[ModuleType] = [history, prepare, questions, store, submissions, tasks]
+    modules: list[ModuleType] = [cancels, dead, history, keys, prepare, questions, queues, store, submissions, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):

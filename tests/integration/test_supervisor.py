@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ringq import changes
 from ringq.backlog import Row
 from ringq.clock import ManualClock
 from ringq.config import Config
@@ -21,6 +22,7 @@ from ringq.errors import RingqError, StorageFailed, StorageFull
 from ringq.launch import prepare_runtime_dir
 from ringq.notify import ServiceSocket
 from ringq.pool import Pool
+from ringq.protocol import Changed, PutSchedule, ScheduleFields, SpecFields
 from ringq.signals import SignalInbox
 from ringq.store import OwnerLock, Store
 from ringq.supervisor import Supervisor
@@ -163,3 +165,28 @@ def test_what_was_finished_for_a_workers_report_is_answered_whatever_comes_then(
     with pytest.raises(StorageFailed) if what_fails != "nothing" else contextlib.nullcontext():
         parent._on_registry([{"name": "a::plain"}])
     assert parent.replies == [(1, False)]
+
+
+def test_without_schedules_the_loop_sleeps_and_with_one_it_wakes_when_that_is_due(
+    make_parent: Callable[[int], Parent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = make_parent(0)
+    monkeypatch.setattr(parent, "_is_listening", True)
+    parent.turn_until_stored()
+    assert parent._timeout_ns() is None
+    parent._admission.learn([{"name": "a::plain"} | dict.fromkeys(("queue", "priority", "group", "run_timeout_ms"))])
+    fields = ScheduleFields("s", SpecFields("a::plain"), "{}", every_us=20 * SECOND_US, delay_us=20 * SECOND_US)
+    now_us = parent.clock.now_us()
+    answers: list[Any] = []
+    asked = changes.of(PutSchedule(fields), parent._admission, now_us, answers.append, answers.append)
+    parent._writer.change(asked)
+    parent.turn_until_stored()
+    parent._turn()
+    assert answers == [Changed(1)]
+    assert parent._timeout_ns() == 20 * SECOND_US * 1000
+    parent.clock.advance(20)
+    assert parent._timeout_ns() == 0
+    parent.turn_until_stored()
+    assert list(parent.lanes()) == [(128, "default")]
+    parent._turn()
+    assert parent._timeout_ns() == 20 * SECOND_US * 1000

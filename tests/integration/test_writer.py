@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from ringq import changes, protocol
+from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.config import Config
-from ringq.entries import Batch, Forgetting, Interruption, Spec
+from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import RingqError, StorageFull
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status
@@ -224,8 +226,8 @@ def test_a_crash_is_recorded_before_the_task_is_given_back_and_the_third_is_fina
     bench.commit()
     for number in range(2):
         bench.crash(1, (1 << 32) + number)
-        assert bench.commit().returned == [(1, False)]
-        assert bench.store.attempts_summary() == {1: (number + 1, number + 1, 0)}
+        assert bench.commit().returned == [1]
+        assert bench.store.attempts_summary() == {1: (number + 1, number + 1, 0, 0)}
     bench.crash(1, (1 << 32) + 2)
     committed = bench.commit()
     assert committed.returned == []
@@ -357,10 +359,14 @@ def test_a_full_disk_refuses_also_what_would_have_come_after(bench: Bench, monke
     monkeypatch.setattr("ringq.writer.BATCH_TASKS_MAX", 2)
     for number in range(3):
         bench.writer.submit(bench.batch(2, number=number))
-    forgotten: list[int] = []
+    forgotten: list[protocol.Message] = []
     with monkeypatch.context() as full:
         full.setattr(bench.store, "insert_alike", _full)
-        bench.writer.forget(Forgetting("media::thumbnail", "key", forgotten.append, bench.errors.append))
+        bench.writer.change(
+            changes.of(
+                protocol.ForgetMap("media::thumbnail", "key"), Admission(), 0, forgotten.append, bench.errors.append
+            )
+        )
         bench.commit()
     assert [type(error) for error in bench.errors] == [StorageFull] * 4
     assert bench.writer.wait_ns(saturated=False) is None
@@ -375,8 +381,10 @@ def test_a_full_disk_refuses_also_what_came_between_two_steps(bench: Bench, monk
     bench.writer.submit(bench.batch(5, number=1))
     assert bench.writer.advance(lambda: None) is None
     bench.writer.submit(bench.batch(1, number=2))
-    forgotten: list[int] = []
-    bench.writer.forget(Forgetting("media::thumbnail", "key", forgotten.append, bench.errors.append))
+    forgotten: list[protocol.Message] = []
+    bench.writer.change(
+        changes.of(protocol.ForgetMap("media::thumbnail", "key"), Admission(), 0, forgotten.append, bench.errors.append)
+    )
     bench.writer.record([bench.receipt(1)])
     with monkeypatch.context() as full:
         full.setattr(bench.store, "insert_alike", _full)

@@ -208,7 +208,8 @@ static void live(unsigned char *segment, const struct rq_geometry *g, struct led
     struct rq_parent *parent = rq_parent_new(segment, g, harness_eventfd());
     for (uint32_t cells = 0; cells < g->cells; cells += 3) { /* the next publish finds them full of dead ones */
         publish(parent, first, 3, 1);
-        CHECK(rq_revoke_all(parent, held) == 3);
+        CHECK(rq_revoke(parent, 2) == RQ_REVOKED && rq_revoke(parent, 2) == RQ_ABSENT);
+        CHECK(rq_revoke_all(parent, held) == 2);
     }
     struct rq_worker *worker = attach(segment, g, parent->eventfd);
     rq_record_of(segment, g, 0)->waiting = 1; /* as if another worker slept: the publish wakes */

@@ -403,7 +403,15 @@ static void test_revoke_against_claim(void)
             tasks[i] = (struct rq_task){.task_id = round * 4 + i, .payload = "", .payload_bytes = 0};
         }
         CHECK(rq_publish(crew.parent, tasks, 4, round * 4) == 4);
-        uint32_t back = rq_revoke_all(crew.parent, held);
+        uint32_t back = 0;
+        if (round % 2) {
+            back = rq_revoke_all(crew.parent, held);
+        } else { /* one by one, the last first: workers claim from the front */
+            for (uint32_t i = 4; i-- > 0;) {
+                held[back].task_id = tasks[i].task_id;
+                back += rq_revoke(crew.parent, tasks[i].task_id) == RQ_REVOKED;
+            }
+        }
         while (got < 4 - back) {
             parent_wait(&crew);
             rq_drain_begin(crew.parent);

@@ -32,6 +32,7 @@ class RingMachine(RuleBasedStateMachine):
         self.workers = [self.attach(0), self.attach(1)]
         self.next_id = 1
         self.ready: list[int] = []  # in order of publication
+        self.revoked = 0  # one by one, from among others
         self.held: list[tuple[int, bool] | None] = [None, None]  # (task id, started)
         self.calls = [0, 0]
         self.cancels: list[tuple[int, int] | None] = [None, None]  # (call, reason) of the present attempt
@@ -135,6 +136,12 @@ class RingMachine(RuleBasedStateMachine):
         assert [row[0] for row in self.parent.revoke_all()] == self.ready
         self.ready = []
 
+    @precondition(lambda self: self.ready)
+    @rule(index=st.integers(0, 1000))
+    def revoke(self, index: int) -> None:
+        assert self.parent.revoke(self.ready.pop(index % len(self.ready))) is True
+        self.revoked += 1
+
     @rule()
     def scan(self) -> None:
         assert self.parent.scan() <= len(self.done)
@@ -149,7 +156,8 @@ class RingMachine(RuleBasedStateMachine):
             call, reason = self.cancels[i] or (0, 0)
             seen = i in runs and self.in_handler[i] and call == self.calls[i]
             assert worker.cancel_requested() == (reason if seen else 0)
-        assert self.parent.ready() == len(self.ready)
+        beside = self.revoked if self.ready else 0  # count until those before them are claimed
+        assert len(self.ready) <= self.parent.ready() <= len(self.ready) + beside
         active = len(self.ready) + len(self.done) + self.handed + sum(map(bool, self.held))
         assert self.parent.in_flight() == active
         assert self.parent.healthy()

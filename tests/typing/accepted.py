@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import ringq
+from ringq.contrib import echo, lines
+from ringq.contrib.exec import Finished, command
 
 app = ringq.App("photos")
 media = app.domain("media", queue="bulk", priority=ringq.HIGH, run_timeout=30)
@@ -44,6 +46,13 @@ async def asynchronous(ctx: ringq.Context, number: int) -> float:
 @app.task(priority=1)
 async def asynchronous_plain(number: int) -> float:
     return float(number)
+
+
+app.include(echo.app)
+convert = media.task(name="convert", queue="bulk")(command(root=Path("/srv")))
+assert_type(convert.submit(["ls", "-l"], cwd="a", timeout=5).result(), Finished)
+shout = app.task(name="shout")(lines.program(["./shout"], env={"A": "b"}))
+assert_type(shout.submit(text="hello", times=3), ringq.Submitted[Any])
 
 
 @app.task
@@ -113,9 +122,9 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client.submit("media::optioned", {"number": 1}), ringq.Submitted[Any])
     assert_type(client.submit(optioned, {"number": 1}), ringq.Submitted[int | None])
     handles = client.submit_many([plain.submission(Path("a")), plain.options(priority=1).submission(Path("b"))])
-    assert_type(handles, list[ringq.Submitted[dict[str, int]]])
+    assert_type(handles, ringq.BatchOutcome[dict[str, int]])
     mixed = client.submit_many([ringq.Submission("a::b", {"c": 1}), ringq.Submission("a::b", "{}")])
-    assert_type(mixed, list[ringq.Submitted[Any]])
+    assert_type(mixed, ringq.BatchOutcome[Any])
     assert_type(client.wait_many(handles, timeout=5), list[ringq.Ended])
     client.wait_many([1, 2, handles[0]])
     for handle in client.as_completed(handles):
@@ -129,6 +138,23 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client.query.history(kind=asynchronous), list[ringq.AttemptRecord])
     assert_type(client.query.statistics("photos::plain"), list[ringq.KindStatistics])
     assert_type(client.query.statistics(plain), list[ringq.KindStatistics])
+
+scheduled = app.cron("0 3 * * *", zone="Europe/Berlin", jitter=60, catch_up="skip")(asynchronous)
+assert_type(scheduled.submit(1), ringq.Submitted[float])
+
+
+@app.every(timedelta(minutes=5), payload={"number": 1}, from_completion=True, retry=3)
+@app.task
+def recurring(number: int) -> str:
+    return str(number)
+
+
+assert_type(recurring(1), str)
+with ringq.connect("photos.db") as client:
+    client.schedule("nightly", optioned, {"number": 1}, cron="0 3 * * *", max_occurrences=5)
+    client.schedule("often", "photos::recurring", '{"number": 1}', every=60, from_completion=True)
+    assert_type(client.run_schedule("nightly"), ringq.Submitted[Any])
+    assert_type(client.query.schedules(), list[ringq.ScheduleRecord])
 
 settled = ringq.App("settled", queue="q", priority=1, run_timeout=5, workers=2, durability="normal", drain_timeout=1.5)
 assert_type(settled.settings, dict[str, int | float | str])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ringq
+from ringq.contrib import lines
+from ringq.contrib.exec import command
 
 app = ringq.App("photos")
 
@@ -20,6 +22,14 @@ def with_context(ctx: ringq.Context, number: int) -> str:
 @app.task
 async def asynchronous(number: int) -> float:
     return float(number)
+
+
+app.every("1h")  # error
+app.cron("* * * * *", catch_up="most")  # error
+
+
+@app.every(60)  # error
+def undecorated() -> None: ...
 
 
 class Model: ...
@@ -60,13 +70,17 @@ with_context.submit(ctx=ringq.Context(), number=5)  # error
 with_context.options(priority=1).submit("5")  # error
 with_context.options(priority=1).submission(numbr=5)  # error
 with_context.options(priority="high")  # error
-with_context.options(retry=3)  # error
+with_context.options(retry=3.5)  # error
 with_context.options(run_at="tomorrow")  # error
 asynchronous.submit("a")  # error
 total: str = plain.submit("a").result()  # error
 number: int = asynchronous(1)  # error
 app.task(que="q")  # error
 app.domain("media", group="g")  # error
+app.include(app.domain("video"))  # error
+command(root=5)  # error
+app.task(command()).submit("ls -l")  # error
+app.task(name="shout")(lines.program(["./shout"])).submit("hello")  # error
 
 with ringq.connect("photos.db") as client:
     client.submit(5)  # error

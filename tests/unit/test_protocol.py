@@ -199,7 +199,7 @@ def test_errors_that_cannot_be_sent_as_they_are() -> None:
 
 
 def test_a_frame_over_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "FRAME_BYTES_MAX", 100)
+    monkeypatch.setattr(protocol.frames, "FRAME_BYTES_MAX", 100)
     with pytest.raises(errors.BatchTooLarge, match="limit is 100"):
         protocol.pack(protocol.HealthReply("x" * 200), 1)
 

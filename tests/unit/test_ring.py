@@ -254,6 +254,24 @@ def test_many_revokes_do_not_fill_the_cells(made: Ring) -> None:
     run_one(made.worker())
 
 
+def test_one_task_is_revoked_until_a_worker_claims_it(made: Ring) -> None:
+    made.parent.publish([task(1), task(2), task(3)], LEASE)
+    worker = made.worker()
+    claimed = worker.claim(0)
+    assert claimed is not None
+    assert claimed[0] == 1
+    assert [made.parent.revoke(task_id) for task_id in (1, 2, 4)] == [False, True, None]
+    assert made.parent.revoke(2) is None
+    worker.start()
+    worker.finish(10, 0, None)
+    made.parent.drain(9)
+    assert made.parent.revoke(1) is False  # until its receipt is committed
+    made.parent.free()
+    assert made.parent.revoke(1) is None
+    assert [row[0] for row in made.parent.revoke_all()] == [3]
+    assert made.parent.statistics()["revoked"] == 2
+
+
 # -- deaths, cancels, sleep -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,90 @@
+"""Flow: somebody wants tasks cancelled. What becomes of each, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ringq import protocol
+from ringq.cancels import Cancels
+from ringq.committed import Committed
+from ringq.errors import InvalidSubmission, RingqError, UnknownTask
+from ringq.model import CancelOutcome, Status
+from ringq.verdicts import Verdicts
+
+IDS_MAX: Final = 10_000  # tasks of one transaction; who has more asks again
+Told = dict[int, tuple[CancelOutcome, int]]  # task id -> what became of it, the code of its status
+
+
+def check(selection: protocol.Selection) -> None:
+    """Raises InvalidSubmission for a message that asks for too much at once, or with a number that no task has."""
+    if not 0 < selection.limit <= IDS_MAX or len(selection.ids or ()) > IDS_MAX:
+        raise InvalidSubmission(f"1 to {IDS_MAX:,} tasks in one request: send several")
+    for number in (*(selection.ids or ()), selection.after, selection.submitted_before_us or 0):
+        if not 0 <= number < 2**63:
+            raise InvalidSubmission(f"no id or time of a task: {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTasks:
+    """Tasks shall end: at once, or as soon as their worker lets go of them."""
+
+    selection: protocol.Selection
+    answer: Callable[[protocol.Message], None]
+    refuse: Callable[[RingqError], None]
+
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        cancels, after = verdicts.cancels, 0
+        if self.selection.ids is None:
+            ids, after = store.find_active(self.selection)
+        else:
+            ids = sorted(set(self.selection.ids))
+        states = store.task_states(ids)
+        missing = next((task_id for task_id in ids if task_id not in states), None)
+        if missing is not None:
+            return lambda: self.refuse(UnknownTask(f"there is no task {missing}"))
+        told: Told = {}
+        request: list[int] = []
+        returned = set(committed.returned)
+        end: list[tuple[int, int, int]] = []
+        for task_id, state in states.items():
+            if state.status is not None:
+                told[task_id] = CancelOutcome.TOO_LATE, state.status
+            elif (ended := cancels.ended_as(task_id)) is not None:
+                told[task_id] = CancelOutcome.TOO_LATE, ended
+            elif task_id in cancels:
+                told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
+            elif withdraw(store, cancels, task_id, state, committed, returned):
+                end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
+                told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
+            else:
+                request.append(task_id)
+                told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
+        cancels.end(end, committed)
+        cancels.request(request)
+        return lambda: self.answer(_reply(told, set(request), after, committed))
+
+
+def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: Committed, returned: Set[int]) -> bool:
+    """Whether no worker has the task, and none will get it. `returned`: tasks that this transaction puts back."""
+    if cancels.ring is None:
+        return bool(store.previous.clean)  # else its receipt may lie in what a crash has left for the next server
+    is_revoked = cancels.ring.revoke(task_id)
+    if is_revoked:
+        committed.revoked.append(task_id)
+    elif is_revoked is None and not state.is_held and task_id not in returned:
+        spec = store.specs()[state.spec]
+        committed.removed.append((spec.priority, spec.queue, task_id))
+    return is_revoked is not False
+
+
+def _reply(told: Told, requested: set[int], after: int, committed: Committed) -> protocol.Cancelled:
+    """What to answer after COMMIT. An attempt whose end was on its way has ended in this very transaction."""
+    for row in committed.receipts if requested else ():
+        if row[0] in requested:
+            is_cancelled = row[4] == Status.CANCELLED.code
+            told[row[0]] = CancelOutcome.CANCELLED if is_cancelled else CancelOutcome.TOO_LATE, row[4]
+    outcomes = [outcome.code for outcome, _ in told.values()]
+    return protocol.Cancelled(list(told), outcomes, [status for _, status in told.values()], after)

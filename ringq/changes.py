@@ -1,0 +1,183 @@
+"""Flow: what clients ask the writer for besides submissions, each as one part of a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringq import cancelling, protocol, retry, scheduling
+from ringq.admission import Admission, check_queue_name
+from ringq.committed import Committed
+from ringq.config import WORKERS_MAX
+from ringq.errors import InvalidOption, InvalidSubmission, KeyInUse, NotDead, RingqError, UnknownTask
+from ringq.model import Status
+from ringq.verdicts import Verdicts
+from ringq.writer import Change
+
+IDS_MAX = 10_000  # dead letters of one transaction; who has more asks again
+Answer = Callable[[protocol.Message], None]
+Refuse = Callable[[RingqError], None]
+
+
+def of(message: protocol.Message, admission: Admission, now_us: int, answer: Answer, refuse: Refuse) -> Change:
+    """What the writer shall do about a message; `answer` and `refuse` are called after COMMIT, one of them.
+
+    Raises InvalidSubmission for a message that asks for too much at once.
+    """
+    if isinstance(message, protocol.ForgetMap):
+        return ForgetMap(message, answer, refuse)
+    if isinstance(message, protocol.SetQueue):
+        _check_queue(message)
+        return SetQueue(message, answer, refuse)
+    if isinstance(message, protocol.Cancel):
+        cancelling.check(message.selection)
+        return cancelling.CancelTasks(message.selection, answer, refuse)
+    if isinstance(message, scheduling.REQUESTS):
+        return scheduling.Request(message, admission, now_us, answer, refuse)
+    assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
+    if not 0 <= (message.dead.before_us or 0) < 2**63:
+        raise InvalidSubmission(f"no time of a dead letter: {message.dead.before_us}")
+    if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
+        raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")
+    return (RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead)(message.dead, answer, refuse)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetMap:
+    """A map shall start over the next time."""
+
+    message: protocol.ForgetMap
+    answer: Answer
+    refuse: Refuse
+
+    def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        found = store.find_map(self.message.kind, self.message.key)
+        count = 0 if found is None else store.delete_map(found)
+        return lambda: self.answer(protocol.MapForgotten(count))
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDead:
+    """Dead letters shall have another chance: what ended them is an attempt now, and their limits begin anew."""
+
+    dead: protocol.Dead
+    answer: Answer
+    refuse: Refuse
+
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        total = 0
+        while True:
+            found, wrong = _find(store, self.dead, retryable=True, but=total)
+            keys, taken = _keys_of(store, found)
+            if self.dead.ids is not None and taken:
+                wrong = KeyInUse(next(iter(taken.values())))
+            if wrong is not None:
+                return lambda: self.refuse(wrong)
+            able = [task_id for task_id in found if task_id not in taken]
+            for task_id, count in store.release_dead(able).items():
+                verdicts.released(task_id, count)
+            store.hold_keys(keys)
+            committed.returned += able
+            total += len(able)
+            if not taken or total == self.dead.limit:  # else there may be others in place of those that were left
+                return lambda: self.answer(protocol.Changed(total))
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeDead:
+    """Dead letters shall be forgotten, with all that is known of them."""
+
+    dead: protocol.Dead
+    answer: Answer
+    refuse: Refuse
+
+    def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        found, wrong = _find(store, self.dead, purgeable=True)
+        if wrong is not None:
+            return lambda: self.refuse(wrong)
+        count = store.purge_dead(found)
+        return lambda: self.answer(protocol.Changed(count))
+
+
+@dataclass(frozen=True, slots=True)
+class SetQueue:
+    """Something is said of a queue."""
+
+    message: protocol.SetQueue
+    answer: Answer
+    refuse: Refuse
+
+    def apply(self, store: Any, _verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        columns = dict(self.message.changes)
+        if columns.pop("cooling", True) is None:
+            columns |= {"throttles": 0, "throttled_until_us": None}
+        if "paused" in columns:
+            columns["paused"] = int(bool(columns["paused"]))
+        store.set_queue(self.message.name, **columns)
+        committed.queues.append(self.message.name)
+        return lambda: self.answer(protocol.Changed(1))
+
+
+def _check_queue(message: protocol.SetQueue) -> None:
+    """Raises InvalidSubmission: what is wrong with what shall be said of the queue."""
+    check_queue_name(message.name)
+    for name, value in message.changes.items():
+        cap = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= WORKERS_MAX
+        if name == "max_workers" and (value is None or cap):
+            continue
+        if (name == "paused" and isinstance(value, bool)) or (name == "cooling" and value is None):
+            continue
+        if name in ("retry", "cooldown") and (value is None or isinstance(value, str)):
+            _check_retry(name, value)
+            continue
+        raise InvalidSubmission(f"queue {message.name}: {name} cannot be {value!r}")
+
+
+def _check_retry(name: str, value: str | None) -> None:
+    try:
+        if value is not None and not value.strip():
+            raise InvalidOption("it is empty")
+        if value is not None:
+            retry.read(value if name == "retry" else f"0 {value}")
+    except InvalidOption as error:
+        raise InvalidSubmission(f"{name}: {value!r} is not understood: {error}") from None
+
+
+def _find(
+    store: Any, dead: protocol.Dead, *, retryable: bool = False, purgeable: bool = False, but: int = 0
+) -> tuple[Sequence[int], RingqError | None]:
+    """The dead letters that are meant; and the error, if one was named that is none: then nothing happens to any.
+
+    `but`: so many of the limit were found before. `retryable`, `purgeable`: as `find_dead` says.
+    """
+    if dead.ids is None:
+        which = (dead.kind, dead.queue, dead.before_us, dead.limit - but)
+        return store.find_dead(*which, retryable=retryable, purgeable=purgeable), None
+    ids = sorted(set(dead.ids))
+    statuses: dict[int, int | None] = store.statuses(ids)
+    for task_id in ids:
+        if task_id not in statuses:
+            return [], UnknownTask(f"there is no task {task_id}")
+        code = statuses[task_id]
+        if code != Status.DEAD_LETTER.code:
+            now = "has not ended" if code is None else f"is {Status.of(code).value}"
+            return [], NotDead(f"task {task_id} {now}: only a dead letter can be retried or purged")
+    return ids, None
+
+
+def _keys_of(store: Any, task_ids: Sequence[int]) -> tuple[list[tuple[int, int, bytes, str]], dict[int, str]]:
+    """The keys that these dead letters take again; and why some cannot, by id: another task has it."""
+    keys: dict[tuple[int, bytes], tuple[int, int, bytes, str]] = {}
+    taken: dict[int, str] = {}
+    for task_id, kind, digest, key, holder in store.keys_of(task_ids):
+        other = holder or keys.get((kind, digest), (None,))[0]
+        if other is None:
+            keys[kind, digest] = (task_id, kind, digest, key)
+        else:
+            taken[task_id] = f"task {task_id} cannot be retried: task {other} has its key {key!r} and has not ended"
+    return list(keys.values()), taken

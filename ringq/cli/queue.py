@@ -1,0 +1,99 @@
+"""Cli: `ringq queue list`, `set`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ringq.cli import options, printing
+
+if TYPE_CHECKING:
+    from ringq.model import QueueRecord
+
+NONE = "none"
+
+
+@click.group()
+def queue() -> None:
+    """Say how queues are served, and look at it. Holds at once and over restarts; needs no server."""
+
+
+@queue.command("list")
+@options.database
+@options.as_json("NDJSON, one line per queue")
+def list_(database: Path, as_json: bool) -> None:
+    """List the queues of which something was said. Of the others the server's flags decide."""
+    from ringq.query import Query
+
+    records = Query(database).queues()
+    if as_json:
+        printing.lines(map(_plain, records))
+        return
+    printing.table(
+        ["queue", "state", "max workers", "retry", "cooldown"],
+        ((one.name, _state(one), *map(_said, (one.max_workers, one.retry, one.cooldown))) for one in records),
+        right=["max workers"],
+    )
+
+
+@queue.command("set")
+@click.argument("name")
+@options.database
+@click.option("--max-workers", metavar="N|none", help="How many of its tasks run at a time.")
+@click.option("--retry", metavar="RETRY|none", help="Try its failed tasks again: 3 or e.g. '5 exponential 1s..1h'.")
+@click.option(
+    "--cooldown", metavar="HOW|none", help="After a task was throttled: 'constant 60s' or e.g. 'exponential 60s..30m'."
+)
+def set_(name: str, database: Path, **given: str | None) -> None:
+    """Say something of queue NAME; `none` takes it back, so that the server's flags decide again."""
+    settings: dict[str, Any] = {key: None if text == NONE else text for key, text in given.items() if text is not None}
+    if not settings:
+        raise click.UsageError("say at least one of --max-workers, --retry, --cooldown")
+    cap = settings.get("max_workers")
+    if cap is not None:
+        if not (cap.isascii() and cap.isdecimal() and len(cap) < 10):
+            raise click.BadParameter(f"{cap!r} is neither none nor a number", param_hint="--max-workers")
+        settings["max_workers"] = int(cap)
+    with _client(database) as client:
+        client.set_queue(name, **settings)
+
+
+@queue.command()
+@click.argument("name")
+@options.database
+def pause(name: str, database: Path) -> None:
+    """Start no more tasks of queue NAME until it is resumed; those that run go on."""
+    with _client(database) as client:
+        client.pause_queue(name)
+
+
+@queue.command()
+@click.argument("name")
+@options.database
+def resume(name: str, database: Path) -> None:
+    """Start tasks of queue NAME again, also if it cools down."""
+    with _client(database) as client:
+        client.resume_queue(name)
+
+
+def _client(database: Path) -> Any:
+    import ringq
+
+    return ringq.connect(database)
+
+
+def _state(one: QueueRecord) -> str:
+    if one.paused:
+        return "paused"
+    return "open" if one.cooling_until is None else f"cools down until {printing.moment(one.cooling_until)}"
+
+
+def _said(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _plain(one: QueueRecord) -> dict[str, Any]:
+    return asdict(one)

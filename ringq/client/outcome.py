@@ -1,0 +1,68 @@
+"""Answer: what became of the submissions of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from ringq import protocol
+from ringq.errors import ProtocolError
+from ringq.kinds import Submitted
+from ringq.model import Outcome
+
+R = TypeVar("R")
+
+
+class BatchOutcome(list[Submitted[R]]):
+    """The handles of a batch, in the order of its submissions, each with its outcome."""
+
+    def of(self, outcome: Outcome) -> list[Submitted[R]]:
+        """Those of this outcome, in order."""
+        return [handle for handle in self if handle.outcome is outcome]
+
+    @property
+    def counts(self) -> dict[Outcome, int]:
+        """How many there are of each outcome that there is."""
+        return dict(Counter(handle.outcome for handle in self))
+
+    @property
+    def inserted(self) -> list[Submitted[R]]:
+        """Tasks that no other one stood in the way of."""
+        return self.of(Outcome.INSERTED)
+
+    @property
+    def duplicates(self) -> list[Submitted[R]]:
+        """Handles of the tasks that were there already, or come later in the batch."""
+        return self.of(Outcome.DUPLICATE)
+
+    @property
+    def upgraded(self) -> list[Submitted[R]]:
+        """Handles of pending tasks that were made more urgent."""
+        return self.of(Outcome.UPGRADED)
+
+    @property
+    def requeued(self) -> list[Submitted[R]]:
+        """Tasks that run after one that runs now."""
+        return self.of(Outcome.REQUEUED)
+
+    @property
+    def superseded(self) -> list[Submitted[R]]:
+        """Tasks that took the place of others, their `replaced_id`."""
+        return self.of(Outcome.SUPERSEDED)
+
+    @property
+    def rejected(self) -> list[Submitted[R]]:
+        """Handles of the tasks that have the keys of those that were not stored."""
+        return self.of(Outcome.REJECTED)
+
+
+def tell(handles: Sequence[Submitted[Any]], outcomes: protocol.Outcomes) -> None:
+    """Note in each handle what became of it. Raises ProtocolError for what makes no sense."""
+    try:
+        for handle, code, task_id, replaced in zip(
+            handles, outcomes.codes, outcomes.ids, outcomes.replaced, strict=True
+        ):
+            handle.id, handle.outcome, handle.replaced_id = task_id, Outcome.of(code), replaced or None
+    except (KeyError, ValueError):
+        raise ProtocolError("the server's outcomes do not fit the submission") from None

@@ -1,0 +1,89 @@
+"""Submit and answer: the client's verbs for queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol, TypedDict, TypeVar, Unpack
+
+from ringq import protocol
+from ringq.errors import InvalidOption
+from ringq.kinds import options
+from ringq.retry import Retry
+
+Reply = TypeVar("Reply", bound=protocol.Message)
+
+
+class QueueSettings(TypedDict, total=False):
+    """What can be said of a queue, as `Client.set_queue` says."""
+
+    max_workers: int | None
+    retry: Retry | str | int | None
+    cooldown: str | None
+
+
+SETTINGS: Final = tuple(QueueSettings.__annotations__)
+
+
+class Asking(Protocol):
+    """What the verbs below need of a client."""
+
+    database: Path
+
+    def _ask(
+        self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None
+    ) -> Reply: ...
+
+
+class Queues:
+    """Queues as their operator sees them. What is said here is stored, holds at once, and wins over flags."""
+
+    def pause_queue(self: Asking, name: str) -> None:
+        """Start no more tasks of a queue; those that run go on, and submissions are taken.
+
+        Until `resume_queue`, also over restarts. Raises InvalidOption, and what `submit_many` raises about the server
+        and the database; while none runs, it is stored for the next one.
+        """
+        _set(self, name, {"paused": True})
+
+    def resume_queue(self: Asking, name: str) -> None:
+        """Start tasks of a queue again, also if it cools down. Raises as `pause_queue`."""
+        _set(self, name, {"paused": False, "cooling": None})
+
+    def set_queue(self: Asking, name: str, **settings: Unpack[QueueSettings]) -> None:
+        """Say something of a queue; None takes it back: then the server's flags decide, or what is built in.
+
+        `max_workers`: how many of its tasks run at a time, 0 to 255. `retry`: what happens to its tasks after a failure
+        if neither they nor their kind nor domain say: a Retry, a number, or text. `cooldown`: how long no task starts
+        after one was `Throttled`: "constant 60s", or "exponential 60s..30m", which doubles while it goes on.
+
+        Raises as `pause_queue`.
+        """
+        options.check_names("set_queue", settings, SETTINGS)
+        changes: dict[str, int | bool | str | None] = {}
+        if "max_workers" in settings:
+            cap = settings["max_workers"]
+            whole = isinstance(cap, int) and not isinstance(cap, bool)
+            if cap is not None and not (whole and 0 <= cap <= options.MAX_WORKERS):
+                raise InvalidOption(f"max_workers: expected 0 to {options.MAX_WORKERS} or None, got {cap!r}")
+            changes["max_workers"] = cap
+        if "retry" in settings:
+            given = settings["retry"]
+            changes["retry"] = None if given is None else str(Retry.of(given))
+        if "cooldown" in settings:
+            changes["cooldown"] = options.cooldown_of(settings["cooldown"])
+        if not changes:
+            raise InvalidOption(f"set_queue: say at least one of {', '.join(SETTINGS)}")
+        _set(self, name, changes)
+
+
+def _set(client: Asking, name: str, changes: dict[str, int | bool | str | None]) -> None:
+    options.check_queue(name)
+    message = protocol.SetQueue(name, changes)
+
+    def change() -> protocol.Changed:
+        from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
+
+        return alone.change(client.database, message, protocol.Changed)
+
+    client._ask(message, protocol.Changed, change)

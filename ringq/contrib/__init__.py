@@ -1,0 +1,1 @@
+"""Run: handlers that come along - `echo`, `exec`, `lines`. Nothing of ringq imports them."""

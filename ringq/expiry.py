@@ -1,0 +1,72 @@
+"""Flow: tasks whose time to live is over. Limits beginning, never running.
+
+pending, delayed ──► receipt: expired
+a worker has it  ──► nothing; if its attempt does not end it, that is when it expires: `Verdicts`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ringq.cancelling import withdraw
+from ringq.committed import Committed
+from ringq.errors import RingqError
+from ringq.feed import Feed
+from ringq.model import Reason, Status
+from ringq.verdicts import Verdicts
+from ringq.writer import Writer
+
+AT_ONCE: Final = 500  # of one transaction: some 5 ms
+
+
+class Expiries:
+    """Sees to it that no task begins after its time."""
+
+    def __init__(self, writer: Writer, feed: Feed) -> None:
+        self._writer = writer
+        self._feed = feed
+        self._is_under_way = False
+
+    def step(self, now_us: int) -> None:
+        """Have what is over ended. To be called before others are published."""
+        next_us = self.next_us
+        if next_us is not None and next_us <= now_us:
+            self._is_under_way = True
+            self._writer.change(Expire(now_us, self._done))
+
+    @property
+    def next_us(self) -> int | None:
+        """The wall-clock time at which `step` has something to do."""
+        return None if self._is_under_way else self._feed.next_expiry_us
+
+    def _done(self) -> None:
+        self._is_under_way = False
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """What is over at `now_us` shall end. `done` is called when that is durable, or could not be written."""
+
+    now_us: int
+    done: Callable[[], None]
+
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        rows = store.expiring(self.now_us, AT_ONCE)
+        cancels = verdicts.cancels
+        over, returned = [], set(committed.returned)
+        for task_id, state in store.task_states([task_id for _, task_id in rows]).items():
+            if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
+                continue
+            if withdraw(store, cancels, task_id, state, committed, returned):
+                over.append((task_id, state.spec, verdicts.attempts_of(task_id)))
+        cancels.end(over, committed, Status.EXPIRED, Reason.TTL)
+        store.delete_expiries(rows)
+        committed.expiring = True
+        return self.done
+
+    def refuse(self, _error: RingqError) -> None:
+        """See `Change`."""
+        self.done()

@@ -1,0 +1,197 @@
+"""Flow: what becomes of submissions with a key that an active task has. Inside the writer's transaction.
+
+             it is pending                it runs, or may                   somebody waits behind it
+skip         duplicate, upgraded          requeued: waits behind it         duplicate, upgraded: of who waits
+supersede    superseded: in its place     requeued: waits behind it         superseded: in the place of who waits
+reject       rejected                     rejected                          rejected
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+from ringq.entries import Batch, Spec, Told
+from ringq.lifecycle import Interruptions
+from ringq.model import OnDuplicate, Outcome, Reason, Status
+from ringq.receipts import ReceiptRow
+
+KeyRow = tuple[int, int, bytes, str]  # task id, kind, digest, key
+SLICE_KEYS = 256  # 2 ms
+INSERTED, DUPLICATE, UPGRADED = Outcome.INSERTED.code, Outcome.DUPLICATE.code, Outcome.UPGRADED.code
+REQUEUED, SUPERSEDED, REJECTED = Outcome.REQUEUED.code, Outcome.SUPERSEDED.code, Outcome.REJECTED.code
+
+
+class Reach(Protocol):
+    """What is asked of whoever publishes tasks."""
+
+    def is_out(self, task_id: int) -> bool:
+        """Whether a keyed task was published, and nothing that came of it is committed."""
+
+    def withdraw(self, task_id: int, priority: int, queue: str) -> bool:
+        """See to it that a pending task is not published. False if it is not in that lane."""
+
+
+class Hand:
+    """Pending tasks that the transaction under way has taken out of the backlog, and those that it ends.
+
+    It takes several steps, between which other tasks are published: what it relies on must not be among them.
+    """
+
+    def __init__(
+        self, store: Any, reach: Reach | None, interruptions: Mapping[int, Interruptions], cancels: Container[int] = ()
+    ) -> None:
+        """`cancels`: tasks that end as soon as no worker has them; then they are in no lane."""
+        self._store = store
+        self._cancels = cancels
+        self._reach = reach
+        self._interruptions = interruptions
+        self.taken: set[int] = set()
+        self.fresh: list[tuple[int, str, int]] = []  # of those, what this transaction has inserted: (*lane, task id)
+        self.delayed: list[int] = []  # that are ended before their time came
+        self.ended: list[ReceiptRow] = []
+
+    def is_out(self, task_id: int) -> bool:
+        """Whether the task runs, or may.
+
+        Where nobody publishes tasks, a client writes alone: then every task may have run to its end whose server died,
+        and its receipt be in shared memory. Better a run too many than one that was asked for and never made.
+        """
+        if self._reach is None:
+            return not self._store.previous.clean
+        return task_id in self._cancels or self._reach.is_out(task_id)
+
+    def take(self, task_id: int, priority: int, queue: str) -> None:
+        """Take a pending task out of its lane: after COMMIT it goes where it belongs then, if it has not ended."""
+        if task_id in self.taken:
+            return
+        if task_id >= self._store.stored_below:
+            self.fresh.append((priority, queue, task_id))
+            self.taken.add(task_id)
+        elif self._reach is not None and self._reach.withdraw(task_id, priority, queue):
+            self.taken.add(task_id)
+
+    def replace(self, task_id: int, kind: int, by: int, now_us: int) -> None:
+        """Another task takes the place of this one, which ends."""
+        error = json.dumps({"type": "Replaced", "message": f"task {by} took its place", "task": by})
+        attempts = self._interruptions.get(task_id, Interruptions()).attempts
+        codes = (Status.SUPERSEDED.code, Reason.REPLACED.code)
+        row = (task_id, 0, kind, attempts, *codes, now_us, 0, None, None, None, None, error)
+        self.ended.append(cast(ReceiptRow, row))  # no worker
+        self._store.leave_key(task_id)
+
+    def back(self) -> list[int]:
+        """After a rollback: what belongs where it was."""
+        return [task_id for task_id in self.taken if task_id < self._store.stored_below]
+
+
+@dataclass(slots=True)
+class Decided:
+    """A batch without what is not inserted. `told`: None if all is."""
+
+    batch: Batch
+    told: Told | None
+    keys: list[KeyRow | None]  # of the tasks that are inserted, as the store takes them
+    behind: dict[int, int] = field(default_factory=dict)  # of those, who waits for whom
+
+    def keep(self, store: Any, part: slice) -> None:
+        """Write the keys of this part of the tasks that are inserted."""
+        rows = [row for row in self.keys[part] if row is not None]
+        store.insert_keys(rows, [(row[0], self.behind[row[0]]) for row in rows if row[0] in self.behind])
+
+
+def digest_of(key: str) -> bytes:
+    """What a key is found by."""
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+
+
+def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None, None, Decided]:
+    """Decide about each task of a batch with keys; yields after each slice.
+
+    Of several with one key in the batch the last one counts; the others are its duplicates.
+    """
+    assert batch.keys is not None
+    count = len(batch.payloads)
+    spec_of = batch.spec_of or [0] * count
+    modes = batch.on_duplicate or [0] * count
+    kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
+    names = [None if key is None else (kinds[s], key) for s, key in zip(spec_of, batch.keys, strict=True)]
+    last = {name: place for place, name in enumerate(names)}
+    decided = Decided(batch, None, [])
+    told, inserted = Told([INSERTED] * count, [0] * count, [0] * count), list[int]()
+    for place, name in enumerate(names):
+        if place and place % SLICE_KEYS == 0:
+            yield
+        if name is not None and last[name] != place:
+            told.outcomes[place] = DUPLICATE
+            continue
+        task_id = store.next_task_id + len(inserted)
+        row = None
+        if name is not None:
+            kind, key = name
+            row = (task_id, kind, digest_of(key), key)
+            made = _decide_one(store, row, batch.specs[spec_of[place]], modes[place], now_us, hand, decided)
+            told.outcomes[place], told.ids[place], told.replaced[place] = made
+        if told.outcomes[place] in (INSERTED, REQUEUED, SUPERSEDED):
+            told.ids[place] = task_id
+            inserted.append(place)
+            decided.keys.append(row)
+    if len(inserted) < count or told.outcomes.count(INSERTED) < count:
+        for place, name in enumerate(names):
+            told.ids[place] = told.ids[last[name]] if name is not None else told.ids[place]
+        decided.told = told
+    run_at = None if batch.run_at_us is None else [batch.run_at_us[place] for place in inserted]
+    payloads = [batch.payloads[place] for place in inserted]
+    decided.batch = replace(batch, spec_of=[spec_of[p] for p in inserted], payloads=payloads, run_at_us=run_at)
+    return decided
+
+
+def _decide_one(
+    store: Any, row: KeyRow, spec: Spec, mode: int, now_us: int, hand: Hand, decided: Decided
+) -> tuple[int, int, int]:
+    """(outcome, id of the task that is or will be there, id of the one that was superseded or 0)."""
+    task_id, kind, digest, _ = row
+    found = store.find_holder(kind, digest)
+    if found is None:
+        return INSERTED, task_id, 0
+    if mode == OnDuplicate.REJECT.code:
+        return REJECTED, found.follower or found.task_id, 0
+    is_out = not found.is_delayed and hand.is_out(found.task_id)
+    if is_out and (found.follower is None or mode == OnDuplicate.SUPERSEDE.code):
+        decided.behind[task_id] = found.task_id
+    if mode == OnDuplicate.SUPERSEDE.code:
+        return _supersede(store, found, is_out, row, now_us, hand)
+    if task_id in decided.behind:
+        return REQUEUED, task_id, 0
+    return _skip(store, found, spec.priority, hand)
+
+
+def _supersede(store: Any, found: Any, is_out: bool, row: KeyRow, now_us: int, hand: Hand) -> tuple[int, int, int]:
+    """Take the place of what has not begun."""
+    task_id, kind, _, _ = row
+    if found.follower is not None:
+        hand.replace(found.follower, kind, task_id, now_us)
+    if is_out:
+        return (REQUEUED, task_id, 0) if found.follower is None else (SUPERSEDED, task_id, found.follower)
+    if found.is_delayed:
+        hand.delayed.append(found.task_id)
+    else:
+        spec = store.specs()[found.spec]
+        hand.take(found.task_id, spec.priority, spec.queue)
+    hand.replace(found.task_id, kind, task_id, now_us)
+    return SUPERSEDED, task_id, found.task_id
+
+
+def _skip(store: Any, found: Any, priority: int, hand: Hand) -> tuple[int, int, int]:
+    """Leave what has not begun as it is, or make it as urgent as this."""
+    newest, number = (found.task_id, found.spec) if found.follower is None else (found.follower, found.follower_spec)
+    spec = store.specs()[number]
+    if priority >= spec.priority:
+        return DUPLICATE, newest, 0
+    if found.follower is None and not found.is_delayed:
+        hand.take(newest, spec.priority, spec.queue)
+    store.set_spec(newest, store.intern_spec(*spec._replace(priority=priority)))
+    return UPGRADED, newest, 0

@@ -1,0 +1,160 @@
+"""Edge: how values of settings are written. Each function raises ValueError that says what is wrong with a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+
+from ringq.config import WORKERS_MAX
+from ringq.errors import InvalidOption
+from ringq.retry import Retry
+
+Queues = tuple[tuple[str, int | None], ...]
+
+_SPANS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES_MIB = {
+    f"{unit}{tail}": mib for unit, mib in (("k", 1 / 1024), ("m", 1), ("g", 1024)) for tail in ("", "b", "ib")
+}
+_BOOLEANS = {**dict.fromkeys(["1", "true", "yes", "on"], True), **dict.fromkeys(["0", "false", "no", "off"], False)}
+
+
+def app(written: object) -> str:
+    """`module:attribute`, or `script.py:attribute` for a file that exists."""
+    if not isinstance(written, str):
+        raise ValueError(f"{written!r} does not name an app; write e.g. photos:app")
+    script, _, name = written.rpartition(":")
+    if name.isidentifier() and Path(script).is_file():
+        return written
+    module, _, attribute = written.partition(":")
+    names = module.split(".")
+    if module and attribute and all(part.isidentifier() for part in names) and not module.endswith(".py"):
+        return written
+    file = PurePosixPath(module.removesuffix(".py"))
+    above = file.is_absolute() or ".." in file.parts
+    name = ".".join([file.name] if above else file.parts)
+    if name and all(part.isidentifier() for part in name.split(".")):
+        place = f", in the folder {file.parent}" if above else ""
+        raise ValueError(
+            f"{written!r} does not name a module and its app; write e.g. {name}:{attribute or 'app'}{place}"
+        )
+    raise ValueError(f"{written!r} does not name an app; write e.g. photos:app")
+
+
+def path(written: object) -> Path:
+    """The path of a file."""
+    if isinstance(written, Path):
+        return written
+    if not isinstance(written, str) or not written or "\0" in written:
+        raise ValueError(f"{written!r} is no path of a file; write e.g. tasks.db")
+    return Path(written)
+
+
+def workers(written: object) -> int:
+    """A number of workers; 0 for `auto`, as many as there are usable cores."""
+    if written == "auto":
+        return 0
+    text = _text(written)
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or not 1 <= int(text) <= WORKERS_MAX:
+        raise ValueError(f"{written!r} is neither auto nor 1 to {WORKERS_MAX}")
+    return int(text)
+
+
+def queues(written: object) -> Queues:
+    """Queues to serve, each with an optional number of tasks that may run at a time.
+
+    As text `default,bulk:2`; in a file also as a list of such parts, or as a table {default = true, bulk = 2}.
+    """
+    hint = "write NAME or NAME:MAX_RUNNING, e.g. default,bulk:2"
+    if isinstance(written, dict):
+        written = [name if cap is True else f"{name}:{_text(cap)}" for name, cap in written.items()]
+    parts = (written.split(",") if written else []) if isinstance(written, str) else written
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"{written!r} is no list of queues; {hint}")
+    found: dict[str, int | None] = {}
+    for part in parts:
+        name, colon, cap = part.strip().partition(":")
+        wrong = None
+        if not name:
+            wrong = f"{part!r} has no name"
+        elif name in found:
+            wrong = f"{name!r} is named twice"
+        elif colon and not (cap.isascii() and cap.isdecimal()):
+            wrong = f"{cap!r} in {part!r} is no number of tasks"
+        if wrong:
+            raise ValueError(f"{wrong}; {hint}")
+        found[name] = int(cap) if colon else None
+    return tuple(found.items())
+
+
+def span(written: object) -> float:
+    """Seconds, from a number with or without a unit: 500ms, 90s, 15m, 2h, 7d."""
+    if isinstance(written, timedelta):
+        written = written.total_seconds()
+    seconds = _measure(_text(written), _SPANS_S, "s")
+    if seconds is None:
+        raise ValueError(f"{written!r} is no span; write seconds or e.g. 500ms, 15m, 2h")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{written!r} is no span of 0 or more")
+    return seconds
+
+
+def size_mib(written: object) -> int:
+    """MiB, from a number with or without a unit: 512, 512MB, 1.5GB. Units are powers of 1024, with or without an i."""
+    size = _measure(_text(written).lower(), _SIZES_MIB, "m")
+    if size is None or not (size == 0 or 1 <= size < math.inf):
+        raise ValueError(f"{written!r} is no size; write MiB or e.g. 512MB, 2GB (0: never)")
+    return round(size)
+
+
+def count(written: object) -> int:
+    """A whole number from 0 on."""
+    text = _text(written)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise ValueError(f"{written!r} is no whole number of 0 (never) or more")
+    return int(text)
+
+
+def boolean(written: object) -> bool:
+    """True or false; as text also yes and no, on and off, 1 and 0."""
+    value = written if isinstance(written, bool) else _BOOLEANS.get(_text(written).strip().lower())
+    if value is None:
+        raise ValueError(f"{written!r} is neither true nor false")
+    return value
+
+
+def retry(written: object) -> str:
+    """What happens after a failed attempt, as `Retry.read` takes it."""
+    try:
+        return str(Retry.read(_text(written)))
+    except InvalidOption as error:
+        raise ValueError(str(error).removeprefix("retry: ")) from None
+
+
+def one_of(*words: str) -> Callable[[object], str]:
+    """One of these words."""
+
+    def parse(written: object) -> str:
+        if not isinstance(written, str) or written.lower() not in words:
+            raise ValueError(f"{written!r} is not {', '.join(words[:-1])} or {words[-1]}")
+        return written.lower()
+
+    return parse
+
+
+def _text(written: object) -> str:
+    """What was written as text; a number of the file as its digits; nothing for what is neither."""
+    if isinstance(written, str):
+        return written
+    return str(written) if isinstance(written, int | float) and not isinstance(written, bool) else ""
+
+
+def _measure(text: str, units: Mapping[str, float], default: str) -> float | None:
+    """A number with one of these units; None for what is none."""
+    text = text.strip()
+    unit = text.lstrip("0123456789.+-eE")
+    try:
+        return float(text.removesuffix(unit)) * units[unit.strip() or default]
+    except (ValueError, KeyError):
+        return None

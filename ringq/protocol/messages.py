@@ -1,0 +1,245 @@
+"""Submit and answer: what a client and the server say to each other, as arrays of msgpack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+SUBMISSION_ID_BYTES: Final = 16
+DIGEST_BYTES: Final = 16
+CHUNKS_MAX: Final = 10_000
+"""How many chunks of a map one frame tells of."""
+WAIT_IDS_MAX: Final = 10_000
+"""How many ids one Wait may ask for; more are asked for with more frames."""
+# A column that announces more is refused before any of it is decoded: one byte on the wire may be fifty in memory.
+_COLUMN: Final = msgspec.Meta(max_length=1 << 18)
+
+
+class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What tasks of one submission share. None: not given here, so kind, domain, queue or server decide."""
+
+    kind: str
+    queue: str | None = None
+    priority: int | None = None
+    group: str | None = None
+    run_timeout_ms: int | None = None
+    retry: str | None = None  # as `Retry.read` takes it
+    ttl_ms: int | None = None
+    ttl_from: int | None = None  # 0: the submission, 1: the first attempt
+
+
+class Chunks(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Which calls of a map with a key the tasks of one submission carry; a column entry per task."""
+
+    key: str
+    firsts: Annotated[list[int], _COLUMN]  # index of the first call in the map
+    counts: Annotated[list[int], _COLUMN]  # calls in the chunk
+    digests: Annotated[list[bytes], _COLUMN]  # of the payloads, DIGEST_BYTES each
+
+
+class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Store these tasks, all or none. A `submission` id seen before answers with the ids given then."""
+
+    submission: bytes
+    specs: Annotated[list[SpecFields], _COLUMN]
+    spec_of: Annotated[list[int], _COLUMN] | None  # one index into specs per task; None: specs[0] for all
+    payloads: Annotated[list[str], _COLUMN]
+    run_at_us: Annotated[list[int | None], _COLUMN] | None  # one instant per task; None: all at once
+    chunks: Chunks | None = None  # these tasks carry calls of a map that may be continued
+    keys: Annotated[list[str | None], _COLUMN] | None = None  # one per task; None: none has one
+    on_duplicate: Annotated[list[int], _COLUMN] | None = None  # codes of `model.OnDuplicate`; None: all skip
+
+
+class Outcomes(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What became of the tasks of a submission; a column entry per task."""
+
+    codes: list[int]  # of `model.Outcome`
+    ids: list[int]
+    replaced: list[int]  # what was superseded, 0 for nothing
+
+
+class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The tasks are committed; their ids are first_id .. first_id + count - 1, in order, unless `outcomes` says."""
+
+    first_id: int
+    count: int
+    replayed: bool
+    outcomes: Outcomes | None = None  # None: all were inserted
+
+
+class Wait(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Tell when these tasks have ended: inclusive ranges of ids, at most WAIT_IDS_MAX ids in all."""
+
+    ranges: Annotated[list[tuple[int, int]], _COLUMN]
+
+
+class Ended(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Some of the tasks waited for have ended. Columns; status and reason are the codes of `model`."""
+
+    task_ids: list[int]
+    statuses: list[int]
+    reasons: list[int]
+    results: list[str | None]  # JSON text
+    errors: list[str | None]  # JSON text
+
+
+class OpenMap(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Continue the map of this kind and key: it belongs to this connection until that closes.
+
+    Asks for the chunks whose first call is `first` or later.
+    """
+
+    kind: str
+    key: str
+    first: int = 0
+
+
+class MapChunks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What a map has stored, in order, from where it was asked. Columns; at most CHUNKS_MAX, `more` may follow."""
+
+    firsts: list[int]
+    counts: list[int]
+    task_ids: list[int]
+    digests: list[bytes]
+    more: bool
+
+
+class ForgetMap(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Let a map start over the next time. Its tasks stay in history."""
+
+    kind: str
+    key: str
+
+
+class MapForgotten(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The map is forgotten; `count` of chunks it had, 0 if there was none."""
+
+    count: int
+
+
+class Dead(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Which dead letters: those with these ids, or at most `limit` of a kind and queue that died before an instant."""
+
+    ids: Annotated[list[int], _COLUMN] | None = None
+    kind: str | None = None
+    queue: str | None = None
+    before_us: int | None = None
+    limit: int = 1
+
+
+class RetryDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Give dead letters another chance."""
+
+    dead: Dead
+
+
+class PurgeDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Delete dead letters, with all that is known of them."""
+
+    dead: Dead
+
+
+class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Change what is said of a queue: `max_workers`, `paused`, `retry`, `cooldown`; null: as if nobody had said."""
+
+    name: str
+    changes: dict[str, int | bool | str | None]
+
+
+class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Which active tasks are meant: those with these ids, or those that have all that is given here.
+
+    Of the latter at most `limit`, in the order of their ids from the first behind `after` on. None: any.
+    """
+
+    ids: Annotated[list[int], _COLUMN] | None = None
+    kind: str | None = None
+    domain: str | None = None
+    queue: str | None = None
+    group: str | None = None
+    submitted_before_us: int | None = None
+    after: int = 0
+    limit: int = 1
+
+
+class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """End tasks: at once, or as soon as a worker lets go of them."""
+
+    selection: Selection
+
+
+class Cancelled(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What became of each task. Columns of the codes of `model`. `after`: from where to go on, 0 if that was all."""
+
+    task_ids: list[int]
+    outcomes: list[int]
+    statuses: list[int]
+    after: int
+
+
+class Changed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """It is on disk, and concerned so many tasks."""
+
+    count: int
+
+
+class ScheduleFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A schedule as it was asked for: when it fires, and the task that it makes."""
+
+    name: str
+    spec: SpecFields
+    payload: str
+    cron: str | None = None
+    every_us: int | None = None
+    zone: str = "UTC"
+    jitter_us: int = 0
+    from_completion: bool = False
+    delay_us: int = 0  # from now to the first fire of an interval
+    catch_up: int = 1  # how many missed fires are made up at most
+    skip_if_running: bool = True
+    end_on_failure: bool = False
+    occurrences_max: int | None = None
+
+
+class PutSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Make this schedule, or change the one of its name."""
+
+    schedule: ScheduleFields
+
+
+class ChangeSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What shall become of a schedule."""
+
+    name: str
+    change: Literal["pause", "resume", "delete"]
+
+
+class RunSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Make a task of a schedule now; Submitted answers, for a `submission` id seen before with the id given then."""
+
+    name: str
+    submission: bytes
+
+
+class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask how the server is."""
+
+
+class HealthReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """How the server is, as JSON text."""
+
+    body: str
+
+
+class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The request was refused: `code` is the name of a class in `ringq.errors`."""
+
+    code: str
+    message: str
+
+
+Change = RetryDead | PurgeDead | SetQueue | Cancel | PutSchedule | ChangeSchedule | RunSchedule
+Request = Submit | Wait | Health | OpenMap | ForgetMap | Change
+Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Cancelled | Failure
+Message = Request | Reply

@@ -1,0 +1,173 @@
+"""Values: what happens after an attempt that failed - how often a task is tried again, and how long it waits. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Final, Literal, Self, cast
+
+from ringq.errors import InvalidOption
+
+RETRIES_MAX: Final = 1000
+DELAY_S_MAX: Final = 366 * 24 * 3600.0
+FACTOR: Final = 2.0
+
+Backoff = Literal["constant", "linear", "exponential", "jitter"]
+
+_WRITTEN = re.compile(
+    r"(?P<max_retries>\d{1,9})"
+    r"(?: (?P<backoff>constant|linear|exponential|jitter) (?P<initial>[^ .+x]+(?:\.\d+)?[a-z]*)"
+    r"(?:\+(?P<increment>[^ +x]+?))?(?:\.\.(?P<longest>[^ +x]+?))?(?:x(?P<factor>\d{1,9}(?:\.\d{1,9})?))?)?",
+    re.ASCII,
+)
+_PARTS: Final = {
+    "constant": (),
+    "linear": ("increment", "longest"),
+    "exponential": ("longest", "factor"),
+    "jitter": ("longest", "factor"),
+}
+_NAMES: Final = {"increment": "+SPAN", "longest": "..SPAN", "factor": "xFACTOR"}
+_UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|d|)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How a task whose attempt failed is tried again. Make one with `constant`, `linear` or `exponential`.
+
+    `max_retries` is how often beyond the first attempt: with 3 a task has four attempts at most. Worker deaths are
+    counted apart (`crash_limit`). The shapes are those of taskmill 0.7.
+    """
+
+    max_retries: int
+    backoff: Backoff = "constant"
+    initial_s: float = 0.0
+    increment_s: float = 0.0
+    max_s: float = DELAY_S_MAX
+    factor: float = FACTOR
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.max_retries, int) and not isinstance(self.max_retries, bool)
+        if not whole or not 0 <= self.max_retries <= RETRIES_MAX:
+            raise InvalidOption(f"max_retries: expected 0 to {RETRIES_MAX}, got {self.max_retries!r}")
+        if isinstance(self.factor, bool) or not isinstance(self.factor, (int, float)) or not 1 <= self.factor <= 1000:
+            raise InvalidOption(f"factor: expected 1 to 1000, got {self.factor!r}")
+
+    @classmethod
+    def none(cls) -> Self:
+        """The first failure is the last."""
+        return cls(0)
+
+    @classmethod
+    def constant(cls, delay: float | timedelta = 0.0, *, max_retries: int = 3) -> Self:
+        """Wait the same `delay` (seconds or timedelta, up to 366 days) before each retry; 0 tries again at once.
+
+        Raises InvalidOption.
+        """
+        return cls(max_retries, "constant", _seconds("delay", delay))
+
+    @classmethod
+    def linear(
+        cls, initial: float | timedelta, increment: float | timedelta, max: float | timedelta = DELAY_S_MAX, *,  # noqa: A002
+        max_retries: int = 3,
+    ) -> Self:  # fmt: skip
+        """Wait `initial`, then `increment` longer each time, up to `max` (seconds or timedeltas).
+
+        Raises InvalidOption.
+        """
+        spans = _seconds("initial", initial), _seconds("increment", increment), _seconds("max", max)
+        return cls(max_retries, "linear", *spans)
+
+    @classmethod
+    def exponential(
+        cls, initial: float | timedelta = 1.0, max: float | timedelta = 3600.0, *, max_retries: int = 3,  # noqa: A002
+        factor: float = FACTOR, jitter: bool = False,
+    ) -> Self:  # fmt: skip
+        """Wait `initial`, then `factor` (1 to 1000) times as long each time, up to `max` (seconds or timedelta).
+
+        `jitter`: a random time between 0 and that, so that tasks which failed together do not come back together.
+        Raises InvalidOption.
+        """
+        shape: Backoff = "jitter" if jitter else "exponential"
+        return cls(max_retries, shape, _seconds("initial", initial), max_s=_seconds("max", max), factor=factor)
+
+    @classmethod
+    def of(cls, given: Any) -> Retry:
+        """From a Retry, a number of retries at once, or text as `read` takes it. Raises InvalidOption."""
+        if isinstance(given, Retry):
+            return given
+        return cls(given) if isinstance(given, int) else cls.read(given)
+
+    @classmethod
+    def read(cls, written: str) -> Self:
+        """From text: `3`, `3 constant 10s`, `5 linear 1s+5s..1m`, `5 exponential 1s..1h`, `5 jitter 1s..1hx3`.
+
+        Raises InvalidOption.
+        """
+        found = _WRITTEN.fullmatch(written.strip()) if isinstance(written, str) else None
+        if found is None:
+            raise InvalidOption(
+                f"retry: expected e.g. 3, '3 constant 10s', '5 linear 1s+5s..1m', '5 exponential 1s..1h' or "
+                f"'5 jitter 1s..1h', got {written!r:.100}"
+            )
+        retries = int(found["max_retries"])
+        if found["backoff"] is None:
+            return cls(retries)
+        shape = cast(Backoff, found["backoff"])
+        initial, longest = _span(found["initial"]), _span(found["longest"] or f"{DELAY_S_MAX:.0f}")
+        increment, factor = _span(found["increment"] or "0"), float(found["factor"] or FACTOR)
+        for part in ("increment", "longest", "factor"):
+            if found[part] is not None and part not in _PARTS[shape]:
+                raise InvalidOption(f"retry: {shape} takes no {_NAMES[part]}: {written!r:.100}")
+        return cls(retries, shape, initial, increment, longest, factor)
+
+    def __str__(self) -> str:
+        """As `read` takes it."""
+        if self.backoff == "constant":
+            return f"{self.max_retries} constant {_text(self.initial_s)}" if self.initial_s else str(self.max_retries)
+        growth = f"+{_text(self.increment_s)}" if self.backoff == "linear" else ""
+        longest = f"..{_text(self.max_s)}" if self.max_s != DELAY_S_MAX else ""
+        factor = f"x{self.factor:g}" if self.factor != FACTOR else ""
+        return f"{self.max_retries} {self.backoff} {_text(self.initial_s)}{growth}{longest}{factor}"
+
+    def delay_s(self, index: int, chance: float) -> float:
+        """Seconds before the retry with this index, 0 for the first; `chance`, 0 to 1, is where there is jitter."""
+        if self.backoff == "constant":
+            return self.initial_s
+        if self.backoff == "linear":
+            return min(self.initial_s + self.increment_s * index, self.max_s)
+        try:
+            delay = min(self.initial_s * self.factor**index, self.max_s)
+        except OverflowError:
+            delay = self.max_s if self.initial_s else 0.0
+        return delay * chance if self.backoff == "jitter" else delay
+
+
+@lru_cache(maxsize=1024)
+def read(written: str) -> Retry:
+    """`Retry.read`, remembered: a database has few of them."""
+    return Retry.read(written)
+
+
+def _seconds(option: str, span: Any) -> float:
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= DELAY_S_MAX:
+        raise InvalidOption(f"{option}: expected seconds (a number or a timedelta) from 0 to 366 days, got {span!r}")
+    return float(seconds)
+
+
+def _span(written: str) -> float:
+    found = _SPAN.fullmatch(written)
+    if found is None:
+        raise InvalidOption(f"retry: {written!r:.100} is no span; write seconds or e.g. 500ms, 15m, 2h")
+    return _seconds("retry", float(found[1]) * _UNITS[found[2]])
+
+
+def _text(seconds: float) -> str:
+    for unit in ("d", "h", "m"):
+        if seconds and math.fmod(seconds, _UNITS[unit]) == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"

@@ -1,0 +1,117 @@
+"""Store: tasks that shall end - found by what they have in common, and noted while a worker has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from ringq.store.queues import QueueTables
+from ringq.store.session import Rows
+from ringq.store.tasks import DELETE_DELAYED
+
+# What is known of some tasks: whether they have ended, and whether they wait for their time or behind another one.
+SELECT_STATES: Final = """
+SELECT task.id, task.spec, receipt.status,
+    EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id)
+    OR EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id)
+FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
+LEFT JOIN receipt ON receipt.task_id = task.id
+"""
+
+# Active tasks above the mark with one of these specs, in order.
+SELECT_ACTIVE_OF_SPECS: Final = """
+SELECT task.id FROM task
+WHERE task.id > ?1 AND task.id <= ?2
+    AND task.spec IN (SELECT value FROM json_each(?3)) AND (?4 IS NULL OR task.submitted_us < ?4)
+    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
+ORDER BY task.id LIMIT ?5
+"""
+
+# The same at or below the mark, where only these are active.
+SELECT_ACTIVE_OF_SPECS_BELOW: Final = """
+SELECT task.id FROM (SELECT task_id FROM straggler UNION SELECT task_id FROM delayed) AS old
+CROSS JOIN task ON task.id = old.task_id
+WHERE task.id > ?1 AND task.id <= ?2
+    AND task.spec IN (SELECT value FROM json_each(?3)) AND (?4 IS NULL OR task.submitted_us < ?4)
+    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
+ORDER BY task.id LIMIT ?5
+"""
+
+# A worker has the task; it shall end. A second request is the first.
+INSERT_CANCEL_REQUEST: Final = """
+INSERT INTO cancel_request (task_id, requested_us) VALUES (?, ?) ON CONFLICT (task_id) DO NOTHING
+"""
+
+# The task has ended.
+DELETE_CANCEL_REQUEST: Final = "DELETE FROM cancel_request WHERE task_id = ?"
+
+# What a server has left undone.
+SELECT_CANCEL_REQUESTS: Final = "SELECT task_id FROM cancel_request"
+
+SPAN: Final = 50_000  # ids looked at for one request: some 20 ms
+
+
+class State(NamedTuple):
+    """Of a task: the number of its spec, the code of its terminal status or None, whether it may not start yet: it
+    waits for its time, or behind the task that has its key.
+    """
+
+    spec: int
+    status: int | None
+    is_held: bool
+
+
+class CancelTables(QueueTables):
+    """Statements about tasks that shall end. Those that write belong into `transaction()`."""
+
+    def task_states(self, task_ids: Sequence[int]) -> dict[int, State]:
+        """The state of each of these tasks; without those that do not exist."""
+        rows = self._read(SELECT_STATES, (json.dumps(task_ids),))
+        return {task_id: State(spec, status, bool(held)) for task_id, spec, status, held in rows}
+
+    def find_active(self, selection: Any) -> tuple[list[int], int]:
+        """Active tasks that a `protocol.Selection` without ids means, from one behind its `after` on.
+
+        Returns at most its `limit` of them, and behind which to go on; 0 if those are all.
+        """
+        specs = json.dumps([number for number, spec in self.specs().items() if _fits(selection, spec)])
+        after, newest = selection.after, self.next_task_id - 1
+        wanted = (specs, selection.submitted_before_us)
+        ids: list[int] = []
+        if after < self.low_water:
+            ids = self._ids(SELECT_ACTIVE_OF_SPECS_BELOW, after, self.low_water, *wanted, selection.limit)
+            after = self.low_water
+        upto = min(newest, after + SPAN)
+        ids += self._ids(SELECT_ACTIVE_OF_SPECS, after, upto, *wanted, selection.limit - len(ids))
+        if len(ids) == selection.limit:
+            upto = ids[-1]
+        return ids, 0 if upto >= newest else upto
+
+    def forget_delayed(self, task_ids: Sequence[int]) -> int:
+        """These tasks end now: they wait for no time any more. How many did."""
+        return self._write(DELETE_DELAYED, [(task_id,) for task_id in task_ids])
+
+    def cancel_requests(self) -> list[int]:
+        """The tasks that shall end as soon as no worker has them."""
+        return [task_id for (task_id,) in self._read(SELECT_CANCEL_REQUESTS)]
+
+    def insert_cancel_requests(self, rows: Rows) -> None:
+        """Note that tasks shall end, given as (task_id, requested_us). Idempotent."""
+        self._write(INSERT_CANCEL_REQUEST, rows)
+
+    def delete_cancel_requests(self, task_ids: Sequence[int]) -> None:
+        """These tasks have ended."""
+        self._write(DELETE_CANCEL_REQUEST, [(task_id,) for task_id in task_ids])
+
+    def _ids(self, sql: str, *parameters: object) -> list[int]:
+        return [task_id for (task_id,) in self._read(sql, parameters)]
+
+
+def _fits(selection: Any, spec: Any) -> bool:
+    return (
+        selection.kind in (None, spec.kind)
+        and (selection.domain is None or spec.kind.startswith(f"{selection.domain}::"))
+        and selection.queue in (None, spec.queue)
+        and selection.group in (None, spec.group)
+    )

@@ -1,0 +1,59 @@
+"""Store: what an operator has said of queues. A queue of which nobody has said anything has no row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from ringq.store.dead import DeadTables
+
+# All of them, for the parent's own table.
+SELECT_QUEUES: Final = """
+SELECT name, max_workers, paused, retry, cooldown, throttles, throttled_until_us FROM queue ORDER BY name
+"""
+
+# The whole row, as it is in the parent's table.
+WRITE_QUEUE: Final = """
+INSERT INTO queue (name, max_workers, paused, retry, cooldown, throttles, throttled_until_us)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET
+    max_workers = excluded.max_workers, paused = excluded.paused, retry = excluded.retry,
+    cooldown = excluded.cooldown, throttles = excluded.throttles, throttled_until_us = excluded.throttled_until_us
+"""
+
+
+class QueueRow(NamedTuple):
+    """One queue; None: nobody has said, so the server's flags decide, or the built-in value."""
+
+    name: str
+    max_workers: int | None = None
+    paused: int = 0
+    retry: str | None = None
+    cooldown: str | None = None
+    throttles: int = 0  # windows in a row in which a handler said that it was throttled
+    throttled_until_us: int | None = None
+
+
+class QueueTables(DeadTables):
+    """Statements about queues. Those that write belong into `transaction()`."""
+
+    _queues: dict[str, QueueRow]
+
+    def queues(self) -> Mapping[str, QueueRow]:
+        """Every queue of which something was said."""
+        return self._queues
+
+    def queue(self, name: str) -> QueueRow:
+        """What was said of this queue."""
+        return self._queues.get(name) or QueueRow(name)
+
+    def set_queue(self, name: str, **columns: Any) -> QueueRow:
+        """Change some columns of a queue."""
+        row = self.queue(name)._replace(**columns)
+        self._write(WRITE_QUEUE, [row])
+        self._queues[name] = row
+        self._reload.add(self._load_queues)
+        return row
+
+    def _load_queues(self) -> None:
+        self._queues = {row[0]: QueueRow(*row) for row in self._read(SELECT_QUEUES)}

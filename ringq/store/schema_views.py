@@ -1,0 +1,78 @@
+"""Store: the views, as text."""
+
+from __future__ import annotations
+
+# For people with a sqlite3 shell; ringq itself never reads a view.
+TASK_VIEW = """
+CREATE VIEW task_v AS
+SELECT
+    task.id,
+    kind.name AS kind,
+    spec.queue,
+    spec.group_name AS "group",
+    spec.priority,
+    CASE
+        WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
+        WHEN receipt.task_id IS NULL THEN 'pending'
+        ELSE CASE receipt.status
+            WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
+            WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
+        END
+    END AS status,
+    CASE receipt.reason
+        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
+        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
+        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
+        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
+    END AS reason,
+    strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
+    strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
+    strftime(
+        '%Y-%m-%dT%H:%M:%fZ',
+        COALESCE(CASE WHEN receipt.lease > 0 THEN receipt.ended_us - receipt.duration_us END, lease.started_us) / 1e6,
+        'unixepoch'
+    ) AS started,
+    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
+    task.payload,
+    receipt.result,
+    receipt.error
+FROM task
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN receipt ON receipt.task_id = task.id
+LEFT JOIN lease ON lease.task_id = task.id
+"""
+
+HISTORY_VIEW = """
+CREATE VIEW history_v AS
+SELECT
+    receipt.task_id,
+    receipt.attempt,
+    receipt.lease,
+    kind.name AS kind,
+    CASE receipt.status
+        WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
+        WHEN 14 THEN 'superseded' WHEN 15 THEN 'expired' WHEN 16 THEN 'dependency_failed'
+    END AS status,
+    CASE receipt.reason
+        WHEN 0 THEN '' WHEN 1 THEN 'handler_error' WHEN 2 THEN 'run_timeout' WHEN 3 THEN 'crash'
+        WHEN 4 THEN 'crash_limit' WHEN 5 THEN 'lost' WHEN 6 THEN 'lost_limit' WHEN 7 THEN 'invalid_payload'
+        WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
+        WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
+        WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
+        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
+    END AS reason,
+    CASE WHEN receipt.lease > 0
+    THEN strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') END AS started,
+    strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
+    receipt.duration_us / 1e6 AS duration_s,
+    receipt.worker,
+    receipt.cpu_us / 1e6 AS cpu_s,
+    receipt.rss_kib,
+    receipt.result,
+    receipt.error
+FROM receipt
+JOIN kind ON kind.id = receipt.kind
+"""

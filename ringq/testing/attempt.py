@@ -1,0 +1,97 @@
+"""Flow: one attempt in this process, by the worker's own code; a stand-in for the ring takes its receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ringq.errors import AttemptInterrupted
+from ringq.kinds import Task
+from ringq.runner import Runner
+
+Claim = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
+_RECORDED = (Exception, SystemExit, AttemptInterrupted, asyncio.CancelledError, GeneratorExit)
+
+
+class Receipt(NamedTuple):
+    """What an attempt came to: `status`, `reason` and `body` as a worker publishes them; `error`, what was raised."""
+
+    status: int
+    reason: int
+    body: str
+    error: BaseException | None
+
+
+def attempt(task: Task[..., Any], claim: Claim, spill: Path) -> Receipt:
+    """Run a claimed task. `spill`: the folder for files that a worker would leave there.
+
+    What a handler raises is in the receipt, as in production. Raises only what is not meant for a handler:
+    KeyboardInterrupt, and what pytest ends or skips a test with. Then there is no receipt.
+    """
+    slot = _Slot(claim, spill)
+    ring: Any = slot
+    printed: Any = _Unheard()
+    Runner(ring, {claim[2]: task}, spill, printed).run()
+    assert slot.receipt is not None
+    error = slot.receipt.error
+    if error is not None and not isinstance(error, _RECORDED):
+        raise error
+    return slot.receipt
+
+
+class _Slot:
+    """The worker's side of a ring in which one task is ready."""
+
+    def __init__(self, claim: Claim, spill: Path) -> None:
+        self._claim: Claim | None = claim
+        self._spill = spill
+        self._lease = claim[1]
+        self._outside: BaseException | None = sys.exception()  # which whoever runs the task handles at the moment
+        self._error: BaseException | None = None
+        self.receipt: Receipt | None = None
+
+    @property
+    def stopping(self) -> bool:
+        return self._claim is None
+
+    def claim(self, _timeout_ms: int) -> Claim | None:
+        claim, self._claim = self._claim, None
+        return claim
+
+    def start(self) -> None:
+        pass
+
+    def call(self, _index: int) -> None:
+        pass
+
+    def leave(self) -> None:
+        """The handler is over: what it raised is being handled now."""
+        error = sys.exception()
+        if error is not self._outside:
+            self._error = error
+
+    def finish(self, status: int, reason: int, body: bytes, spilled: bool = False) -> bool:
+        if spilled:
+            (self._spill / str(self._lease)).unlink(missing_ok=True)
+        self.receipt = Receipt(status, reason, body.decode(), self._error)
+        return True
+
+    def interrupt(self) -> bool:
+        return False
+
+    def cancel_requested(self) -> int:
+        return 0
+
+    def set_progress(self, _fraction: float, _message: str) -> None:
+        pass
+
+
+class _Unheard:
+    """What a handler prints goes where the test's own output goes."""
+
+    damage: str | None = None
+
+    def end(self, _task_id: int, _lease: int, _kind: int) -> None:
+        pass

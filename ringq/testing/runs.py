@@ -1,0 +1,233 @@
+"""Flow: the tasks of a database, one after the other in this process - in the dispatcher's order, by the manual clock.
+
+    open ─► due ─► next ─► close ··· attempt ··· open ─► receipt ─► COMMIT ─► close
+
+While a handler runs, nothing of the database is open here. So it may submit, as may another thread, another client or
+another process, each as it would if no server ran.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ringq import changes, protocol
+from ringq.backlog import Row
+from ringq.client import alone
+from ringq.clock import Clock
+from ringq.config import Config
+from ringq.dispatch import Dispatcher
+from ringq.errors import RingqError
+from ringq.feed import Feed
+from ringq.gate import Gate
+from ringq.kinds import App
+from ringq.model import Status
+from ringq.receipts import ReceiptRow
+from ringq.recover import part_outgrown, spill_dir
+from ringq.store import OwnerLock, Store
+from ringq.testing.attempt import Receipt, attempt
+from ringq.writer import Writer
+
+
+class Run(NamedTuple):
+    """A task that was run: `error`, what its handler raised; `has_ended`, whether that was its last attempt."""
+
+    task_id: int
+    error: BaseException | None
+    has_ended: bool
+
+
+class Held:
+    """What a writer asks of the ring and the dispatcher, of tasks that run in this process; no lane outlives a step."""
+
+    def __init__(self, running: Container[int]) -> None:
+        self._running = running
+
+    def is_out(self, task_id: int) -> bool:
+        """As the dispatcher's."""
+        return task_id in self._running
+
+    def withdraw(self, task_id: int, priority: int, queue: str) -> bool:
+        """As the dispatcher's."""
+        return True
+
+    def revoke(self, task_id: int) -> bool | None:
+        """As the ring's."""
+        return False if task_id in self._running else None
+
+    def free(self) -> int:
+        """As the ring's."""
+        return 0
+
+
+class Runs:
+    """Runs what is pending.
+
+    Attributes: `ended`, the tasks that have ended, in the order in which they did; `held`, those that run now.
+    """
+
+    def __init__(self, app: App, database: Path, clock: Clock) -> None:
+        """Makes the database one that a server of `app` has had, so that its kinds may be submitted."""
+        self._app = app
+        self._database = database
+        self._clock = clock
+        self._config = Config(database)
+        self._spill = spill_dir(self._config)
+        self._spill.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._changed = threading.Condition()
+        self._running: dict[int, int] = {}  # the thread of each task that runs
+        self.held = Held(self._running)
+        self._waiting: set[int] = set()  # threads that wait for a task of another one
+        self.ended: list[int] = []
+        with self.opened() as store:
+            self._leases = itertools.count((store.begin_epoch(secrets.randbits(62)) << 32) + 1)
+            with store.transaction():
+                store.set_registry({report["name"]: json.dumps(report) for report in app.reports()})
+            store.mark_clean()
+
+    @contextmanager
+    def opened(self) -> Iterator[Store]:
+        """The database, for a moment. Raises AlreadyServed while a server owns it."""
+        with alone.turn, OwnerLock.obtain(self._database):  # noqa: SIM117 - who owns it opens it
+            with Store.open(self._database, check=False, durability="normal") as store:
+                yield store
+
+    def run_next(self) -> Run | None:
+        """Run the next task that may run now; None if there is none, in no thread.
+
+        If the only ones run in other threads, waits for one of these and returns as if it had been run here.
+        Raises what `attempt` does: then the task is pending as before.
+        """
+        with self._changed:
+            row = self._take()
+            if row is None:
+                return self._wait_for_another()
+            self._running[row[0]] = threading.get_ident()
+        try:
+            return self._run(*row)
+        finally:
+            with self._changed:
+                del self._running[row[0]]
+                self._changed.notify_all()
+
+    def has_next(self) -> bool:
+        """Whether a task may run now that does not run already."""
+        with self._changed:
+            return self._take() is not None
+
+    def change(self, message: protocol.Message) -> protocol.Message:
+        """Do what a client asks for besides submitting; the answer. Raises what it is refused with."""
+        answers: list[protocol.Message] = []
+        errors: list[RingqError] = []
+        with self.opened() as store:
+            writer = Writer(store, self._config, self._clock)
+            writer.ring = self.held
+            admission, now_us = alone.admission_of(store, ()), self._clock.now_us()
+            writer.change(changes.of(message, admission, now_us, answers.append, errors.append))
+            _commit(writer)
+        for error in errors:
+            raise error
+        return answers[0]
+
+    def _take(self) -> Row | None:
+        """The next task by priority and id, those included that come due now."""
+        with self.opened() as store:
+            writer = Writer(store, self._config, self._clock)
+            feed = Feed(store, self._config, writer.interruptions)
+            feed.look_for_delayed()
+            while due := feed.due(self._clock.now_us()):
+                writer.come_due(due)
+                _commit(writer)
+                feed.look_for_delayed()
+            feed.load_all()
+            slot = _Slot()
+            dispatcher = Dispatcher(slot, feed.backlog, _gate(store, self._clock.now_us()), epoch=0, lookahead_ms=0)
+            known = self._app.kinds().keys()
+            dispatcher.learn(frozenset(number for number, name in store.kinds().items() if name not in known))
+            while dispatcher.fill(1, 0):
+                row = slot.rows.pop()
+                if row[0] not in self._running:
+                    return row
+        return None
+
+    def _wait_for_another(self) -> Run | None:
+        """Wait until a task ends that another thread runs; None if there is none, or all wait as this one does."""
+        me = threading.get_ident()
+        others = {task for task, thread in self._running.items() if thread != me and thread not in self._waiting}
+        if not others:
+            return None
+        self._waiting.add(me)
+        try:
+            self._changed.wait_for(lambda: not others <= self._running.keys())
+        finally:
+            self._waiting.discard(me)
+        return Run(0, None, False)
+
+    def _run(self, task_id: int, kind: int, number: int, limit_ms: int, payload: str) -> Run:
+        with self.opened() as store:
+            task = self._app.kinds()[store.kinds()[kind]]
+        lease, started_us = next(self._leases), self._clock.now_us()
+        receipt = attempt(task, (task_id, lease, kind, number, limit_ms, payload.encode()), self._spill)
+        row = _row((task_id, lease, kind, number), receipt, started_us, self._clock.now_us())
+        with self.opened() as store:
+            writer = Writer(store, self._config, self._clock)
+            rows, outgrown = part_outgrown([row])
+            for interruption in outgrown:
+                writer.interrupt(interruption)
+            writer.record(rows)
+            _commit(writer)
+            has_ended = bool(store.find_receipts([(task_id, task_id)], 1))
+        if has_ended:
+            self.ended.append(task_id)
+        return Run(task_id, receipt.error, has_ended)
+
+
+def _gate(store: Store, now_us: int) -> Gate:
+    """What was said of queues holds here too; that one task runs at a time is within any limit but 0."""
+    gate = Gate(())
+    for row in store.queues().values():
+        gate.limit(row.name, row.max_workers, ())
+        gate.pause(row.name, bool(row.paused))
+        gate.cool(row.name, (row.throttled_until_us or 0) > now_us)
+    return gate
+
+
+class _Slot:
+    """The parent's side of a ring: takes what the dispatcher publishes."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def publish(self, tasks: Sequence[Row], _first_lease: int) -> int:
+        self.rows += tasks
+        return len(tasks)
+
+    def ready(self) -> int:
+        return 0
+
+    def in_flight(self) -> int:
+        return 0
+
+
+def _row(head: tuple[int, int, int, int], receipt: Receipt, started_us: int, ended_us: int) -> ReceiptRow:
+    """The receipt as the ring hands it out; memory and processor time are not told apart from the test's own."""
+    is_completed = receipt.status == Status.COMPLETED.code
+    result, error = (receipt.body, None) if is_completed else (None, receipt.body)
+    times = (ended_us, max(0, ended_us - started_us), 0, None, None)
+    return (*head, receipt.status, receipt.reason, *times, result, error)
+
+
+def _commit(writer: Writer) -> None:
+    """Commit; raises what a full or locked database raises, which production would try again."""
+    committed = writer.commit(lambda: 0)
+    answers: list[Callable[[], None]] = committed.answers
+    for answer in answers:
+        answer()
+    if writer.trouble is not None:
+        raise writer.trouble

@@ -1,0 +1,211 @@
+"""Queues as their operator handles them: limited, paused, cooled down - while the server runs, and after its death."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_for
+
+import ringq
+
+Serve = Callable[..., Any]
+
+HANDLERS = """
+import os, time
+import ringq
+
+app = ringq.App("shop")
+
+@app.task(queue="bulk")
+def hold(gate: str) -> int:
+    while not os.path.exists(gate):
+        time.sleep(0.005)
+    return os.getpid()
+
+@app.task(queue="bulk")
+def quick(number: int) -> int:
+    return number
+
+@app.task(queue="net")
+def ask(ctx: ringq.Context, mark: str, after: float) -> int:
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        raise ringq.Throttled("429", after=after)
+    return ctx.attempt
+
+@app.task(queue="net")
+def fails(mark: str) -> None:
+    with open(mark, "a") as file:
+        file.write("x")
+    raise ValueError("no")
+"""
+
+
+def hold(gate: Path) -> ringq.Submission[Any]:
+    return ringq.Submission("shop::hold", {"gate": str(gate)})
+
+
+def running(served: Any) -> int:
+    return sum(worker["task_id"] is not None for worker in served.health()["workers"])
+
+
+def test_a_paused_queue_holds_its_tasks_over_the_parents_death_until_it_is_resumed(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        client.pause_queue("bulk")
+        held = client.submit("shop::quick", {"number": 7})
+        wait_for(lambda: client.health()["refusals"].get("queue_paused"))
+    served.kill()
+    served = serve()
+    with served.client() as client:
+        wait_for(lambda: client.health()["refusals"].get("queue_paused"))
+        assert client.health()["closed_queues"] == {"bulk": "queue_paused"}
+        assert client.query.task(held.id).status is ringq.Status.PENDING
+        client.resume_queue("bulk")
+        assert client.handle(held.id).result(timeout=20) == 7
+    assert served.stop() == 0
+
+
+def test_what_lies_ready_for_the_workers_is_taken_back_from_a_queue_that_is_paused(
+    serve: Serve, tmp_path: Path
+) -> None:
+    served = serve(HANDLERS)
+    done, gate = tmp_path / "done", tmp_path / "gate"
+    done.touch()
+    with served.client() as client:
+        client.wait_many(client.submit_many(hold(done) for _ in range(500)), timeout=20)  # they are known to be short
+        handles = client.submit_many(hold(gate) for _ in range(20))
+        workers = len(served.health()["workers"])
+        wait_for(lambda: running(served) == workers and client.health()["in_flight"] > workers)
+        client.pause_queue("bulk")
+        gate.touch()
+        wait_for(lambda: client.health()["in_flight"] == 0)
+        begun = [handle for handle in handles if client.query.task(handle.id).status is ringq.Status.COMPLETED]
+        assert len(begun) == workers
+        client.resume_queue("bulk")
+        client.wait_many(handles, timeout=20)
+
+
+def test_a_limit_that_is_set_while_tasks_run_counts_them_and_wins_over_the_flag(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS, "--queues", "bulk:2,net")
+    gates = [tmp_path / f"gate{number}" for number in range(3)]
+    with served.client() as client:
+        first, second, third = (client.submit("shop::hold", {"gate": str(gate)}) for gate in gates)
+        wait_for(lambda: running(served) == 2)
+        client.set_queue("bulk", max_workers=1)
+        gates[0].touch()
+        first.wait(timeout=20)
+        wait_for(lambda: client.health()["refusals"].get("queue_full"))
+        assert running(served) == 1
+        gates[1].touch()
+        second.wait(timeout=20)
+        wait_for(lambda: running(served) == 1)
+        assert not third.known_end
+        client.set_queue("bulk", max_workers=None)  # the flag decides again
+        fourth = client.submit("shop::hold", {"gate": str(gates[0])})
+        fourth.wait(timeout=20)
+        gates[2].touch()
+        third.wait(timeout=20)
+
+
+def test_a_throttled_task_waits_with_all_of_its_queue_and_loses_no_attempt(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        client.set_queue("net", cooldown="constant 0.05s", retry=0)
+        task = client.submit("shop::ask", {"mark": str(tmp_path / "mark"), "after": 0.6})
+        wait_for(lambda: client.health()["closed_queues"] == {"net": "queue_cooling"})
+        behind = client.submit("shop::ask", {"mark": str(tmp_path / "mark"), "after": 0})
+        other = client.submit("shop::quick", {"number": 1})
+        assert other.result(timeout=20) == 1
+        (queue,) = client.query.queues()
+        assert queue.cooling_until is not None
+        assert (task.result(timeout=20), behind.result(timeout=20)) == (1, 1)
+        first, second = client.query.task(task.id).attempts
+        assert (first.reason, first.attempt, second.attempt) == (ringq.Reason.THROTTLED, 1, 1)
+        assert second.started_at >= queue.cooling_until
+        assert (second.started_at - first.ended_at).total_seconds() >= 0.6
+        assert client.health()["closed_queues"] == {}
+
+
+def test_a_queue_that_cools_down_still_does_after_the_parents_death_and_may_be_resumed(
+    serve: Serve, tmp_path: Path
+) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        task = client.submit("shop::ask", {"mark": str(tmp_path / "mark"), "after": 3600})
+        wait_for(lambda: client.health()["closed_queues"] == {"net": "queue_cooling"})
+    served.kill()
+    served = serve()
+    with served.client() as client:
+        assert client.health()["closed_queues"] == {"net": "queue_cooling"}
+        client.resume_queue("net")
+        assert client.handle(task.id).result(timeout=20) == 1
+
+
+def test_a_queue_says_how_its_tasks_are_tried_again_if_they_do_not(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HANDLERS)
+    mark = tmp_path / "mark"
+    with served.client() as client:
+        client.set_queue("net", retry=2)
+        end = client.submit("shop::fails", {"mark": str(mark)}).wait(timeout=20)
+        assert (end.status, mark.read_text()) == (ringq.Status.DEAD_LETTER, "xxx")
+        mark.unlink()
+        end = client.submit("shop::fails", {"mark": str(mark)}, retry=0).wait(timeout=20)
+        assert (end.status, mark.read_text()) == (ringq.Status.FAILED, "x")
+
+
+def test_a_queue_that_nobody_serves_is_told_of_once(serve: Serve) -> None:
+    served = serve(HANDLERS, "--queues", "net")
+    with served.client() as client:
+        for number in range(2):
+            client.submit("shop::quick", {"number": number})
+        wait_for(lambda: "'bulk'" in served.stderr)
+        client.submit("shop::quick", {"number": 3})
+        wait_for(lambda: client.health()["refusals"]["queue_not_served"] >= 3)
+    assert served.stderr.count("tasks wait in the queue 'bulk', which this server does not serve") == 1
+
+
+def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, tmp_path: Path, cli: Any) -> None:
+    served = serve(HANDLERS)
+    assert served.stop() == 0
+    assert cli("queue", "pause", "bulk").returncode == 0
+    assert cli("queue", "set", "bulk", "--max-workers", "3", "--cooldown", "exponential 1s..1m").returncode == 0
+    (line,) = cli("queue", "list", "--json").stdout.splitlines()
+    assert json.loads(line) == {
+        **{"name": "bulk", "max_workers": 3, "paused": True, "retry": None},
+        **{"cooldown": "exponential 1s..1m", "cooling_until": None},
+    }
+    served = serve()
+    with served.client() as client:
+        assert client.health()["closed_queues"] == {"bulk": "queue_paused"}
+    assert cli("queue", "resume", "bulk").returncode == 0
+    assert cli("queue", "set", "bulk", "--max-workers", "none").returncode == 0
+    shown = cli("queue", "list").stdout.splitlines()
+    assert shown == ["queue\tstate\tmax workers\tretry\tcooldown", "bulk\topen\t\t\texponential 1s..1m"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["set", "bulk"], "say at least one of --max-workers, --retry, --cooldown"),
+        (["set", "bulk", "--max-workers", "many"], "'many' is neither none nor a number"),
+        (["set", "bulk", "--max-workers", "256"], "max_workers: expected 0 to 255 or None, got 256"),
+        (["set", "bulk", "--retry", "often"], "retry: expected e.g. 3"),
+        (["set", "bulk", "--cooldown", "5"], "cooldown: expected e.g. 'constant 60s'"),
+        (["set", "bulk", "--cooldown", ""], "cooldown: expected e.g. 'constant 60s'"),
+        (["set", "a:b", "--retry", "1"], "expected a name without comma or colon, got 'a:b'"),
+        (["pause", "a,b"], "expected a name without comma or colon, got 'a,b'"),
+    ],
+)
+def test_what_cannot_be_said_of_a_queue_is_refused_in_one_line(
+    cli: Any, arguments: list[str], complaint: str, tmp_path: Path
+) -> None:
+    ringq.connect(tmp_path / "tasks.db").close()
+    refused = cli("queue", *arguments)
+    assert refused.returncode == 2
+    assert complaint in refused.stderr
+    assert "Traceback" not in refused.stderr

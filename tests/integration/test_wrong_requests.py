@@ -1,0 +1,32 @@
+"""What no client of ours sends: it is refused before the writer sees it, whose transaction it would break."""
+
+from __future__ import annotations
+
+import pytest
+
+from ringq import changes, protocol
+from ringq.admission import Admission
+from ringq.errors import InvalidSubmission
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        protocol.PurgeDead(protocol.Dead(None, before_us=2**63, limit=1)),
+        protocol.RetryDead(protocol.Dead(None, before_us=-1, limit=1)),
+        protocol.RetryDead(protocol.Dead(None, limit=0)),
+        protocol.SetQueue("q", {"cooldown": ""}),
+        protocol.SetQueue("q", {"cooldown": "  "}),
+        protocol.SetQueue("q", {"retry": ""}),
+        protocol.SetQueue("q", {"throttles": -1}),
+        protocol.SetQueue("", {"paused": True}),
+        protocol.Cancel(protocol.Selection([2**63])),
+        protocol.Cancel(protocol.Selection(None, limit=0)),
+    ],
+    ids=repr,
+)
+def test_a_request_that_the_database_would_choke_on_is_refused(message: protocol.Message) -> None:
+    answers: list[object] = []
+    with pytest.raises(InvalidSubmission):
+        changes.of(message, Admission(), 0, answers.append, answers.append)
+    assert answers == []
