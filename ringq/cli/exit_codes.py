@@ -48,6 +48,7 @@ _OF_ERROR: Final[dict[type[BaseException], int]] = {
     errors.UnknownSchedule: NO,
     errors.UnknownTask: NO,
     errors.NotDead: NO,
+    errors.KeyInUse: NO,
     errors.TaskFailed: NO,
     errors.InvalidResult: NO,
     errors.NothingToRun: NO,

@@ -11,6 +11,7 @@ import pytest
 from test_keys import REJECT, SKIP, SUPERSEDE, Bench
 
 from ringq import changes, intake, keys, protocol, writer
+from ringq.admission import Admission
 from ringq.entries import Interruption, Spec
 from ringq.errors import StorageFull
 from ringq.model import Reason, Status
@@ -148,7 +149,7 @@ class Life(Bench):
 
     def _ask(self, message: Any) -> None:
         answers: list[Any] = []
-        self.writer.change(changes.of(message, answers.append, answers.append))
+        self.writer.change(changes.of(message, Admission(), 0, answers.append, answers.append))
 
 
 def _full(_: object) -> None:
