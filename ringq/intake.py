@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 from ringq import failpoint, keys
@@ -14,6 +15,7 @@ from ringq.backlog import Admitted
 from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 
+_columns = attrgetter(*Spec.__dataclass_fields__)  # astuple copies each value, for 10 us
 SLICE_ROWS = 2048  # 1 to 3 ms
 SLICE_CHARS = 1 << 20  # of payloads
 SLICE_SPECS = 256  # 3 ms, if all are new
@@ -130,7 +132,7 @@ def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, li
         if start:
             yield
         own = specs[start : start + SLICE_SPECS]
-        numbers += [store.intern_spec(*astuple(spec)) for spec in own]
+        numbers += [store.intern_spec(*_columns(spec)) for spec in own]
     return numbers
 
 
