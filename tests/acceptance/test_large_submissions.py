@@ -106,7 +106,8 @@ def serve_in_steps(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         served.stderr_path = tmp_path / "serve.stderr"
         config = f"Config(database=Path({str(served.database)!r}), app='handlers:app', workers=2)"
         code = (
-            "from pathlib import Path; from ringq import intake, writer; intake.SLICE_ROWS, writer.STEP_NS = 1, 0\n"
+            "from pathlib import Path; from ringq import intake, listener, writer\n"
+            "intake.SLICE_ROWS, writer.STEP_NS, listener.TURN_NS = 1, 0, 10**12  # what came together stays together\n"
             "from ringq.config import Config; from ringq.serving import serve; "
             f"raise SystemExit(serve({config}))"
         )
