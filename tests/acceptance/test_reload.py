@@ -162,6 +162,7 @@ def test_a_syntax_error_keeps_the_old_code_and_the_next_reload_repairs_it(serve:
 
 def test_an_import_that_raises_is_shown_with_the_users_own_lines(serve: Serve) -> None:
     served = serve(OLD)
+    wait_for(lambda: all_ready(served))  # else one may still be about to import what is changed here
     reload(served, OLD + "\ndef connect():\n    raise OSError('no such host')\nconnect()\n")
     wait_for(lambda: "reload failed: handlers:app: OSError: no such host" in served.stderr)
     assert 'handlers.py", line' in served.stderr
