@@ -6,7 +6,7 @@ import inspect
 from datetime import timedelta
 from typing import Any, Final
 
-AFTER_S_MAX: Final = 366 * 24 * 3600.0
+SPAN_S_MAX: Final = 366 * 24 * 3600.0  # of whatever has a length of time
 
 
 class RingqError(Exception):
@@ -226,7 +226,7 @@ class RetryLater(RingqError):
 
     def __init__(self, message: str | None = None, *, after: float | timedelta | None = None) -> None:
         super().__init__(message or "the handler asked to be called again later")
-        self.after_s = None if after is None else _seconds(after)
+        self.after_s = None if after is None else span_s("after", after)
 
 
 class Snooze(RingqError):
@@ -234,7 +234,7 @@ class Snooze(RingqError):
 
     def __init__(self, after: float | timedelta, message: str | None = None) -> None:
         super().__init__(message or "the handler asked to be called again later")
-        self.after_s = _seconds(after)
+        self.after_s = span_s("after", after)
 
 
 class Throttled(RingqError):
@@ -246,17 +246,18 @@ class Throttled(RingqError):
 
     def __init__(self, message: str | None = None, *, after: float | timedelta | None = None) -> None:
         super().__init__(message or "the handler was throttled")
-        self.after_s = None if after is None else _seconds(after)
+        self.after_s = None if after is None else span_s("after", after)
 
 
 class Cancel(RingqError):
     """The task is not to be done after all: it ends as cancelled."""
 
 
-def _seconds(after: Any) -> float:
-    seconds = after.total_seconds() if isinstance(after, timedelta) else after
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= AFTER_S_MAX:
-        raise InvalidOption(f"after: expected seconds (a number or a timedelta) from 0 to 366 days, got {after!r}")
+def span_s(option: str, span: Any) -> float:
+    """A length of time in seconds, from a number or a timedelta. Raises InvalidOption."""
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= SPAN_S_MAX:
+        raise InvalidOption(f"{option}: expected seconds (a number or a timedelta) from 0 to 366 days, got {span!r}")
     return float(seconds)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 REALTIME = 0
 HIGH = 64
@@ -14,16 +15,29 @@ BACKGROUND = 192
 IDLE = 255
 
 
-class Status(enum.StrEnum):
-    """Where a task is. `code` is what the database and the ring store."""
+class Coded(enum.StrEnum):
+    """Words that are stored and sent as small numbers: `code`."""
 
     code: int
 
-    def __new__(cls, label: str, code: int) -> Status:
+    def __new__(cls, label: str, code: int) -> Self:
         member = str.__new__(cls, label)
         member._value_ = label
         member.code = code
         return member
+
+    @classmethod
+    @cache
+    def of(cls, code: int) -> Self:
+        """The word for `code`. Raises KeyError for a code nobody wrote."""
+        for member in cls:
+            if member.code == code:
+                return member
+        raise KeyError(code)
+
+
+class Status(Coded):
+    """Where a task is. `code` is what the database and the ring store."""
 
     PENDING = "pending", 0
     RUNNING = "running", 1
@@ -43,25 +57,9 @@ class Status(enum.StrEnum):
         """True once the task has its receipt and will never run again by itself."""
         return self.code >= 10
 
-    @classmethod
-    def of(cls, code: int) -> Status:
-        """The status stored as `code`. Raises KeyError for a code nobody wrote."""
-        return _STATUS_BY_CODE[code]
 
-
-_STATUS_BY_CODE = {status.code: status for status in Status}
-
-
-class Reason(enum.StrEnum):
+class Reason(Coded):
     """Why an attempt ended as it did, apart from where the task went. `code` is stored; 0 means none."""
-
-    code: int
-
-    def __new__(cls, label: str, code: int) -> Reason:
-        member = str.__new__(cls, label)
-        member._value_ = label
-        member.code = code
-        return member
 
     NONE = "", 0
     HANDLER_ERROR = "handler_error", 1
@@ -85,41 +83,17 @@ class Reason(enum.StrEnum):
     THROTTLED = "throttled", 19
     TTL = "ttl", 20
 
-    @classmethod
-    def of(cls, code: int) -> Reason:
-        """The reason stored as `code`. Raises KeyError for a code nobody wrote."""
-        return _REASON_BY_CODE[code]
 
-
-_REASON_BY_CODE = {reason.code: reason for reason in Reason}
-
-
-class OnDuplicate(enum.StrEnum):
+class OnDuplicate(Coded):
     """What shall become of a submission whose key an active task has. `code` is what travels."""
-
-    code: int
-
-    def __new__(cls, label: str, code: int) -> OnDuplicate:
-        member = str.__new__(cls, label)
-        member._value_ = label
-        member.code = code
-        return member
 
     SKIP = "skip", 0
     SUPERSEDE = "supersede", 1
     REJECT = "reject", 2
 
 
-class Outcome(enum.StrEnum):
+class Outcome(Coded):
     """What became of a submission. `code` is what travels and is stored."""
-
-    code: int
-
-    def __new__(cls, label: str, code: int) -> Outcome:
-        member = str.__new__(cls, label)
-        member._value_ = label
-        member.code = code
-        return member
 
     INSERTED = "inserted", 0
     DUPLICATE = "duplicate", 1
@@ -128,37 +102,13 @@ class Outcome(enum.StrEnum):
     SUPERSEDED = "superseded", 4
     REJECTED = "rejected", 5
 
-    @classmethod
-    def of(cls, code: int) -> Outcome:
-        """The outcome that travels as `code`. Raises KeyError for a code nobody wrote."""
-        return _OUTCOME_BY_CODE[code]
 
-
-_OUTCOME_BY_CODE = {outcome.code: outcome for outcome in Outcome}
-
-
-class CancelOutcome(enum.StrEnum):
+class CancelOutcome(Coded):
     """What a cancel has done. `code` is what travels."""
-
-    code: int
-
-    def __new__(cls, label: str, code: int) -> CancelOutcome:
-        member = str.__new__(cls, label)
-        member._value_ = label
-        member.code = code
-        return member
 
     CANCELLED = "cancelled", 1  # the task has ended
     CANCELLING = "cancelling", 2  # it runs, and was asked to end
     TOO_LATE = "too_late", 3  # it had ended before
-
-    @classmethod
-    def of(cls, code: int) -> CancelOutcome:
-        """The outcome that travels as `code`. Raises KeyError for a code nobody sent."""
-        return _CANCEL_OUTCOME_BY_CODE[code]
-
-
-_CANCEL_OUTCOME_BY_CODE = {outcome.code: outcome for outcome in CancelOutcome}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
-from ringq.retry import Retry
+from ringq.retry import UNITS_S, Retry
 
 Queues = tuple[tuple[str, int | None], ...]
 
-_SPANS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES_MIB = {
     f"{unit}{tail}": mib for unit, mib in (("k", 1 / 1024), ("m", 1), ("g", 1024)) for tail in ("", "b", "ib")
 }
@@ -92,7 +91,7 @@ def span(written: object) -> float:
     """Seconds, from a number with or without a unit: 500ms, 90s, 15m, 2h, 7d."""
     if isinstance(written, timedelta):
         written = written.total_seconds()
-    seconds = _measure(_text(written), _SPANS_S, "s")
+    seconds = _measure(_text(written), UNITS_S, "s")
     if seconds is None:
         raise ValueError(f"{written!r} is no span; write seconds or e.g. 500ms, 15m, 2h")
     if not 0 <= seconds < math.inf:

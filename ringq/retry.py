@@ -9,11 +9,11 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, Literal, Self, cast
 
-from ringq.errors import InvalidOption
+from ringq.errors import SPAN_S_MAX, InvalidOption, span_s
 
 RETRIES_MAX: Final = 1000
-DELAY_S_MAX: Final = 366 * 24 * 3600.0
 FACTOR: Final = 2.0
+UNITS_S: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Backoff = Literal["constant", "linear", "exponential", "jitter"]
 
@@ -30,7 +30,6 @@ _PARTS: Final = {
     "jitter": ("longest", "factor"),
 }
 _NAMES: Final = {"increment": "+SPAN", "longest": "..SPAN", "factor": "xFACTOR"}
-_UNITS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|d|)", re.ASCII)
 
 
@@ -46,7 +45,7 @@ class Retry:
     backoff: Backoff = "constant"
     initial_s: float = 0.0
     increment_s: float = 0.0
-    max_s: float = DELAY_S_MAX
+    max_s: float = SPAN_S_MAX
     factor: float = FACTOR
 
     def __post_init__(self) -> None:
@@ -67,18 +66,18 @@ class Retry:
 
         Raises InvalidOption.
         """
-        return cls(max_retries, "constant", _seconds("delay", delay))
+        return cls(max_retries, "constant", span_s("delay", delay))
 
     @classmethod
     def linear(
-        cls, initial: float | timedelta, increment: float | timedelta, max: float | timedelta = DELAY_S_MAX, *,  # noqa: A002
+        cls, initial: float | timedelta, increment: float | timedelta, max: float | timedelta = SPAN_S_MAX, *,  # noqa: A002
         max_retries: int = 3,
     ) -> Self:  # fmt: skip
         """Wait `initial`, then `increment` longer each time, up to `max` (seconds or timedeltas).
 
         Raises InvalidOption.
         """
-        spans = _seconds("initial", initial), _seconds("increment", increment), _seconds("max", max)
+        spans = span_s("initial", initial), span_s("increment", increment), span_s("max", max)
         return cls(max_retries, "linear", *spans)
 
     @classmethod
@@ -92,7 +91,7 @@ class Retry:
         Raises InvalidOption.
         """
         shape: Backoff = "jitter" if jitter else "exponential"
-        return cls(max_retries, shape, _seconds("initial", initial), max_s=_seconds("max", max), factor=factor)
+        return cls(max_retries, shape, span_s("initial", initial), max_s=span_s("max", max), factor=factor)
 
     @classmethod
     def of(cls, given: Any) -> Retry:
@@ -117,7 +116,7 @@ class Retry:
         if found["backoff"] is None:
             return cls(retries)
         shape = cast(Backoff, found["backoff"])
-        initial, longest = _span(found["initial"]), _span(found["longest"] or f"{DELAY_S_MAX:.0f}")
+        initial, longest = _span(found["initial"]), _span(found["longest"] or f"{SPAN_S_MAX:.0f}")
         increment, factor = _span(found["increment"] or "0"), float(found["factor"] or FACTOR)
         for part in ("increment", "longest", "factor"):
             if found[part] is not None and part not in _PARTS[shape]:
@@ -129,7 +128,7 @@ class Retry:
         if self.backoff == "constant":
             return f"{self.max_retries} constant {_text(self.initial_s)}" if self.initial_s else str(self.max_retries)
         growth = f"+{_text(self.increment_s)}" if self.backoff == "linear" else ""
-        longest = f"..{_text(self.max_s)}" if self.max_s != DELAY_S_MAX else ""
+        longest = f"..{_text(self.max_s)}" if self.max_s != SPAN_S_MAX else ""
         factor = f"x{self.factor:g}" if self.factor != FACTOR else ""
         return f"{self.max_retries} {self.backoff} {_text(self.initial_s)}{growth}{longest}{factor}"
 
@@ -152,22 +151,15 @@ def read(written: str) -> Retry:
     return Retry.read(written)
 
 
-def _seconds(option: str, span: Any) -> float:
-    seconds = span.total_seconds() if isinstance(span, timedelta) else span
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= DELAY_S_MAX:
-        raise InvalidOption(f"{option}: expected seconds (a number or a timedelta) from 0 to 366 days, got {span!r}")
-    return float(seconds)
-
-
 def _span(written: str) -> float:
     found = _SPAN.fullmatch(written)
     if found is None:
         raise InvalidOption(f"retry: {written!r:.100} is no span; write seconds or e.g. 500ms, 15m, 2h")
-    return _seconds("retry", float(found[1]) * _UNITS[found[2]])
+    return span_s("retry", float(found[1]) * UNITS_S[found[2]])
 
 
 def _text(seconds: float) -> str:
     for unit in ("d", "h", "m"):
-        if seconds and math.fmod(seconds, _UNITS[unit]) == 0:
-            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+        if seconds and math.fmod(seconds, UNITS_S[unit]) == 0:
+            return f"{seconds / UNITS_S[unit]:.0f}{unit}"
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"

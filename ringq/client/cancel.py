@@ -6,7 +6,7 @@ import time
 from typing import Any, Final, NamedTuple
 
 from ringq import protocol
-from ringq.client.dead import Asking
+from ringq.client.changing import Asking, change
 from ringq.errors import InvalidOption, ProtocolError
 from ringq.kinds import Submitted, Task, options
 from ringq.model import Cancellation, CancelOutcome, Status
@@ -40,7 +40,7 @@ class Cancelling:
         ids = [options.task_id_of(task) for task in tasks]
         if not 0 < len(ids) <= IDS_MAX:
             raise InvalidOption(f"tasks: expected 1 to {IDS_MAX:,} at a time, got {len(ids):,}")
-        reply = _ask(self, protocol.Selection(ids))
+        reply = change(self, protocol.Cancel(protocol.Selection(ids)), protocol.Cancelled)
         try:
             told = {
                 task_id: Cancellation(task_id, CancelOutcome.of(outcome), Status.of(status))
@@ -74,20 +74,9 @@ class Cancelling:
         after = cancelled = cancelling = 0
         while True:
             chosen = protocol.Selection(None, name, domain, queue, group, before_us, after, AT_ONCE)
-            reply = _ask(self, chosen)
+            reply = change(self, protocol.Cancel(chosen), protocol.Cancelled)
             cancelled += reply.outcomes.count(CancelOutcome.CANCELLED.code)
             cancelling += reply.outcomes.count(CancelOutcome.CANCELLING.code)
             after = reply.after
             if after == 0:
                 return CancelCounts(cancelled, cancelling)
-
-
-def _ask(client: Asking, selection: protocol.Selection) -> protocol.Cancelled:
-    message = protocol.Cancel(selection)
-
-    def change() -> protocol.Cancelled:
-        from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
-
-        return alone.change(client.database, message, protocol.Cancelled)
-
-    return client._ask(message, protocol.Cancelled, change)

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 from ringq import protocol
+from ringq.client.changing import Asking, change
 from ringq.errors import InvalidOption
 from ringq.kinds import Submitted, Task, options
 
-Reply = TypeVar("Reply", bound=protocol.Message)
-
 AT_ONCE: Final = 1000  # of one request: a transaction of some 20 ms
-
-
-class Asking(Protocol):
-    """What the verbs below need of a client."""
-
-    database: Path
-
-    def _ask(
-        self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None
-    ) -> Reply: ...
 
 
 class DeadLetters:
@@ -70,23 +57,15 @@ def _change(
         ids = [options.task_id_of(task) for task in tasks]
         if len(ids) > AT_ONCE:
             raise InvalidOption(f"tasks: expected at most {AT_ONCE:,} at a time, got {len(ids):,}")
-        return _ask(client, verb(protocol.Dead(ids)))
+        return change(client, verb(protocol.Dead(ids)), protocol.Changed).count
     if queue is not None:
         options.check_queue(queue)
     name = None if kind is None else options.check_kind(kind.kind if isinstance(kind, Task) else kind)
     before_us = time.time_ns() // 1000  # what dies again meanwhile is not meant
     total = 0
     while True:
-        count = _ask(client, verb(protocol.Dead(None, name, queue, before_us, AT_ONCE)))
+        chosen = protocol.Dead(None, name, queue, before_us, AT_ONCE)
+        count = change(client, verb(chosen), protocol.Changed).count
         total += count
         if count < AT_ONCE:
             return total
-
-
-def _ask(client: Asking, message: protocol.RetryDead | protocol.PurgeDead) -> int:
-    def change() -> protocol.Changed:
-        from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
-
-        return alone.change(client.database, message, protocol.Changed)
-
-    return client._ask(message, protocol.Changed, change).count

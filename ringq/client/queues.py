@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final, Protocol, TypedDict, TypeVar, Unpack
+from typing import Final, TypedDict, Unpack
 
 from ringq import protocol
+from ringq.client.changing import Asking, change
+from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
 from ringq.kinds import options
 from ringq.retry import Retry
-
-Reply = TypeVar("Reply", bound=protocol.Message)
 
 
 class QueueSettings(TypedDict, total=False):
@@ -23,16 +21,6 @@ class QueueSettings(TypedDict, total=False):
 
 
 SETTINGS: Final = tuple(QueueSettings.__annotations__)
-
-
-class Asking(Protocol):
-    """What the verbs below need of a client."""
-
-    database: Path
-
-    def _ask(
-        self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None
-    ) -> Reply: ...
 
 
 class Queues:
@@ -64,8 +52,8 @@ class Queues:
         if "max_workers" in settings:
             cap = settings["max_workers"]
             whole = isinstance(cap, int) and not isinstance(cap, bool)
-            if cap is not None and not (whole and 0 <= cap <= options.MAX_WORKERS):
-                raise InvalidOption(f"max_workers: expected 0 to {options.MAX_WORKERS} or None, got {cap!r}")
+            if cap is not None and not (whole and 0 <= cap <= WORKERS_MAX):
+                raise InvalidOption(f"max_workers: expected 0 to {WORKERS_MAX} or None, got {cap!r}")
             changes["max_workers"] = cap
         if "retry" in settings:
             given = settings["retry"]
@@ -79,11 +67,4 @@ class Queues:
 
 def _set(client: Asking, name: str, changes: dict[str, int | bool | str | None]) -> None:
     options.check_queue(name)
-    message = protocol.SetQueue(name, changes)
-
-    def change() -> protocol.Changed:
-        from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
-
-        return alone.change(client.database, message, protocol.Changed)
-
-    client._ask(message, protocol.Changed, change)
+    change(client, protocol.SetQueue(name, changes), protocol.Changed)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, Unpack
+from typing import Any, Literal, Protocol, Unpack
 
 from ringq import protocol
-from ringq.kinds import KindReport, Submitted, Task
+from ringq.client import changing
+from ringq.client.changing import change
+from ringq.kinds import Submitted, Task
 from ringq.kinds.schedules import ScheduleOptions, schedule_fields
 from ringq.loading import refuse_while_importing
 
-Reply = TypeVar("Reply", bound=protocol.Message)
 
-
-class Asking(Protocol):
+class Asking(changing.Asking, Protocol):
     """What the verbs below need of a client."""
 
-    database: Path
-
-    def _ask(
-        self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None
-    ) -> Reply: ...
     def handle(self, task_id: int) -> Submitted[Any]: ...
 
 
@@ -59,7 +53,7 @@ class Schedules:
             name, kind, payload, given, cron=cron, every=every, zone=zone, from_completion=from_completion
         )
         report = [kind.report] if isinstance(kind, Task) else []
-        _ask(self, protocol.PutSchedule(fields), protocol.Changed, report)
+        change(self, protocol.PutSchedule(fields), protocol.Changed, report)
 
     def unschedule(self: Asking, name: str) -> None:
         """Delete a schedule; the tasks that it made stay.
@@ -67,18 +61,18 @@ class Schedules:
         Raises UnknownSchedule; InvalidSchedule for one that stands in the code of the App: pause that one; and what
         `submit_many` raises about the server and the database.
         """
-        _change(self, name, "delete")
+        _to(self, name, "delete")
 
     def pause_schedule(self: Asking, name: str) -> None:
         """Let a schedule rest until `resume_schedule`; what runs goes on. Raises as `unschedule`."""
-        _change(self, name, "pause")
+        _to(self, name, "pause")
 
     def resume_schedule(self: Asking, name: str) -> None:
         """Let a schedule fire again from now on, one that ended with a failure too. Nothing is made up.
 
         Raises as `unschedule`, and InvalidSchedule if it has fired as often as it may.
         """
-        _change(self, name, "resume")
+        _to(self, name, "resume")
 
     def run_schedule(self: Asking, name: str) -> Submitted[Any]:
         """Make a task of a schedule now, also while it is paused or its last one runs; a handle of it.
@@ -86,17 +80,8 @@ class Schedules:
         The next fire is when it would have been. Raises as `unschedule`, and UnknownKind.
         """
         message = protocol.RunSchedule(name, protocol.submission_id())
-        return self.handle(_ask(self, message, protocol.Submitted).first_id)
+        return self.handle(change(self, message, protocol.Submitted).first_id)
 
 
-def _change(client: Asking, name: str, change: Literal["pause", "resume", "delete"]) -> None:
-    _ask(client, protocol.ChangeSchedule(name, change), protocol.Changed)
-
-
-def _ask(client: Asking, message: protocol.Message, expected: type[Reply], reports: Sequence[KindReport] = ()) -> Reply:
-    def change() -> Reply:
-        from ringq.client import alone  # noqa: PLC0415 - the store is not loaded by those whom a server serves
-
-        return alone.change(client.database, message, expected, reports)
-
-    return client._ask(message, expected, change)
+def _to(client: Asking, name: str, what: Literal["pause", "resume", "delete"]) -> None:
+    change(client, protocol.ChangeSchedule(name, what), protocol.Changed)

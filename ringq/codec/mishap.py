@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from ringq.errors import AFTER_S_MAX, RetryLater, Snooze, Throttled
+from ringq.errors import SPAN_S_MAX, RetryLater, Snooze, Throttled
 
 TRACEBACK_BYTES_MAX: Final = 16 * 1024
 MESSAGE_CHARS_MAX: Final = 4_000
@@ -49,7 +49,7 @@ def asked_delay_s(error: str | None) -> float | None:
 
 
 class _After(msgspec.Struct):
-    after_s: Annotated[float, msgspec.Meta(ge=0.0, le=AFTER_S_MAX)] | None = None
+    after_s: Annotated[float, msgspec.Meta(ge=0.0, le=SPAN_S_MAX)] | None = None
 
 
 _AFTER: Final = msgspec.json.Decoder(_After)

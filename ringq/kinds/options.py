@@ -12,16 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from ringq.clock import SystemClock
-from ringq.config import NAME_CHARS_MAX, WORKERS_MAX
-from ringq.errors import InvalidKind, InvalidOption
+from ringq.config import NAME_CHARS_MAX
+from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 from ringq.spelling import meant
 
-SPAN_S_MAX: Final = 366 * 24 * 3600.0
 WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
-MAX_WORKERS: Final = WORKERS_MAX
 SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Un
 
 from ringq.codec import encode_mapping
 from ringq.config import NAME_CHARS_MAX
-from ringq.errors import InvalidKind, InvalidOption
+from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds import options
 from ringq.kinds.task import Task
 from ringq.protocol import ScheduleFields
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ringq.kinds.app import App
 
 T = TypeVar("T", bound=Task[..., Any])
-SPAN_S_MAX = 366 * 86_400.0
 
 
 class ScheduleOptions(TypedDict, total=False):

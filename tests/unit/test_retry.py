@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ringq
-from ringq.errors import InvalidOption
-from ringq.retry import DELAY_S_MAX, RETRIES_MAX, Retry, read
+from ringq.errors import SPAN_S_MAX, InvalidOption
+from ringq.retry import RETRIES_MAX, Retry, read
 
 SPANS = st.one_of(
-    st.sampled_from([0.0, 0.001, 1.0, 60.0, 3600.0, 86400.0, DELAY_S_MAX]),
-    st.floats(0, DELAY_S_MAX).map(lambda seconds: round(seconds, 6)),
+    st.sampled_from([0.0, 0.001, 1.0, 60.0, 3600.0, 86400.0, SPAN_S_MAX]),
+    st.floats(0, SPAN_S_MAX).map(lambda seconds: round(seconds, 6)),
 )
 COUNTS = st.integers(0, RETRIES_MAX)
 FACTORS = st.floats(1, 1000).map(lambda factor: float(f"{factor:.6f}")).map(lambda factor: float(f"{factor:g}"))
@@ -92,7 +92,7 @@ def test_what_a_policy_is_written_as_is_read_as_the_same(policy: Retry) -> None:
         ("5 linear 1.5m+0.5h..1.5d", Retry.linear(90, 1800, 129_600, max_retries=5)),
         ("5 exponential 1s..1h", Retry.exponential(1, timedelta(hours=1), max_retries=5)),
         ("5 exponential 1s..1hx3", Retry.exponential(1, 3600, max_retries=5, factor=3)),
-        ("5 exponential 1sx1.5", Retry.exponential(1, DELAY_S_MAX, max_retries=5, factor=1.5)),
+        ("5 exponential 1sx1.5", Retry.exponential(1, SPAN_S_MAX, max_retries=5, factor=1.5)),
         ("5 jitter 500ms..1m", Retry.exponential(0.5, 60, max_retries=5, jitter=True)),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_count_out_of_range_is_refused_naming_the_range(count: Any) -> None:
             make(max_retries=count)
 
 
-@pytest.mark.parametrize("span", [-0.001, DELAY_S_MAX + 1, float("nan"), float("inf"), timedelta(-1), True, "1s", None])
+@pytest.mark.parametrize("span", [-0.001, SPAN_S_MAX + 1, float("nan"), float("inf"), timedelta(-1), True, "1s", None])
 def test_a_span_out_of_range_is_refused_naming_the_option(span: Any) -> None:
     wrong = {
         "delay": lambda: Retry.constant(span),
