@@ -8,12 +8,35 @@ from typing import Final
 from ringq.model import Reason, Status
 from ringq.retry import Retry
 
-# (from, to): why. None is "does not exist yet". Every pair that is missing here is illegal.
-TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
+# An attempt that ended for one of these may be followed by another.
+AGAIN: Final = (
+    Reason.CRASH,
+    Reason.LOST,
+    Reason.DAMAGED_RECEIPT,
+    Reason.STOPPED,
+    Reason.HANDLER_ERROR,
+    Reason.RUN_TIMEOUT,
+    Reason.RETRY_LATER,
+    Reason.SNOOZED,
+    Reason.THROTTLED,
+)
+
+Moves = dict[tuple[Status | None, Status], tuple[Reason, ...]]
+
+# (from, to): why. None is "does not exist yet", NONE a move that says why by itself; of a pause the mask says it. A
+# task is paused while its queue is and it does not run: of each such move the database has the queue's row alone.
+CAUSED: Final[Moves] = {
     (None, Status.PENDING): (Reason.NONE,),
+    (None, Status.PAUSED): (Reason.NONE,),
     (Status.PENDING, Status.RUNNING): (Reason.NONE,),
+    (Status.PENDING, Status.PAUSED): (Reason.NONE,),
     (Status.PENDING, Status.CANCELLED): (Reason.CANCELLED,),
     (Status.PENDING, Status.EXPIRED): (Reason.TTL,),
+    (Status.PENDING, Status.SUPERSEDED): (Reason.REPLACED,),  # another task with its key took its place
+    (Status.PAUSED, Status.PENDING): (Reason.NONE,),  # with the last bit of the mask
+    (Status.PAUSED, Status.CANCELLED): (Reason.CANCELLED,),
+    (Status.PAUSED, Status.EXPIRED): (Reason.TTL,),  # a pause does not stop that clock
+    (Status.PAUSED, Status.SUPERSEDED): (Reason.REPLACED,),
     (Status.RUNNING, Status.COMPLETED): (Reason.NONE,),
     (Status.RUNNING, Status.FAILED): (
         Reason.HANDLER_ERROR,
@@ -24,22 +47,34 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
         Reason.UNKNOWN_KIND,
     ),
     (Status.RUNNING, Status.CANCELLED): (Reason.CANCELLED,),
-    (Status.RUNNING, Status.PENDING): (
-        Reason.CRASH,
-        Reason.LOST,
-        Reason.DAMAGED_RECEIPT,
-        Reason.STOPPED,
-        Reason.HANDLER_ERROR,
-        Reason.RUN_TIMEOUT,
-        Reason.RETRY_LATER,
-        Reason.SNOOZED,
-        Reason.THROTTLED,
-    ),
+    (Status.RUNNING, Status.PENDING): AGAIN,
+    (Status.RUNNING, Status.PAUSED): AGAIN,  # its queue was paused meanwhile
     (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT, Reason.RETRY_LIMIT),
     (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
-    (Status.PENDING, Status.SUPERSEDED): (Reason.REPLACED,),  # another task with its key took its place
     (Status.DEAD_LETTER, Status.PENDING): (Reason.NONE,),  # somebody gave it another chance
+    (Status.DEAD_LETTER, Status.PAUSED): (Reason.NONE,),
 }
+
+# No task can take these yet: their causes come with tasks that belong together, which depend on others or have
+# children.
+WITHOUT_CAUSE: Final[Moves] = {
+    (None, Status.BLOCKED): (Reason.NONE,),  # what it depends on has not ended
+    (Status.BLOCKED, Status.PENDING): (Reason.NONE,),
+    (Status.BLOCKED, Status.PAUSED): (Reason.NONE,),
+    (Status.BLOCKED, Status.CANCELLED): (Reason.CANCELLED,),
+    (Status.BLOCKED, Status.EXPIRED): (Reason.TTL,),
+    (Status.BLOCKED, Status.SUPERSEDED): (Reason.REPLACED,),
+    (Status.BLOCKED, Status.DEPENDENCY_FAILED): (Reason.NONE,),
+    (Status.RUNNING, Status.WAITING): (Reason.NONE,),  # its handler has returned, its children have not ended
+    (Status.WAITING, Status.RUNNING): (Reason.NONE,),  # to be finalized
+    (Status.WAITING, Status.COMPLETED): (Reason.NONE,),
+    (Status.WAITING, Status.FAILED): (Reason.HANDLER_ERROR,),  # of a child
+    (Status.WAITING, Status.CANCELLED): (Reason.CANCELLED,),
+    (Status.WAITING, Status.SUPERSEDED): (Reason.REPLACED,),
+}
+
+# Every pair that is missing here is illegal.
+TRANSITIONS: Final[Moves] = CAUSED | WITHOUT_CAUSE
 
 RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.RETRY_LATER})
 NO_FAILURE: Final = frozenset({Reason.SNOOZED, Reason.THROTTLED})  # the attempt is given back, without a limit

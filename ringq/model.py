@@ -84,6 +84,24 @@ class Reason(Coded):
     TTL = "ttl", 20
 
 
+class PauseReason(enum.IntFlag):
+    """Why a task that has not begun may not begin: any of these at once. 0: nothing holds it.
+
+    `QUEUE`: its queue is paused. The others have no cause in this version.
+    """
+
+    PREEMPTION = 1
+    DOMAIN = 2
+    GLOBAL = 4
+    GROUP = 8
+    QUEUE = 16
+
+    @property
+    def words(self) -> list[str]:
+        """The reasons by their names, in lower case."""
+        return [(reason.name or "").lower() for reason in self]
+
+
 class OnDuplicate(Coded):
     """What shall become of a submission whose key an active task has. `code` is what travels."""
 
@@ -183,6 +201,7 @@ class TaskRecord:
     result: str | None
     error: dict[str, Any] | None
     attempts: tuple[AttemptRecord, ...] = field(default=())
+    pause_reasons: PauseReason = field(default=PauseReason(0))  # any of them: the status is paused
 
 
 @dataclass(frozen=True, slots=True)

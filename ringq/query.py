@@ -17,6 +17,7 @@ from ringq.model import (
     AttemptRecord,
     KindStatistics,
     OutputRecord,
+    PauseReason,
     QueueRecord,
     Reason,
     ScheduleRecord,
@@ -127,12 +128,15 @@ class Query:
     def counts(self) -> dict[Status, int]:
         """How many tasks have each status; a status that no task has is left out, except pending and running.
 
-        Delayed tasks are pending. Running are those that have been for a quarter of a second; shorter ones count as
-        pending until they end.
+        Delayed tasks are pending, and those of a paused queue paused. Running are those that have been for a quarter
+        of a second; shorter ones count as pending until they end.
         """
         with asking(self._path) as ask:
             active, running, ended = ask.counts()
-        counts = {Status.PENDING: active - running, Status.RUNNING: running}
+            paused = ask.paused()
+        counts = {Status.PENDING: active - running - paused, Status.RUNNING: running}
+        if paused:
+            counts[Status.PAUSED] = paused
         return counts | {Status.of(code): count for code, count in sorted(ended) if count}
 
     def delayed(self) -> int:
@@ -173,9 +177,10 @@ class Query:
 
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
-    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[11:]
+    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, is_paused) = row[11:]
     started_us = leased_us if duration_us is None else ended_us - duration_us
-    active = Status.PENDING if leased_us is None else Status.RUNNING
+    held = PauseReason.QUEUE if is_paused and leased_us is None and status is None else PauseReason(0)
+    active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
     return TaskRecord(
         id=task_id,
         kind=kind,
@@ -195,6 +200,7 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         result=result,
         error=_details(error),
         attempts=attempts,
+        pause_reasons=held,
     )
 
 

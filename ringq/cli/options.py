@@ -21,7 +21,7 @@ SPAN_IDS_MAX = 10_000_000
 
 ENDED = (Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER, Status.CANCELLED)
 """What a task can have come to in this version."""
-REACHED = (Status.PENDING, Status.RUNNING, *ENDED)
+REACHED = (Status.PENDING, Status.PAUSED, Status.RUNNING, *ENDED)
 
 nearest = spelling.meant
 

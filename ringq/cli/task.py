@@ -129,6 +129,7 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
         ("kind", record.kind),
         ("status", record.status),
         ("reason", record.reason),
+        ("paused by", ", ".join(record.pause_reasons.words)),
         ("queue", record.queue),
         ("priority", record.priority),
         ("group", record.group),
@@ -152,7 +153,7 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
 def _waits_for(record: TaskRecord) -> str:
     """What the task's instant is: that of a retry takes the place of the one with which it was submitted."""
     is_retry = record.run_at and record.attempts and record.run_at > record.attempts[-1].ended_at
-    return "next attempt" if is_retry and record.status == "pending" else "not before"
+    return "next attempt" if is_retry and record.status in ("pending", "paused") else "not before"
 
 
 def _attempt_facts(attempt: AttemptRecord) -> list[tuple[str, object]]:
@@ -209,5 +210,6 @@ def _plain_output(record: OutputRecord) -> dict[str, Any]:
 def _plain(record: TaskRecord) -> dict[str, Any]:
     plain = printing.fields(record)
     plain["payload"] = json.loads(record.payload)
+    plain["pause_reasons"] = record.pause_reasons.words
     plain["result"] = None if record.result is None else json.loads(record.result)
     return plain

@@ -21,6 +21,7 @@ from ringq.store.history import (
     COUNT_STRAGGLERS,
     COUNT_TASKS_ABOVE,
 )
+from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, OF_PAUSED, SELECT_PAUSED_SPECS
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.tasks import SELECT_LOW_WATER
 
@@ -35,7 +36,8 @@ SELECT
         SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id
             AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
     task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
-    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error
+    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,
+    (SELECT queue.paused FROM queue WHERE queue.name = spec.queue)
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec
@@ -116,12 +118,14 @@ WHERE lease.task_id < ?1 AND receipt.task_id IS NULL"""
     + BY_LEASE
 )
 
-# Pending above the mark: everything there that has no receipt.
+# Pending above the mark: everything there that has no receipt. Paused, with ?6 = 1, are those whose queue is: no row
+# of a task says so, and a queue with 10^6 tasks is paused at once.
 SELECT_PENDING_ROWS: Final = (
     TASK_ROW
     + "FROM task"
     + TASK_JOINS
     + """WHERE task.id < ?1 AND task.id > ?5 AND receipt.task_id IS NULL AND lease.task_id IS NULL"""
+    + OF_PAUSED
     + TASK_FILTER
     + BY_TASK
 )
@@ -133,6 +137,7 @@ SELECT_PENDING_ROWS_BELOW: Final = (
     + TASK_JOINS
     + """WHERE task.id IN (SELECT task_id FROM straggler UNION SELECT task_id FROM delayed)
     AND task.id < ?1 AND task.id <= ?5 AND receipt.task_id IS NULL AND lease.task_id IS NULL"""
+    + OF_PAUSED
     + TASK_FILTER
     + BY_TASK
 )
@@ -274,11 +279,11 @@ class Questions:
                 return self._rows(SELECT_COMPLETED_ROWS, *given)
             case Status.RUNNING:
                 return self._rows(SELECT_RUNNING_ROWS, *given)
-            case Status.PENDING:
-                mark = self._count(SELECT_LOW_WATER)
-                rows = self._rows(SELECT_PENDING_ROWS, *given, mark)
+            case Status.PENDING | Status.PAUSED:
+                which = (self._count(SELECT_LOW_WATER), int(status is Status.PAUSED))
+                rows = self._rows(SELECT_PENDING_ROWS, *given, *which)
                 if len(rows) < limit:
-                    rows += self._rows(SELECT_PENDING_ROWS_BELOW, before, limit - len(rows), kind, queue, mark)
+                    rows += self._rows(SELECT_PENDING_ROWS_BELOW, before, limit - len(rows), kind, queue, *which)
                 return rows
             case _:
                 return self._rows(SELECT_UNSUCCESSFUL_ROWS, *given, status.code)
@@ -303,6 +308,14 @@ class Questions:
         above = self._count(COUNT_TASKS_ABOVE, mark) - self._count(COUNT_RECEIPTS_ABOVE, mark)
         below = self._count(COUNT_DELAYED_BELOW, mark) + self._count(COUNT_STRAGGLERS)
         return above + below, self._count(COUNT_RUNNING), self._rows(SELECT_ENDED_COUNTS)
+
+    def paused(self) -> int:
+        """How many active tasks that do not run are held by a paused queue."""
+        specs = json.dumps([row[0] for row in self._rows(SELECT_PAUSED_SPECS)])
+        if specs == "[]":
+            return 0
+        given = (self._count(SELECT_LOW_WATER), specs)
+        return self._count(COUNT_PAUSED_ABOVE, *given) + self._count(COUNT_PAUSED_BELOW, *given)
 
     def delayed(self, now_us: int) -> int:
         """How many tasks wait for their time."""

@@ -13,6 +13,8 @@ SELECT
     spec.priority,
     CASE
         WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
+        WHEN receipt.task_id IS NULL AND EXISTS (
+            SELECT 1 FROM queue WHERE queue.name = spec.queue AND queue.paused = 1) THEN 'paused'
         WHEN receipt.task_id IS NULL THEN 'pending'
         ELSE CASE receipt.status
             WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'

@@ -16,7 +16,7 @@ from ringq.config import socket_path
 from ringq.errors import InvalidOption, RunsOn
 from ringq.kinds import App, Task
 from ringq.maps import Maps
-from ringq.model import Status, TaskRecord
+from ringq.model import TaskRecord
 from ringq.query import LIMIT_MAX
 from ringq.store.lock import forget
 from ringq.testing import submitted
@@ -128,7 +128,7 @@ class Inline:
 
     def pending(self) -> list[TaskRecord]:
         """The tasks that have not ended, the oldest first; those too whose time has not come."""
-        return [record for record in self.submitted() if record.status is Status.PENDING]
+        return [record for record in self.submitted() if not record.status.is_terminal]
 
     def assert_submitted(self, kind: Task[..., Any] | str, /, **arguments: Any) -> list[TaskRecord]:
         """Tell that this was submitted, at least once; run or not.

@@ -64,7 +64,8 @@ def test_a_paused_queue_holds_its_tasks_over_the_parents_death_until_it_is_resum
     with served.client() as client:
         wait_for(lambda: client.health()["refusals"].get("queue_paused"))
         assert client.health()["closed_queues"] == {"bulk": "queue_paused"}
-        assert client.query.task(held.id).status is ringq.Status.PENDING
+        record = client.query.task(held.id)
+        assert (record.status, record.pause_reasons) == (ringq.Status.PAUSED, ringq.PauseReason.QUEUE)
         client.resume_queue("bulk")
         assert client.handle(held.id).result(timeout=20) == 7
     assert served.stop() == 0
@@ -156,6 +157,36 @@ def test_a_queue_says_how_its_tasks_are_tried_again_if_they_do_not(serve: Serve,
         mark.unlink()
         end = client.submit("shop::fails", {"mark": str(mark)}, retry=0).wait(timeout=20)
         assert (end.status, mark.read_text()) == (ringq.Status.FAILED, "x")
+
+
+def test_what_a_pause_holds_is_told_with_its_reason_and_what_runs_goes_on(
+    serve: Serve, tmp_path: Path, cli: Any
+) -> None:
+    served, gate = serve(HANDLERS, "--workers", "1"), tmp_path / "gate"
+    with served.client() as client:
+        runs = client.submit_many([hold(gate)])[0]
+        wait_for(lambda: client.query.task(runs.id).status is ringq.Status.RUNNING)
+        client.pause_queue("bulk")
+        held = client.submit("shop::quick", {"number": 1}, ttl=3600)
+        assert client.query.task(runs.id).status is ringq.Status.RUNNING
+        shown = json.loads(cli("task", "show", str(held.id), "--json").stdout)
+        assert (shown["status"], shown["pause_reasons"]) == ("paused", ["queue"])
+        assert "paused by\tqueue" in cli("task", "show", str(held.id)).stdout
+        listed = cli("task", "list", "--status", "paused", "--json").stdout.splitlines()
+        assert [json.loads(line)["id"] for line in listed] == [held.id]
+        assert client.query.counts()[ringq.Status.PAUSED] == 1
+        assert held.cancel().outcome is ringq.CancelOutcome.CANCELLED
+        replaced = client.submit("shop::quick", {"number": 2}, key="one")
+        later = client.submit("shop::quick", {"number": 3}, key="one", on_duplicate="supersede")
+        assert client.query.task(replaced.id).status is ringq.Status.SUPERSEDED
+        late = client.submit("shop::quick", {"number": 4}, ttl=0.1)
+        assert late.wait(timeout=20).status is ringq.Status.EXPIRED  # that clock does not stand still
+        gate.touch()
+        assert runs.wait(timeout=20).status is ringq.Status.COMPLETED
+        assert client.query.task(later.id).status is ringq.Status.PAUSED
+        client.resume_queue("bulk")
+        assert later.result(timeout=20) == 3
+    assert served.stop() == 0
 
 
 def test_a_queue_that_nobody_serves_is_told_of_once(serve: Serve) -> None:

@@ -16,7 +16,7 @@ from store_rows import NOW, attempt, end, opened, receipt, spawn, submit
 
 from ringq.clock import ManualClock
 from ringq.errors import InvalidOption, NotADatabase, StoreError, UnknownTask
-from ringq.model import KindStatistics, Reason, Status, TaskRecord
+from ringq.model import KindStatistics, PauseReason, Reason, Status, TaskRecord
 from ringq.query import LIMIT_MAX, Query
 from ringq.store import Store
 from ringq.store.engine import driver, open_reader
@@ -177,6 +177,37 @@ def test_pages_of_history_join_also_where_many_ended_at_once(store: Store, query
     while page := query.history(**filters, limit=3, before=joined[-1]):
         joined += page
     assert joined == whole
+
+
+def test_what_has_not_begun_is_paused_while_its_queue_is(store: Store, query: Query) -> None:
+    with store.transaction():
+        store.set_queue("default", paused=1)
+    assert (query.task(5).status, query.task(5).pause_reasons) == (Status.PAUSED, PauseReason.QUEUE)
+    for task_id, status in ((1, Status.COMPLETED), (6, Status.RUNNING), (11, Status.PENDING)):
+        assert (query.task(task_id).status, query.task(task_id).pause_reasons) == (status, PauseReason(0))
+    assert ids(query.tasks(status="paused")) == [13, 10, 9, 8, 7, 5]  # also what waits for its time
+    assert ids(query.tasks(status="paused", limit=2, after=9)) == [8, 7]
+    assert ids(query.tasks(status="pending")) == [12, 11]
+    assert ids(query.tasks(status="running")) == [6]
+    assert {one.id: one.status for one in query.tasks(queue="bulk")} == {11: Status.PENDING, 12: Status.PENDING}
+    counts = query.counts()
+    assert (counts[Status.PENDING], counts[Status.PAUSED], counts[Status.RUNNING]) == (2, 6, 1)
+    rows = store._driver.execute("SELECT id, status FROM task_v WHERE id IN (1, 5, 6, 11)")
+    assert dict(rows) == {1: "completed", 5: "paused", 6: "running", 11: "pending"}
+    with store.transaction():
+        store.set_queue("default", paused=0)
+    assert (query.task(5).status, query.task(5).pause_reasons) == (Status.PENDING, PauseReason(0))
+    assert query.tasks(status="paused") == []
+    assert Status.PAUSED not in query.counts()
+
+
+def test_paused_tasks_are_found_on_both_sides_of_the_mark(store: Store, query: Query) -> None:
+    with store.transaction():
+        store.set_low_water(12, range(1, 13))
+        store.set_queue("default", paused=1)
+    assert store.low_water == 12
+    assert ids(query.tasks(status="paused")) == [13, 10, 9, 8, 7, 5]
+    assert query.counts()[Status.PAUSED] == 6
 
 
 def test_statistics_and_counts(query: Query) -> None:

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from store_rows import opened
 
-from ringq.store import cancels, dead, history, keys, prepare, questions, queues, store, submissions, tasks
+from ringq.store import cancels, dead, history, keys, pauses, prepare, questions, queues, store, submissions, tasks
 
 GROWING = {"task", "receipt", "attempt", "submission"}
 
@@ -20,6 +20,7 @@ SORTING = {
     "SELECT_STATISTICS": "one row per kind and status",
     "SELECT_PENDING_ROWS_BELOW": "stragglers and delayed tasks",
     "SELECT_ACTIVE_OF_SPECS_BELOW": "stragglers and delayed tasks",
+    "COUNT_PAUSED_BELOW": "stragglers and delayed tasks",
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
     "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
@@ -31,7 +32,8 @@ WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT"), "DELETE_OUTCOMES": ("s
 
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
-    modules: list[ModuleType] = [cancels, dead, history, keys, prepare, questions, queues, store, submissions, tasks]
+    modules: list[ModuleType] = [cancels, dead, history, keys, pauses, prepare, questions, queues, store]
+    modules += [submissions, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):

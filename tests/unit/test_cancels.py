@@ -23,7 +23,7 @@ SECOND_NS = 1_000_000_000
 CONFIG = Config(Path("x.db"), term_grace_s=5, kill_grace_s=1)
 
 
-@pytest.mark.parametrize("status", [Status.PENDING, Status.RUNNING])
+@pytest.mark.parametrize("status", [status for status in Status if not status.is_terminal])
 def test_an_active_task_is_cancelled_for_no_other_reason(status: Status) -> None:
     assert TRANSITIONS[status, Status.CANCELLED] == (Reason.CANCELLED,)
     assert [reason for reason in Reason if is_legal(status, Status.CANCELLED, reason)] == [Reason.CANCELLED]

@@ -4,10 +4,42 @@ import itertools
 
 import pytest
 
-from ringq.lifecycle import TRANSITIONS, Interruptions, after_interruption, is_legal
-from ringq.model import Reason, Status
+from ringq.lifecycle import CAUSED, TRANSITIONS, WITHOUT_CAUSE, Interruptions, after_interruption, is_legal
+from ringq.model import PauseReason, Reason, Status
 
 LIMITS = {"crashes_max": 3, "lost_max": 3}
+
+
+# from: where to; spelled out once more, so that a line that slips into the table is noticed
+LEGAL = {
+    None: "pending paused blocked",
+    Status.PENDING: "running paused cancelled expired superseded",
+    Status.PAUSED: "pending cancelled expired superseded",
+    Status.BLOCKED: "pending paused cancelled expired superseded dependency_failed",
+    Status.RUNNING: "completed failed cancelled pending paused dead_letter superseded waiting",
+    Status.WAITING: "running completed failed cancelled superseded",
+    Status.DEAD_LETTER: "pending paused",
+}
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.product([None, *Status], Status)))
+def test_a_pair_of_statuses_is_legal_exactly_if_it_is_listed(source: Status | None, target: Status) -> None:
+    is_listed = target.value in LEGAL.get(source, "").split()
+    assert any(is_legal(source, target, reason) for reason in Reason) == is_listed
+
+
+def test_each_move_has_a_cause_now_or_is_said_to_have_none_yet() -> None:
+    assert not CAUSED.keys() & WITHOUT_CAUSE.keys()
+    later = {Status.BLOCKED, Status.WAITING, Status.DEPENDENCY_FAILED}
+    assert {pair for pair in TRANSITIONS if later & {*pair}} == WITHOUT_CAUSE.keys()
+
+
+def test_pause_reasons_are_a_mask_with_a_bit_each() -> None:
+    assert [(reason.name, reason.value) for reason in PauseReason] == [
+        ("PREEMPTION", 1), ("DOMAIN", 2), ("GLOBAL", 4), ("GROUP", 8), ("QUEUE", 16),
+    ]  # fmt: skip
+    assert (PauseReason.QUEUE | PauseReason.GROUP).words == ["group", "queue"]
+    assert PauseReason(0).words == []
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product([None, *Status], Status)))
@@ -18,7 +50,7 @@ def test_a_move_is_legal_exactly_for_the_reasons_in_the_table(source: Status | N
 
 def test_nothing_leaves_a_terminal_status_but_a_dead_letter_that_gets_another_chance() -> None:
     leaving = [pair for pair in TRANSITIONS if pair[0] is not None and pair[0].is_terminal]
-    assert leaving == [(Status.DEAD_LETTER, Status.PENDING)]
+    assert leaving == [(Status.DEAD_LETTER, Status.PENDING), (Status.DEAD_LETTER, Status.PAUSED)]
 
 
 def test_the_third_death_of_a_worker_makes_a_dead_letter() -> None:

@@ -1,0 +1,31 @@
+"""Store: which tasks a paused queue holds. Nothing is written of them: their queue's row says so."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# What tasks of paused queues have in common.
+SELECT_PAUSED_SPECS: Final = "SELECT spec.id FROM spec JOIN queue ON queue.name = spec.queue WHERE queue.paused = 1"
+
+# Of active tasks that do not run: those of paused queues with ?6 = 1, those of the others with 0.
+OF_PAUSED: Final = f"""
+    AND (task.spec IN ({SELECT_PAUSED_SPECS})) = ?6
+"""
+
+# How many above the mark are held. Without an index that every submission would pay for: a walk along the tasks, but
+# only while a queue is paused.
+COUNT_PAUSED_ABOVE: Final = """
+SELECT COUNT(*) FROM task
+WHERE task.id > ?1 AND task.spec IN (SELECT value FROM json_each(?2))
+    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
+    AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.task_id = task.id)
+"""
+
+# The same at or below the mark, where only these are active.
+COUNT_PAUSED_BELOW: Final = """
+SELECT COUNT(*) FROM (SELECT task_id FROM straggler UNION SELECT task_id FROM delayed) AS old
+CROSS JOIN task ON task.id = old.task_id
+WHERE task.id <= ?1 AND task.spec IN (SELECT value FROM json_each(?2))
+    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
+    AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.task_id = task.id)
+"""
