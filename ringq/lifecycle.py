@@ -13,12 +13,14 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
     (None, Status.PENDING): (Reason.NONE,),
     (Status.PENDING, Status.RUNNING): (Reason.NONE,),
     (Status.PENDING, Status.CANCELLED): (Reason.CANCELLED,),
-    (Status.PENDING, Status.EXPIRED): (Reason.TTL,),
+    (Status.PENDING, Status.EXPIRED): (Reason.TTL, Reason.QUEUE_TIMEOUT, Reason.TOTAL_TIMEOUT),
     (Status.RUNNING, Status.COMPLETED): (Reason.NONE,),
     (Status.RUNNING, Status.FAILED): (
         Reason.HANDLER_ERROR,
         Reason.PERMANENT,
         Reason.RUN_TIMEOUT,
+        Reason.MEMORY_LIMIT,
+        Reason.TOTAL_TIMEOUT,
         Reason.INVALID_PAYLOAD,
         Reason.INVALID_RESULT,
         Reason.UNKNOWN_KIND,
@@ -31,6 +33,7 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
         Reason.STOPPED,
         Reason.HANDLER_ERROR,
         Reason.RUN_TIMEOUT,
+        Reason.MEMORY_LIMIT,
         Reason.RETRY_LATER,
         Reason.SNOOZED,
         Reason.THROTTLED,
@@ -41,7 +44,8 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], tuple[Reason, ...]]] = {
     (Status.DEAD_LETTER, Status.PENDING): (Reason.NONE,),  # somebody gave it another chance
 }
 
-RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.RETRY_LATER})
+RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER})
+ENDED: Final = frozenset({Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.TOTAL_TIMEOUT})  # by a limit of the task
 NO_FAILURE: Final = frozenset({Reason.SNOOZED, Reason.THROTTLED})  # the attempt is given back, without a limit
 WITHOUT_POLICY: Final = Retry.exponential(initial=1.0, max=60.0)  # of who asks to be called again and said no more
 
@@ -93,12 +97,12 @@ def after_interruption(
     A worker's death while it ran the task (CRASH) makes a dead letter at the `crashes_max`-th time. Where it cannot be
     known whose fault it was (LOST: the parent, the host or the segment went down with it; DAMAGED_RECEIPT: anybody may
     have written there) it is allowed `lost_max` times, then once more with no neighbour that could be blamed instead,
-    and then it is a dead letter too. RUN_TIMEOUT is a failure like the handler's own: `after_failure`. CANCELLED is the
-    end of the task, however the attempt ended.
+    and then it is a dead letter too. RUN_TIMEOUT and MEMORY_LIMIT are failures like the handler's own: `after_failure`.
+    CANCELLED and TOTAL_TIMEOUT are the end of the task, however the attempt ended.
     """
     if reason is Reason.CANCELLED:
         return Verdict(Status.CANCELLED, reason)
-    if reason is Reason.RUN_TIMEOUT:
+    if reason in ENDED:
         verdict = after_failure(reason, interruptions, retry, None, chance)
         return replace(verdict, alone=verdict.status is Status.PENDING and interruptions.lost == lost_max)
     if interruptions.crashes >= crashes_max:
