@@ -6,10 +6,10 @@ Precedence of every option: call > kind > domain (both reported by the worker) >
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ringq import retry
-from ringq.config import BATCH_TASKS_MAX, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
+from ringq.config import BATCH_TASKS_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
 from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
 from ringq.model import NORMAL, OnDuplicate
@@ -27,6 +27,7 @@ from ringq.spelling import nearest
 
 DEFAULT_QUEUE = "default"
 SPAN_MS_MAX = 366 * 24 * 3600 * 1000
+LIMITS: Final = ("kill_after_ms", "total_timeout_ms", "queue_timeout_ms", "memory_limit_kib")  # 0: none
 UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms"))
 MODES = frozenset(mode.code for mode in OnDuplicate)
 TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
@@ -88,6 +89,7 @@ class Admission:
             retry=_first(fields.retry, defaults.get("retry")),
             ttl_ms=_first(fields.ttl_ms, defaults.get("ttl_ms")),
             ttl_from=_first(fields.ttl_from, defaults.get("ttl_from"), 0),
+            **{name: _first(getattr(fields, name), defaults.get(name)) or None for name in LIMITS},
         )
         _check_spec(spec)
         if len(self._resolved) > 10_000:  # groups may be as many as customers
@@ -189,6 +191,13 @@ def _check_spec(spec: Spec) -> None:
         raise InvalidSubmission(f"run_timeout: expected 1 ms to 366 days, got {spec.run_timeout_ms / 1000} s")
     if (spec.ttl_ms is not None and not 0 < spec.ttl_ms <= SPAN_MS_MAX) or spec.ttl_from not in (0, 1):
         raise InvalidSubmission(f"ttl: expected 1 ms to 366 days, got {(spec.ttl_ms or 0) / 1000} s")
+    for name in ("kill_after", "total_timeout", "queue_timeout"):
+        span_ms = getattr(spec, f"{name}_ms")
+        if span_ms is not None and not 0 < span_ms <= SPAN_MS_MAX:
+            raise InvalidSubmission(f"{name}: expected 1 ms to 366 days, got {span_ms / 1000} s")
+    if spec.memory_limit_kib is not None and not MEMORY_KIB_MIN <= spec.memory_limit_kib <= MEMORY_KIB_MAX:
+        mib = spec.memory_limit_kib / 1024
+        raise InvalidSubmission(f"memory_limit: expected {MEMORY_KIB_MIN // 1024} MiB to 1 PiB, got {mib:g} MiB")
     if spec.retry is not None:
         try:
             retry.read(spec.retry)

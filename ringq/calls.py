@@ -21,10 +21,12 @@ from ringq.errors import (
     Cancel,
     InvalidPayload,
     InvalidResult,
+    MemoryLimit,
     Permanent,
     RetryLater,
     Snooze,
     Throttled,
+    TotalTimeout,
 )
 from ringq.kinds import Task
 from ringq.model import Reason
@@ -32,7 +34,11 @@ from ringq.model import Reason
 PUBLISH_S = 0.1
 FILE_MODE = 0o600
 
-
+_LIMITS = (
+    (AttemptCancelled, Reason.CANCELLED),
+    (TotalTimeout, Reason.TOTAL_TIMEOUT),
+    (MemoryLimit, Reason.MEMORY_LIMIT),
+)
 _REASONS = (
     (InvalidPayload, Reason.INVALID_PAYLOAD),
     (InvalidResult, Reason.INVALID_RESULT),
@@ -85,7 +91,8 @@ class Aside:
 def run_calls(
     caller: Caller, task: Task[..., Any], context: Callable[[], Context], payload: bytes, aside: Aside
 ) -> tuple[bytes, bool]:
-    """Run the calls of a chunk, in order, until the results are as large as one receipt should be.
+    """Run the calls of a chunk, in order, until the results are as large as one receipt should be, or one took too
+    much memory.
 
     `context` makes one for a call, with the whole run time limit. Returns the account of the calls that ran, and
     whether those are all. Raises InvalidPayload if the payload is no chunk of this kind, AttemptCancelled.
@@ -115,6 +122,8 @@ def run_calls(
             if isinstance(error, AttemptCancelled):  # all of the task was
                 raise
             gathered.fail(index, reason_of(error), codec.encode_error(error))
+            if isinstance(error, MemoryLimit):
+                break  # this process ends: the others run in the next one
         if gathered.is_full:
             break
         now = clock()
@@ -127,10 +136,8 @@ def run_calls(
 
 def reason_of(error: BaseException, permanent: tuple[type[BaseException], ...] = ()) -> Reason:
     """Why a call failed that raised `error`; `permanent`: what its kind says that trying again would not help."""
-    if isinstance(error, AttemptCancelled):
-        return Reason.CANCELLED
     if isinstance(error, AttemptInterrupted):
-        return Reason.RUN_TIMEOUT
+        return next((reason for kind, reason in _LIMITS if isinstance(error, kind)), Reason.RUN_TIMEOUT)
     if isinstance(error, permanent):
         return Reason.PERMANENT
     return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.HANDLER_ERROR)

@@ -79,6 +79,7 @@ class RetryDead:
             able = [task_id for task_id in found if task_id not in taken]
             for task_id, count in store.release_dead(able).items():
                 verdicts.released(task_id, count)
+            verdicts.renew(able, committed)
             store.hold_keys(keys)
             committed.returned += able
             total += len(able)

@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from ringq.errors import AttemptCancelled, InvalidOption, RunTimeout, UnknownState
+from ringq.errors import (
+    AttemptCancelled,
+    AttemptInterrupted,
+    InvalidOption,
+    MemoryLimit,
+    RunTimeout,
+    TotalTimeout,
+    UnknownState,
+)
 from ringq.model import Reason
 
 T = TypeVar("T")
@@ -53,6 +61,16 @@ class _Given:
 
 
 _NOWHERE = _Nowhere()
+_INTERRUPTIONS: Mapping[int, type[AttemptInterrupted]] = {
+    Reason.RUN_TIMEOUT.code: RunTimeout,
+    Reason.TOTAL_TIMEOUT.code: TotalTimeout,
+    Reason.MEMORY_LIMIT.code: MemoryLimit,
+}
+_WHY = {
+    Reason.RUN_TIMEOUT.code: "the run time limit is over",
+    Reason.TOTAL_TIMEOUT.code: "the time for the whole task is over",
+    Reason.MEMORY_LIMIT.code: "the worker holds more memory than the task's memory limit",
+}
 
 
 class Context:
@@ -144,15 +162,18 @@ class Context:
     def check_cancelled(self) -> None:
         """Return if the attempt may go on; for loops that want to end cleanly.
 
-        Raises RunTimeout when its time is up, AttemptCancelled when it shall end for another reason. Neither
+        Raises RunTimeout when its time is up (TotalTimeout, a RunTimeout, if that was the time for the whole task),
+        MemoryLimit when its process holds too much memory, AttemptCancelled when the task was cancelled. None of them
         is an Exception, so `except Exception` does not swallow them.
         """
         requested = self._port.cancel_requested()
-        if not requested:
-            return
-        if requested == Reason.RUN_TIMEOUT.code:
-            raise RunTimeout("the run time limit is over")
-        raise AttemptCancelled("the task was cancelled")
+        if requested:
+            raise interruption(requested)
+
+
+def interruption(requested: int) -> AttemptInterrupted:
+    """What is raised in a handler that shall end for the reason with this code."""
+    return _INTERRUPTIONS.get(requested, AttemptCancelled)(_WHY.get(requested, "the task was cancelled"))
 
 
 def pick(type_: type[Any], known: Iterable[type[Any]]) -> type[Any]:

@@ -22,6 +22,10 @@ class Spec:
     retry: str | None = None  # as `Retry.read` takes it; None: the server decides
     ttl_ms: int | None = None
     ttl_from: int = 0  # the submission; 1: the first attempt
+    kill_after_ms: int | None = None
+    total_timeout_ms: int | None = None
+    queue_timeout_ms: int | None = None
+    memory_limit_kib: int | None = None
 
 
 class Chunks(NamedTuple):

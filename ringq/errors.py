@@ -199,7 +199,7 @@ class TaskCancelled(TaskFailed):
 
 
 class TaskTimedOut(TaskFailed):
-    """The task ran longer than its run time limit."""
+    """The task ran longer than its run time limit, or than the time that was left for all of it."""
 
 
 class TaskDead(TaskFailed):
@@ -281,6 +281,14 @@ class AttemptInterrupted(BaseException):
 
 class RunTimeout(AttemptInterrupted):
     """The handler ran longer than its run time limit."""
+
+
+class TotalTimeout(RunTimeout):
+    """The time for the whole task, from its submission on, is over: it is not tried again."""
+
+
+class MemoryLimit(AttemptInterrupted):
+    """The worker holds more memory than the task may: the process ends soon, whatever the handler does."""
 
 
 class AttemptCancelled(AttemptInterrupted):

@@ -1,4 +1,4 @@
-"""Flow: tasks whose time to live is over. Limits beginning, never running.
+"""Flow: tasks that have not begun in time: their time to live, their wait for a worker, or all of their time is over.
 
 pending, delayed ──► receipt: expired
 a worker has it  ──► nothing; if its attempt does not end it, that is when it expires: `Verdicts`
@@ -6,7 +6,8 @@ a worker has it  ──► nothing; if its attempt does not end it, that is when
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,13 +57,16 @@ class Expire:
         """See `Change`."""
         rows = store.expiring(self.now_us, AT_ONCE)
         cancels = verdicts.cancels
-        over, returned = [], set(committed.returned)
-        for task_id, state in store.task_states([task_id for _, task_id in rows]).items():
+        over: dict[Reason, list[tuple[int, int, int]]] = defaultdict(list)
+        noted, returned = {task_id: at_us for at_us, task_id in rows}, set(committed.returned)
+        for task_id, state in store.task_states(list(noted)).items():
             if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
                 continue
-            if withdraw(store, cancels, task_id, state, committed, returned):
-                over.append((task_id, state.spec, verdicts.attempts_of(task_id)))
-        cancels.end(over, committed, Status.EXPIRED, Reason.TTL)
+            reason = _reason(store.limits_of(task_id, state.spec), noted[task_id], self.now_us, state.is_held)
+            if reason and withdraw(store, cancels, task_id, state, committed, returned):
+                over[reason].append((task_id, state.spec, verdicts.attempts_of(task_id)))
+        for reason, tasks in over.items():
+            cancels.end(tasks, committed, Status.EXPIRED, reason)
         store.delete_expiries(rows)
         committed.expiring = True
         return self.done
@@ -70,3 +74,11 @@ class Expire:
     def refuse(self, _error: RingqError) -> None:
         """See `Change`."""
         self.done()
+
+
+def _reason(limits: Sequence[tuple[int, Reason]], noted_us: int, now_us: int, is_held: bool) -> Reason | None:
+    """Why a task is over that was noted for `noted_us`; None if it is not: it has begun meanwhile, and waits anew."""
+    over = {at_us: reason for at_us, reason in reversed(limits) if at_us <= now_us}
+    if is_held:  # it waits for something else than a worker
+        over = {at_us: reason for at_us, reason in over.items() if reason is not Reason.QUEUE_TIMEOUT}
+    return over.get(noted_us) or (over[min(over)] if over else None)

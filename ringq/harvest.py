@@ -63,7 +63,7 @@ class Harvest:
             rows, outgrown = part_outgrown(rows)
             for interruption in outgrown:
                 self._writer.interrupt(interruption)
-        self._writer.record(rows)
+        self._writer.record(self._pool.bounds.weighed(rows))
         for task_id, lease, kind, attempt, worker in damaged:
             self._interrupt(task_id, lease, kind, attempt, worker, Reason.DAMAGED_RECEIPT)
             self._dispatcher.ended([task_id])

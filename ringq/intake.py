@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
@@ -61,7 +61,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     delayed: set[int] = set()
     lanes = [(spec.priority, spec.queue) for spec in batch.specs]
     places: dict[tuple[int, str], array[int]] = {}
-    has_ttl = any(spec.ttl_ms and not spec.ttl_from for spec in batch.specs)
+    has_ttl = any(any(_spans_ms(spec)) for spec in batch.specs)
     for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
@@ -77,7 +77,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
             decided.keep(store, part)
             delayed.update(decided.behind)
         if has_ttl:
-            store.insert_expiries(_expiries(batch, ids, part, now_us))
+            store.insert_expiries(_expiries(batch, ids, part, now_us, decided.behind if decided else {}))
         if not _is_plain(batch):
             _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
@@ -151,12 +151,25 @@ def _is_plain(batch: Batch) -> bool:
     return batch.spec_of is None and batch.run_at_us is None
 
 
-def _expiries(batch: Batch, ids: range, part: slice, now_us: int) -> list[tuple[int, int]]:
-    """(instant, task id) of the tasks of a slice that may not begin after an instant."""
-    spec_of = batch.spec_of or [0] * len(ids)
-    spans_ms = [0 if spec.ttl_from else spec.ttl_ms or 0 for spec in batch.specs]
-    both = zip(spec_of[part], ids[part], strict=True)
-    return [(now_us + spans_ms[spec] * 1000, task_id) for spec, task_id in both if spans_ms[spec]]
+def _spans_ms(spec: Spec) -> tuple[int, int, int]:
+    """How long a new task may wait altogether, by each of two limits; and for a worker."""
+    return (0 if spec.ttl_from else spec.ttl_ms or 0), spec.total_timeout_ms or 0, spec.queue_timeout_ms or 0
+
+
+def _expiries(batch: Batch, ids: range, part: slice, now_us: int, behind: Mapping[int, int]) -> list[tuple[int, int]]:
+    """(instant, task id) of the tasks of a slice that may not begin after an instant.
+
+    What waits `behind` another task does not wait for a worker yet.
+    """
+    spans = list(map(_spans_ms, batch.specs))
+    rows = []
+    for place in range(*part.indices(len(ids))):
+        ttl_ms, total_ms, queue_ms = spans[batch.spec_of[place] if batch.spec_of else 0]
+        rows += [(now_us + ms * 1000, ids[place]) for ms in (ttl_ms, total_ms) if ms]
+        if queue_ms and ids[place] not in behind:
+            run_at_us = batch.run_at_us[place] if batch.run_at_us else None
+            rows.append((max(now_us, run_at_us or 0) + queue_ms * 1000, ids[place]))
+    return rows
 
 
 def _place(

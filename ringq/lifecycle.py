@@ -16,6 +16,7 @@ AGAIN: Final = (
     Reason.STOPPED,
     Reason.HANDLER_ERROR,
     Reason.RUN_TIMEOUT,
+    Reason.MEMORY_LIMIT,
     Reason.RETRY_LATER,
     Reason.SNOOZED,
     Reason.THROTTLED,
@@ -31,17 +32,23 @@ CAUSED: Final[Moves] = {
     (Status.PENDING, Status.RUNNING): (Reason.NONE,),
     (Status.PENDING, Status.PAUSED): (Reason.NONE,),
     (Status.PENDING, Status.CANCELLED): (Reason.CANCELLED,),
-    (Status.PENDING, Status.EXPIRED): (Reason.TTL,),
+    (Status.PENDING, Status.EXPIRED): (Reason.TTL, Reason.QUEUE_TIMEOUT, Reason.TOTAL_TIMEOUT),
     (Status.PENDING, Status.SUPERSEDED): (Reason.REPLACED,),  # another task with its key took its place
     (Status.PAUSED, Status.PENDING): (Reason.NONE,),  # with the last bit of the mask
     (Status.PAUSED, Status.CANCELLED): (Reason.CANCELLED,),
-    (Status.PAUSED, Status.EXPIRED): (Reason.TTL,),  # a pause does not stop that clock
+    (Status.PAUSED, Status.EXPIRED): (
+        Reason.TTL,
+        Reason.QUEUE_TIMEOUT,
+        Reason.TOTAL_TIMEOUT,
+    ),  # a pause does not stop that clock
     (Status.PAUSED, Status.SUPERSEDED): (Reason.REPLACED,),
     (Status.RUNNING, Status.COMPLETED): (Reason.NONE,),
     (Status.RUNNING, Status.FAILED): (
         Reason.HANDLER_ERROR,
         Reason.PERMANENT,
         Reason.RUN_TIMEOUT,
+        Reason.MEMORY_LIMIT,
+        Reason.TOTAL_TIMEOUT,
         Reason.INVALID_PAYLOAD,
         Reason.INVALID_RESULT,
         Reason.UNKNOWN_KIND,
@@ -62,7 +69,7 @@ WITHOUT_CAUSE: Final[Moves] = {
     (Status.BLOCKED, Status.PENDING): (Reason.NONE,),
     (Status.BLOCKED, Status.PAUSED): (Reason.NONE,),
     (Status.BLOCKED, Status.CANCELLED): (Reason.CANCELLED,),
-    (Status.BLOCKED, Status.EXPIRED): (Reason.TTL,),
+    (Status.BLOCKED, Status.EXPIRED): (Reason.TTL, Reason.TOTAL_TIMEOUT),
     (Status.BLOCKED, Status.SUPERSEDED): (Reason.REPLACED,),
     (Status.BLOCKED, Status.DEPENDENCY_FAILED): (Reason.NONE,),
     (Status.RUNNING, Status.WAITING): (Reason.NONE,),  # its handler has returned, its children have not ended
@@ -76,7 +83,8 @@ WITHOUT_CAUSE: Final[Moves] = {
 # Every pair that is missing here is illegal.
 TRANSITIONS: Final[Moves] = CAUSED | WITHOUT_CAUSE
 
-RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.RETRY_LATER})
+RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER})
+ENDED: Final = frozenset({Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.TOTAL_TIMEOUT})  # by a limit of the task
 NO_FAILURE: Final = frozenset({Reason.SNOOZED, Reason.THROTTLED})  # the attempt is given back, without a limit
 WITHOUT_POLICY: Final = Retry.exponential(initial=1.0, max=60.0)  # of who asks to be called again and said no more
 
@@ -128,12 +136,12 @@ def after_interruption(
     A worker's death while it ran the task (CRASH) makes a dead letter at the `crashes_max`-th time. Where it cannot be
     known whose fault it was (LOST: the parent, the host or the segment went down with it; DAMAGED_RECEIPT: anybody may
     have written there) it is allowed `lost_max` times, then once more with no neighbour that could be blamed instead,
-    and then it is a dead letter too. RUN_TIMEOUT is a failure like the handler's own: `after_failure`. CANCELLED is the
-    end of the task, however the attempt ended.
+    and then it is a dead letter too. RUN_TIMEOUT and MEMORY_LIMIT are failures like the handler's own: `after_failure`.
+    CANCELLED and TOTAL_TIMEOUT are the end of the task, however the attempt ended.
     """
     if reason is Reason.CANCELLED:
         return Verdict(Status.CANCELLED, reason)
-    if reason is Reason.RUN_TIMEOUT:
+    if reason in ENDED:
         verdict = after_failure(reason, interruptions, retry, None, chance)
         return replace(verdict, alone=verdict.status is Status.PENDING and interruptions.lost == lost_max)
     if interruptions.crashes >= crashes_max:

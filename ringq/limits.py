@@ -1,4 +1,4 @@
-"""Flow: the end of what runs for too long now, or was cancelled - soft exception, then SIGTERM, then SIGKILL."""
+"""Flow: the end of what runs for too long, holds too much memory or was cancelled: soft exception, SIGTERM, SIGKILL."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from ringq.berth import Berth
+from ringq.bounds import FREE, NOTHING, Bounds
 from ringq.config import CANCEL_HOOK_CALL, Config
 from ringq.model import Reason
 from ringq.process import WorkerProcess
 
 NOBODY: Final[Mapping[int, int]] = MappingProxyType({})
+STEPS: Final = 3
+End = tuple[tuple[int, int, int], Reason]  # the times of the steps of the ladder, and what for
+NEVER: Final[End] = ((0, 0, 0), Reason.NONE)
 LOOK_AGAIN_NS: Final = 20_000_000  # a chunk that was cancelled may have gone on to its next call before it saw that
 
 
@@ -24,38 +28,53 @@ class Running(Protocol):
 
 
 def enforce(
-    ring: Running, berths: Sequence[Berth], config: Config, now_ns: int, cancelled: Mapping[int, int] = NOBODY
-) -> int | None:
+    ring: Running, berths: Sequence[Berth], config: Config, now_ns: int, cancelled: Mapping[int, int] = NOBODY,
+    bounds: Bounds | None = None,
+) -> int | None:  # fmt: skip
     """Move calls over their limit up the ladder; each call of a map has a limit of its own.
 
     `cancelled`: tasks that shall end, with the time since when: as if their limit had been over then. What an attempt
-    does to answer that has a limit of its own, `cancel_hook_s`. Returns the nanoseconds until the next step of any of
-    them, None when nothing that runs has to end.
+    does to answer that has a limit of its own, `cancel_hook_s`. `bounds`: who knows the other limits. Returns the
+    nanoseconds until the next step of any of them, None when nothing that runs has to end.
     """
-    steps_s = (0.0, config.term_grace_s, config.term_grace_s + config.kill_grace_s)
-    waits = []
-    for worker, task_id, lease, _, _, limit_ms, started_ns, call in ring.running():
+    waits: list[int] = []
+    rows = ring.running()
+    found = NOTHING if bounds is None else bounds.look(rows, berths, now_ns, waits)
+    for worker, task_id, lease, _, _, limit_ms, started_ns, call in rows:
         berth = berths[worker]
+        bound = found.get(lease, FREE) if found else FREE
         asked_ns = cancelled.get(task_id) if cancelled else None
-        if (limit_ms == 0 and asked_ns is None) or berth.process is None:
+        if (limit_ms == 0 and asked_ns is None and bound is FREE) or berth.process is None:
             continue
-        ends_ns = [started_ns + limit_ms * 1_000_000] if limit_ms else []
+        graces_s = config.term_grace_s if bound.kill_after_s is None else bound.kill_after_s, config.kill_grace_s
+        ends = [_end(started_ns + limit_ms * 1_000_000, graces_s, Reason.RUN_TIMEOUT)] if limit_ms else []
+        if bound.ends_ns is not None:
+            ends.append(_end(bound.ends_ns, graces_s, Reason.TOTAL_TIMEOUT))
         if asked_ns is not None and call == CANCEL_HOOK_CALL:
-            asked_ns, ends_ns = None, [started_ns + round(config.cancel_hook_s * 1e9)]
+            asked_ns, hook_ns = None, started_ns + round(config.cancel_hook_s * 1e9)
+            ends = [_end(hook_ns, graces_s, Reason.RUN_TIMEOUT)]
         elif asked_ns is not None:
-            ends_ns.append(asked_ns if call else max(asked_ns, started_ns))
-        over_ns = now_ns - min(ends_ns)
+            ends.append(_end(asked_ns if call else max(asked_ns, started_ns), graces_s, Reason.CANCELLED))
+        if bound.over_ns is not None:  # not as long: it may grow on
+            ends.append(_end(bound.over_ns, (config.kill_grace_s, config.kill_grace_s), Reason.MEMORY_LIMIT))
+        steps_ns = [min(times[number] for times, _ in ends) for number in range(STEPS)] if ends else []
+        reason = Reason.CANCELLED if asked_ns is not None else min(ends, default=NEVER)[1]
         stage = berth.stage_of(lease, call)
-        while stage < len(steps_s) and over_ns >= steps_s[stage] * 1e9:
+        while stage < len(steps_ns) and now_ns >= steps_ns[stage]:
             stage += 1
-            reason = Reason.RUN_TIMEOUT if asked_ns is None else Reason.CANCELLED
             berth.climb(lease, call, stage, reason)
             _take_step(ring, berth, berth.process, lease, call, reason)
-        if stage < len(steps_s):
-            waits.append(round(steps_s[stage] * 1e9) - over_ns)
+        if stage < len(steps_ns):
+            waits.append(steps_ns[stage] - now_ns)
         if asked_ns is not None and call:
             waits.append(LOOK_AGAIN_NS)
     return min(waits, default=None)
+
+
+def _end(since_ns: int, graces_s: tuple[float, float], reason: Reason) -> End:
+    """When each step of the ladder is due for a limit that is over since an instant."""
+    term_ns = since_ns + round(graces_s[0] * 1e9)
+    return (since_ns, term_ns, term_ns + round(graces_s[1] * 1e9)), reason
 
 
 def _take_step(ring: Running, berth: Berth, process: WorkerProcess, lease: int, call: int, reason: Reason) -> None:

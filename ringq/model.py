@@ -82,6 +82,9 @@ class Reason(Coded):
     REPLACED = "replaced", 18
     THROTTLED = "throttled", 19
     TTL = "ttl", 20
+    QUEUE_TIMEOUT = "queue_timeout", 24
+    TOTAL_TIMEOUT = "total_timeout", 25
+    MEMORY_LIMIT = "memory_limit", 26
 
 
 class PauseReason(enum.IntFlag):

@@ -13,6 +13,7 @@ import msgspec
 
 from ringq import failpoint, limits
 from ringq.berth import Berth
+from ringq.bounds import Bounds
 from ringq.clock import Clock
 from ringq.config import Config
 from ringq.echo import Echo, Keep
@@ -52,7 +53,7 @@ class Pool:
         self, config: Config, ring: Attempts, clock: Clock, selector: selectors.BaseSelector, *,
         launch: Callable[[int], WorkerProcess], on_settings: Callable[[dict[str, Any]], bool],
         on_registry: Callable[[list[dict[str, Any]]], dict[str, int]],
-        on_change: Callable[[], None], say: Callable[..., None], keep: Keep,
+        on_change: Callable[[], None], say: Callable[..., None], keep: Keep, bounds: Bounds,
     ) -> None:  # fmt: skip
         self._config = config
         self._ring = ring
@@ -62,6 +63,7 @@ class Pool:
         self._on_settings = on_settings
         self._on_registry = on_registry
         self._on_change = on_change
+        self.bounds = bounds
         self._say = say
         self._echo = Echo(clock, running=lambda: self._ring.running(), say=say, keep=keep)  # noqa: PLW0108 - the ring is replaced
         count = config.worker_count
@@ -194,11 +196,12 @@ class Pool:
         self._echo.catch_up()
 
     def enforce_limits(self, cancelled: Mapping[int, int]) -> int | None:
-        """See to run time limits, and to the end of tasks that were `cancelled`, given with the times of that.
+        """See to the limits of what runs, and to the end of tasks that were `cancelled`, given with the times of that.
 
         Returns the nanoseconds until it must be called again, None when nothing has to end.
         """
-        return limits.enforce(self._ring, self.berths, self._config, self._clock.monotonic_ns(), cancelled)
+        now_ns = self._clock.monotonic_ns()
+        return limits.enforce(self._ring, self.berths, self._config, now_ns, cancelled, self.bounds)
 
     # -- deaths -------------------------------------------------------------------------------
 
@@ -263,7 +266,8 @@ class Pool:
         ended_us = self._clock.now_us()
         return Interruption(
             *attempt, worker=berth.index, reason=reason, started_us=ended_us - age_us, ended_us=ended_us,
-            rss_kib=exit_.rss_kib, error=msgspec.json.encode(exit_.details(reason)).decode(),
+            rss_kib=max(exit_.rss_kib, self.bounds.peak_kib(attempt[1])),
+            error=msgspec.json.encode(exit_.details(reason)).decode(),
         )  # fmt: skip
 
     def _plan(self, berth: Berth, now_ns: int, *, has_worked: bool) -> None:

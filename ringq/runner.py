@@ -14,8 +14,8 @@ from typing import Any
 from ringq import codec, failpoint
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
-from ringq.context import Context
-from ringq.errors import AttemptCancelled, InvalidResult, RunTimeout
+from ringq.context import Context, interruption
+from ringq.errors import InvalidResult
 from ringq.kinds import Task
 from ringq.model import Reason, Status
 from ringq.output import Printed
@@ -26,7 +26,7 @@ SPILL_MODE = 0o600
 SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
-NO_REASON, CANCELLED = Reason.NONE.code, Reason.CANCELLED.code
+NO_REASON, CANCELLED, MEMORY_LIMIT = Reason.NONE.code, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
 
 
 class Runner:
@@ -129,17 +129,20 @@ class Runner:
     def cancel_requested(self) -> int:
         """The code of the reason for which the present attempt shall end, 0 while it may go on."""
         requested = self._ring.cancel_requested()
-        self._is_cancelled |= requested == CANCELLED
+        self._heed(requested)
         return requested
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""
         requested = self._ring.interrupt()
-        if requested == CANCELLED:
-            self._is_cancelled = True
-            raise AttemptCancelled("the task was cancelled")
         if requested:
-            raise RunTimeout("the run time limit is over")
+            self._heed(requested)
+            raise interruption(requested)
+
+    def _heed(self, requested: int) -> None:
+        self._is_cancelled |= requested == CANCELLED
+        if requested == MEMORY_LIMIT:  # what Python has freed stays with the process
+            self._printed.damage = self._printed.damage or "took more memory than its task may"
 
     def _finish_spilled(self, lease: int, status: int, reason: int, body: bytes) -> None:
         """Publish a receipt whose body fits no ring; one that cannot be stored at all is a failure that says so."""

@@ -20,7 +20,8 @@ from ringq.backlog import Admitted
 from ringq.entries import Interruption
 from ringq.model import Reason, Status
 
-BLAMED = (Reason.CRASH, Reason.RUN_TIMEOUT)  # the call that ran did it; else the calls have nothing to do with the end
+# The call that ran did it; else the calls have nothing to do with the end.
+BLAMED = (Reason.CRASH, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT)
 
 
 class Replacement(NamedTuple):

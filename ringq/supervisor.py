@@ -17,6 +17,7 @@ from typing import Any
 from ringq import failpoint
 from ringq.admission import Admission
 from ringq.banner import greet
+from ringq.bounds import Bounds
 from ringq.clock import Clock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
@@ -111,8 +112,8 @@ class Supervisor:
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,
-            launch=self._launcher.launch, on_settings=self._on_settings, on_registry=self._on_registry,
-            on_change=self._follow_workers, say=say, keep=self._writer.keep_output,
+            launch=self._launcher.launch, on_settings=self._on_settings, on_registry=self._on_registry, say=say,
+            on_change=self._follow_workers, keep=self._writer.keep_output, bounds=Bounds(self._store, self._clock),
         )  # fmt: skip
         self._registry = Registry(self._store, self._admission, self._dispatcher, self._feed)
         self._harvest = Harvest(
@@ -205,8 +206,7 @@ class Supervisor:
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
         self._settlement.answer()
-        asked_ns = self._writer.cancels.asked_ns
-        self._limit_ns = self._pool.enforce_limits(asked_ns) if self._ring.in_flight() else None
+        self._limit_ns = self._pool.enforce_limits(self._writer.cancels.asked_ns) if self._ring.in_flight() else None
         self._harvest.look_around()
         self._listener.expire()
 

@@ -16,7 +16,7 @@ from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import Config
 from ringq.entries import Interruption
-from ringq.lifecycle import Interruptions, Verdict, after_failure, after_interruption, is_legal
+from ringq.lifecycle import RETRYABLE, Interruptions, Verdict, after_failure, after_interruption, is_legal
 from ringq.model import Reason, Status
 from ringq.queues import cooldown
 from ringq.receipts import ReceiptRow
@@ -54,7 +54,7 @@ class Verdicts:
             so_far = self._counted(i.task_id).plus(reason)
             verdict = after_interruption(
                 reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max,
-                retry=self._policy_of(i.task_id) if reason is Reason.RUN_TIMEOUT else None, chance=random.random(),  # noqa: S311
+                retry=self._policy_of(i.task_id) if reason in RETRYABLE else None, chance=random.random(),  # noqa: S311
             )  # fmt: skip
             assert is_legal(Status.RUNNING, verdict.status, verdict.reason), verdict
             is_cancelled = verdict.status is Status.CANCELLED  # then a chunk does not go on as smaller ones
@@ -115,6 +115,23 @@ class Verdicts:
         """A dead letter is given another chance after so many attempts: every limit begins anew."""
         self._tallies[task_id] = Interruptions(attempts)
 
+    def renew(self, task_ids: Sequence[int], committed: Committed) -> None:
+        """These tasks wait from now on as if they had just been submitted."""
+        if self._store.has_ttl and task_ids:
+            now_us = self._clock.now_us()
+            self._store.renew(task_ids, now_us)
+            self._over(task_ids, now_us, committed)
+
+    def queued(self, tasks: Sequence[tuple[int, int | None]], now_us: int, committed: Committed) -> None:
+        """These tasks, given with their times, have waited for others, and wait for a worker now."""
+        if self._store.has_ttl:
+            run_at_us, specs = dict(tasks), self._store.specs()
+            for task_id, spec in self._store.specs_of(list(run_at_us)):
+                if queue_ms := specs[spec].queue_timeout_ms:
+                    starts_us = max(now_us, run_at_us[task_id] or 0)
+                    self._store.insert_expiries([(starts_us + queue_ms * 1000, task_id)])
+                    committed.expiring = True
+
     def note(self, committed: Committed) -> None:
         """After COMMIT: bring the counts in line with what is durable now."""
         self.cancels.note(committed.receipts)
@@ -134,26 +151,28 @@ class Verdicts:
         self._store.delete_leases([row[0] for _, row in again])
         committed.again += [row[0] for _, row in again]
         now_us = self._clock.now_us()
-        if self._store.has_ttl:
-            again = self._unexpired(again, now_us, committed)
         later = [(now_us + round(verdict.delay_s * 1e6), row[0]) for verdict, row in again if verdict.delay_s]
         self._store.put_off(later)
         committed.delayed |= bool(later)
+        if self._store.has_ttl:
+            over = self._over([row[0] for _, row in again], now_us, committed)
+            again = [(verdict, row) for verdict, row in again if row[0] not in over]
         committed.alone += [row[0] for verdict, row in again if verdict.alone]
         committed.returned += [row[0] for verdict, row in again if not verdict.delay_s]
 
-    def _unexpired(
-        self, again: list[tuple[Verdict, tuple[Any, ...]]], now_us: int, committed: Committed
-    ) -> list[tuple[Verdict, tuple[Any, ...]]]:
-        """Those of these that may have another attempt; the time to live of the others is over, and they end."""
-        specs = dict(self._store.specs_of([row[0] for _, row in again]))
-        ends = {task_id: self._store.expiry_of(task_id, spec) for task_id, spec in specs.items()}
-        over = [task_id for task_id, end in ends.items() if end is not None and end <= now_us]
-        tasks = [(task_id, specs[task_id], self.attempts_of(task_id)) for task_id in over]
-        self.cancels.end(tasks, committed, Status.EXPIRED, Reason.TTL)
-        self._store.insert_expiries([(end, task_id) for task_id, end in ends.items() if end and task_id not in over])
+    def _over(self, task_ids: Sequence[int], now_us: int, committed: Committed) -> set[int]:
+        """Those of these that may not have another attempt: their time is over, and they end. The others are noted."""
+        over: set[int] = set()
+        for task_id, spec in self._store.specs_of(task_ids):
+            limits = self._store.limits_of(task_id, spec)
+            if limits and limits[0][0] <= now_us:
+                over.add(task_id)
+                ended = [(task_id, spec, self.attempts_of(task_id))]
+                self.cancels.end(ended, committed, Status.EXPIRED, limits[0][1])
+            else:
+                self._store.insert_expiries([(at_us, task_id) for at_us, _ in limits])
         committed.expiring = True
-        return [(verdict, row) for verdict, row in again if row[0] not in over]
+        return over
 
     def _policy_of(self, task_id: int) -> Retry | None:
         return self._policies([task_id]).get(task_id)

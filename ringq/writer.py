@@ -303,12 +303,12 @@ class Writer:
         keyed = self._store.keyed.intersection(ended)
         if not keyed:
             return
-        now_us = self._clock.now_us()
-        released = self._store.free_keys(list(keyed))
+        released, now_us = self._store.free_keys(list(keyed)), self._clock.now_us()
         later = [(run_at_us, task_id) for task_id, run_at_us in released if run_at_us and run_at_us > now_us]
         self._store.put_off(later)
         committed.delayed |= bool(later)
         committed.returned += {task_id for task_id, _ in released}.difference(task_id for _, task_id in later)
+        self._verdicts.queued(released, now_us, committed)
 
     def _insert_leases(self) -> None:
         if self._leases:

@@ -28,7 +28,8 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
-    **dict.fromkeys(["cancelling", "cancels"], FLOWS),
+    **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
+    "memory": EDGES,
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
@@ -92,6 +93,10 @@ NEIGHBOURS = {
     ("pool", "limits"): "when they are looked at",
     ("pool", "rotation"): "who is replaced next",
     ("limits", "berth"): "how far up its ladder each is",
+    ("limits", "bounds"): "what else limits what runs",
+    ("bounds", "berth"): "whose memory is looked at",
+    ("pool", "bounds"): "what it knows of attempts that have ended",
+    ("kinds", "notation"): "how a size is written",
     ("rotation", "berth"): "replaces what is in them",
     ("registry", "admission"): "tells it which kinds may be submitted",
     ("registry", "berth"): "what each worker has reported",
@@ -139,7 +144,7 @@ LIBRARY_OF = {
     "alembic": {"store"},
     "sqlite3": {"store"},
     "msgspec": {"client", "codec", "kinds", "protocol", "pool", "recover", "splitting"},
-    "psutil": {"pressure"},
+    "psutil": {"memory"},
     "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},
     "rich": {"cli", "demo"},

@@ -24,6 +24,10 @@ _FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "on_duplicate": ("a string", (str,)),
     "run_timeout": ("a number", (int, float)),
     "ttl": ("a number", (int, float)),
+    "kill_after": ("a number", (int, float)),
+    "total_timeout": ("a number", (int, float)),
+    "queue_timeout": ("a number", (int, float)),
+    "memory_limit": ("a string or a number", (str, int, float)),
     "retry": ("a string or an integer", (str, int)),
     "run_at": ("a string", (str, datetime)),  # a datetime only as a default, from --run-at
 }

@@ -42,6 +42,14 @@ span, workers, queues = _flag(notation.span), _flag(notation.workers), _flag(not
 retry = _flag(notation.retry)
 
 
+_LIMITS = (
+    ("--kill-after", span, "SPAN", "After its time is up, let it tidy up for so long; 5s if nobody says."),
+    ("--total-timeout", span, "SPAN", "It must have ended within e.g. 1h, all attempts and waits included."),
+    ("--queue-timeout", span, "SPAN", "It must not wait for a worker for longer than e.g. 10m, before each attempt."),
+    ("--memory-limit", str, "SIZE", "End an attempt that holds more memory than e.g. 512MB or 512 (MiB)."),
+)
+
+
 def database(command: F) -> F:
     """--db PATH, or RINGQ_DB, or `db` in the project's file."""
     return _database(required=True)(command)
@@ -164,6 +172,13 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
     setting("log_format", "How to write to stderr; json: one object a line.", "text|json"),
     setting("quiet", "Say only what is out of the ordinary, and what handlers print."),
 )
+
+
+def limits(command: F) -> F:
+    """The limits of a task besides its run time limit and its time to live."""
+    for flag, type_, metavar, help_ in reversed(_LIMITS):
+        command = click.option(flag, type=type_, metavar=metavar, help=help_)(command)
+    return command
 
 
 def as_json(shape: str) -> Callable[[F], F]:

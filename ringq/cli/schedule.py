@@ -101,6 +101,7 @@ def show(name: str, database: Path, as_json: bool) -> None:
 @click.option("--group", help="A label that is kept with its tasks.")
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
 @click.option("--retry", metavar="RETRY", help="Try a failed task again: 3 or e.g. '5 exponential 1s..1h'.")
+@options.limits
 @options.as_json("one JSON document")
 def add(
     name: str, kind: str, database: Path, payload: str | None, catch_up: str, overlap: bool, as_json: bool, **given: Any

@@ -34,6 +34,7 @@ BATCH_TASKS = 100_000  # one transaction each; a file within this is all or noth
     "--retry", type=options.retry, metavar="RETRY", help="Try it again if it fails: 3 or e.g. '5 exponential 1s..1h'."
 )
 @click.option("--ttl", type=options.span, metavar="SPAN", help="It must begin within e.g. 1h, else it expires.")
+@options.limits
 @click.option("--run-at", type=options.moment, metavar="WHEN", help="Not before; ISO 8601 or +15m.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option(
@@ -53,11 +54,11 @@ def submit(
 ) -> int:
     """Submit a task of KIND (`domain::name`) and print its id, which means: it is on disk.
 
-    With --from, every line is a task: {"kind": "media::thumbnail", "payload": {"path": "a.jpg"}}, with the
-    optional fields queue, priority, group, key, on_duplicate, run_timeout and ttl (seconds), retry and run_at; KIND
-    and the options are the defaults of lines that do not say. Every line is checked for its form before the first is
-    submitted; the server checks the kinds, the worker the arguments. A file of up to 100,000 lines is all or
-    nothing; a longer one goes in batches of that many, each all or nothing.
+    With --from, every line is a task: {"kind": "media::thumbnail", "payload": {"path": "a.jpg"}}, with the optional
+    fields queue, priority, group, key, on_duplicate, run_timeout, ttl, kill_after, total_timeout and queue_timeout
+    (seconds), memory_limit, retry and run_at; KIND and the options are the defaults of lines that do not say. Every
+    line is checked for its form before the first is submitted; the server checks the kinds, the worker the arguments. A
+    file of up to 100,000 lines is all or nothing; a longer one goes in batches of that many, each all or nothing.
 
     A task with a --key is stored once: while a task of its kind and key has not ended, another one is skipped (or
     runs after it, if that one runs already), supersedes it, or is rejected. The id that is printed is then that of the

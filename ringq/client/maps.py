@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
+import msgspec
+
 from ringq import protocol
 from ringq.client.follow import Follow
 from ringq.client.line import Exchange, Line
@@ -33,6 +35,8 @@ class MapOptions(TypedDict, total=False):
     priority: int | None
     group: str | None
     run_timeout: float | timedelta | None
+    kill_after: float | timedelta | None
+    memory_limit: float | str | None
 
 
 class Asking(Protocol):
@@ -79,8 +83,9 @@ class Maps:
         of this kind, until `forget_map`: a program that died and starts again with the same inputs goes on where it
         was and gets all results, without a second run of calls whose results are stored. `errors`: "raise" raises
         at the call's place, and `next` goes on after it; "return" gives the exception in the place of a result.
-        `queue`, `priority`, `group`: as for `submit`. `run_timeout`: seconds or timedelta for each call. A call that
-        raised is not made again, whatever `retry` the kind has.
+        `queue`, `priority`, `group`: as for `submit`. `run_timeout`: seconds or timedelta for each call; `kill_after`
+        and `memory_limit` as `LimitOptions` says, likewise for each. A call that raised is not made again, whatever
+        `retry` the kind has; nor has a map a `total_timeout` or a `queue_timeout` from there.
 
         Raises InvalidOption, InvalidPayload at once; while iterating what `MapResults.__next__` says, and MapInUse if
         another program is mapping with this key.
@@ -132,7 +137,11 @@ def _results(
     spec = options.spec_of(
         options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
         priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"), retry=0,
+        kill_after=given.get("kill_after"), memory_limit=given.get("memory_limit"),
     )  # fmt: skip
+    spec = msgspec.structs.replace(
+        spec, total_timeout_ms=0, queue_timeout_ms=0
+    )  # a chunk is as long as it happens to be
     source = Source(iterable, star=star)
     greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))
 

@@ -6,12 +6,13 @@ import itertools
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of, reference
+from ringq.kinds.limits import LimitOptions, limit_fields
 from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.schedules import Scheduling
@@ -55,20 +56,15 @@ class Domain(Scheduling):
         retry: Retry | str | int | None = None,
         ttl: float | timedelta | None = None,
         ttl_from: TtlFrom | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> None:
         """Raises InvalidKind for the name, InvalidOption for the defaults."""
         self.name = options.check_name("domain", name)
         self._app = app
         self._spec = options.spec_of(
-            name,
-            queue=queue,
-            priority=priority,
-            group=None,
-            run_timeout=run_timeout,
-            retry=retry,
-            ttl=ttl,
-            ttl_from=ttl_from,
-        )
+            name, queue=queue, priority=priority, group=None, run_timeout=run_timeout, retry=retry,
+            ttl=ttl, ttl_from=ttl_from, **limits,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -99,6 +95,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -117,6 +114,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
 
@@ -131,12 +129,12 @@ class Domain(Scheduling):
         characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: what
         happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
         `ttl`: seconds or timedelta after which an attempt may not begin any more, counted as `ttl_from` says: from the
-        "submission" or from the first "attempt". `permanent`: types of exceptions after which it is not tried again, as
-        `ValueError` or a tuple of types. `aliases`: whole kinds, as "photos::shrink", that it had before it was
-        renamed: tasks that were stored under them run here. `key`: PAYLOAD, or a function of the same arguments that
-        returns the key of a submission, or None for none; it is called where the task is submitted, by programs that
-        have this task at hand. `on_duplicate`: "skip" (else), "supersede" or "reject". What is not given is decided by
-        the domain, the server.
+        "submission" or from the first "attempt". `limits`: as `LimitOptions` says. `permanent`: types of exceptions
+        after which it is not tried again, as `ValueError` or a tuple of types. `aliases`: whole kinds, as
+        "photos::shrink", that it had before it was renamed: tasks that were stored under them run here. `key`: PAYLOAD,
+        or a function of the same arguments that returns the key of a submission, or None for none; it is called where
+        the task is submitted, by programs that have this task at hand. `on_duplicate`: "skip" (else), "supersede" or
+        "reject". What is not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -149,7 +147,7 @@ class Domain(Scheduling):
             kind = self._kind_of(function, name)
             spec = options.spec_of(
                 kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
-                ttl=ttl, ttl_from=ttl_from,
+                ttl=ttl, ttl_from=ttl_from, **limits,
             )  # fmt: skip
             return self._app.add(self._made(function, spec, traits))
 
@@ -170,6 +168,7 @@ class Domain(Scheduling):
             retry=_first(spec.retry, self._spec.retry),
             ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
             ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
+            **{name: _first(getattr(spec, name), getattr(self._spec, name)) for name in limit_fields({})},
             parameters=handler.arguments.schema(),
         )
         return make_task(handler, report, traits)
@@ -196,14 +195,15 @@ class App(Domain):
         workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> None:
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `run_timeout`, `retry`, `ttl`, `ttl_from`. Settings for a server of this App that no flag, variable or file
-        decides: `workers`, 1 to 255, or "auto" for one a core; `durability`, full (survives power loss) or normal
-        (survives crashes of processes); `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get
-        when the server stops, 0 to a day.
+        `run_timeout`, `retry`, `ttl`, `ttl_from`, and other `limits`. Settings for a server of this App that no flag,
+        variable or file decides: `workers`, 1 to 255, or "auto" for one a core; `durability`, full (survives power
+        loss) or normal (survives crashes of processes); `drain_timeout`, seconds, timedelta or text as "1m" that
+        running attempts get when the server stops, 0 to a day.
 
         Raises InvalidKind for the name, InvalidOption for the others.
         """
@@ -215,8 +215,9 @@ class App(Domain):
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(
-            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl, ttl_from=ttl_from
-        )
+            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl,
+            ttl_from=ttl_from, **limits,
+        )  # fmt: skip
         self._domains[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -235,14 +236,16 @@ class App(Domain):
         retry: Retry | str | int | None = None,
         ttl: float | timedelta | None = None,
         ttl_from: TtlFrom | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> Domain:
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """
         domain = Domain(
-            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl, ttl_from=ttl_from
-        )
+            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl,
+            ttl_from=ttl_from, **limits,
+        )  # fmt: skip
         if name in self._domains:
             raise InvalidKind(f"domain {name!r} exists already: make it once and import it where it is used")
         self._domains[name] = domain

@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, NamedTuple, TypedDict
+from typing import Any, Final, Literal, NamedTuple, Unpack
 
 from ringq.clock import SystemClock
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
+from ringq.kinds.limits import LimitOptions, limit_fields
 from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
@@ -64,7 +65,7 @@ class Once(NamedTuple):
         return Once(f"payload:{hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()}", self.mode)
 
 
-class SubmissionOptions(TypedDict, total=False):
+class SubmissionOptions(LimitOptions, total=False):
     """The options of a submission, as `Submission` says."""
 
     queue: str | None
@@ -108,8 +109,10 @@ def spec_of(
     retry: Retry | str | int | None,
     ttl: float | timedelta | None = None,
     ttl_from: TtlFrom | None = None,
+    **limits: Unpack[LimitOptions],
 ) -> SpecFields:
     """The options of a submission as the protocol carries them. Raises InvalidOption naming the range."""
+    check_names(kind, limits, SubmissionOptions.__annotations__)
     if queue is not None:
         check_queue(queue)
     if group is not None:
@@ -124,7 +127,7 @@ def spec_of(
     since = None if ttl_from is None else TTL_FROM[ttl_from]
     policy = None if retry is None else str(Retry.of(retry))
     number = None if priority is None else int(priority)
-    return SpecFields(kind, queue, number, group, limit_ms, policy, ttl_ms, since)
+    return SpecFields(kind, queue, number, group, limit_ms, policy, ttl_ms, since, **limit_fields(limits))
 
 
 def once_of(key: Any, on_duplicate: Any) -> Once | None:

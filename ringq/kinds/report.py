@@ -11,7 +11,8 @@ class KindReport:
     """One kind and its defaults; what it leaves open its domain has already decided.
 
     Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms`, `retry`, `ttl_ms`
-    and `ttl_from`, None if neither kind nor domain says; `parameters`, the JSON Schema of the payload.
+    `ttl_from`, `kill_after_ms`, `total_timeout_ms`, `queue_timeout_ms` and `memory_limit_kib`, None if neither kind nor
+    domain says; `parameters`, the JSON Schema of the payload.
     """
 
     name: str
@@ -22,6 +23,10 @@ class KindReport:
     retry: str | None
     ttl_ms: int | None
     ttl_from: int | None
+    kill_after_ms: int | None
+    total_timeout_ms: int | None
+    queue_timeout_ms: int | None
+    memory_limit_kib: int | None
     parameters: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack
 
 from ringq.codec import encode_mapping
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds import options
+from ringq.kinds.limits import LimitOptions, limits_of
 from ringq.kinds.task import Task
 from ringq.protocol import ScheduleFields
 from ringq.retry import Retry
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Task[..., Any])
 
 
-class ScheduleOptions(TypedDict, total=False):
+class ScheduleOptions(LimitOptions, total=False):
     """The options of a schedule, as `Client.schedule` says."""
 
     jitter: float | timedelta
@@ -103,7 +104,7 @@ def schedule_fields(
     spec = options.spec_of(
         options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
         priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"),
-        retry=given.get("retry"),
+        retry=given.get("retry"), **limits_of(given),
     )  # fmt: skip
     arguments = {} if payload is None else payload
     return ScheduleFields(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from ringq.codec import ResultCodec, by_name, encode_mapping
 from ringq.kinds import options
+from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.protocol import SpecFields
@@ -51,6 +52,7 @@ class Submission(Generic[R_co]):
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
         on_duplicate: DuplicateMode | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> None:
         """A call of `kind`: `domain::name`, or the task itself, whose hints then check the arguments.
 
@@ -60,8 +62,8 @@ class Submission(Generic[R_co]):
         its submission, or its first attempt as `ttl_from` says, another attempt may begin. `retry`: a Retry, or text
         as "5 exponential 1s..1h". `run_at`: an aware datetime before which it does not run; or `run_after`: seconds
         or timedelta from now. `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the
-        arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject". What is not
-        given is decided by the kind, its domain, the server.
+        arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject". `limits`: as
+        `LimitOptions` says. What is not given is decided by the kind, its domain, the server.
 
         Raises InvalidOption, InvalidPayload, PayloadTooLarge.
         """
@@ -76,6 +78,7 @@ class Submission(Generic[R_co]):
             retry=retry,
             ttl=ttl,
             ttl_from=ttl_from,
+            **limits,
         )
         self._spec = spec
         self._run_at_us = options.instant_us(run_at, run_after)

@@ -129,7 +129,7 @@ def failure_of(kind: str, ended: Ended, index: int | None = None) -> TaskFailed:
     error_class: type[TaskFailed] = TaskFailed
     if ended.status is Status.CANCELLED:
         error_class = TaskCancelled
-    elif ended.reason is Reason.RUN_TIMEOUT:
+    elif ended.status is Status.FAILED and ended.reason in (Reason.RUN_TIMEOUT, Reason.TOTAL_TIMEOUT):
         error_class = TaskTimedOut
     elif ended.status is Status.DEAD_LETTER:
         error_class = TaskDead

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from ringq.codec import ChunkCodec, by_name
 from ringq.context import Context
 from ringq.errors import InvalidKind, InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
+from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import Derived, DuplicateMode, Once, Payload, Traits, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission, prepared
@@ -107,6 +108,7 @@ class Task(Generic[P, R]):
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
         on_duplicate: DuplicateMode | None = None,
+        **limits: Unpack[LimitOptions],
     ) -> TaskOptions[P, R]:
         """This task with options for one or more submissions; they win over those of kind and domain.
 
@@ -116,6 +118,7 @@ class Task(Generic[P, R]):
         before which it does not run; or `run_after`: seconds or timedelta, counted from the moment of each submission.
         `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the arguments themselves;
         `on_duplicate`: what becomes of a submission if one has it, "skip" (else), "supersede" or "reject".
+        `limits`: as `LimitOptions` says.
 
         Raises InvalidOption naming option and range.
         """
@@ -128,6 +131,7 @@ class Task(Generic[P, R]):
             retry=retry,
             ttl=ttl,
             ttl_from=ttl_from,
+            **limits,
         )
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)

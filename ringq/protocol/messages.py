@@ -27,6 +27,10 @@ class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     retry: str | None = None  # as `Retry.read` takes it
     ttl_ms: int | None = None
     ttl_from: int | None = None  # 0: the submission, 1: the first attempt
+    kill_after_ms: int | None = None
+    total_timeout_ms: int | None = None  # 0: none, whatever the kind says
+    queue_timeout_ms: int | None = None  # likewise
+    memory_limit_kib: int | None = None
 
 
 class Chunks(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

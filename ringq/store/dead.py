@@ -81,6 +81,7 @@ DELETE_TASKS: Final = (
     "DELETE FROM output WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM task_key WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM attempt WHERE task_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM renewal WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM scheduled_task WHERE task_id IN (SELECT value FROM json_each(?))",
     DELETE_RECEIPTS,
     "DELETE FROM task WHERE id IN (SELECT value FROM json_each(?))",

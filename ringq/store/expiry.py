@@ -1,9 +1,11 @@
-"""Store: when tasks may not begin any more."""
+"""Store: when tasks may not begin any more, and what the limits of those that run count from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from ringq.model import Reason
 from ringq.store.cancels import CancelTables
 from ringq.store.session import Rows
 
@@ -23,15 +25,34 @@ SELECT_NEXT_EXPIRY: Final = "SELECT expires_us FROM expiry ORDER BY expires_us, 
 # Has been seen to.
 DELETE_EXPIRY: Final = "DELETE FROM expiry WHERE expires_us = ? AND task_id = ?"
 
-# From when on a task's time to live counts: its submission, and its first attempt.
+# The limits of a dead letter that gets another chance begin anew.
+INSERT_RENEWAL: Final = """
+INSERT INTO renewal (task_id, since_us) VALUES (?, ?) ON CONFLICT (task_id) DO UPDATE SET since_us = excluded.since_us
+"""
+
+# From when on a task's limits count: its submission, or its latest other chance; its first attempt since then; and
+# what it has waited for before it began to wait for a worker.
 SELECT_BEGINNINGS: Final = """
-SELECT task.submitted_us, (SELECT MIN(ended_us - duration_us) FROM attempt WHERE attempt.task_id = task.id)
-FROM task WHERE task.id = ?
+SELECT
+    own.since_us,
+    (SELECT MIN(ended_us - duration_us) FROM attempt WHERE task_id = ?1 AND lease > COALESCE((
+        SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = ?1 AND dead.status IS NOT NULL
+    ), 0)),
+    MAX(own.since_us, own.run_at_us, COALESCE((SELECT MAX(ended_us) FROM attempt WHERE task_id = ?1), 0))
+FROM (
+    SELECT COALESCE(renewal.since_us, task.submitted_us) AS since_us, COALESCE(task.run_at_us, 0) AS run_at_us
+    FROM task LEFT JOIN renewal ON renewal.task_id = task.id WHERE task.id = ?1) AS own
+"""
+
+# What the limits of an attempt follow from.
+SELECT_SINCE: Final = """
+SELECT task.spec, COALESCE(renewal.since_us, task.submitted_us)
+FROM task LEFT JOIN renewal ON renewal.task_id = task.id WHERE task.id = ?
 """
 
 
 class ExpiryTables(CancelTables):
-    """Statements about times to live. Those that write belong into `transaction()`."""
+    """Statements about limits in time. Those that write belong into `transaction()`."""
 
     def insert_expiries(self, rows: Rows) -> None:
         """These tasks may not begin after an instant, given as (expires_us, task_id)."""
@@ -50,9 +71,27 @@ class ExpiryTables(CancelTables):
         """These have been seen to."""
         self._write(DELETE_EXPIRY, rows)
 
-    def expiry_of(self, task_id: int, spec: int) -> int | None:
-        """When a task that has had an attempt may not begin any more; None if it always may."""
+    def renew(self, task_ids: Sequence[int], since_us: int) -> None:
+        """The limits of these tasks count from that instant on."""
+        self._write(INSERT_RENEWAL, [(task_id, since_us) for task_id in task_ids])
+
+    def limits_of(self, task_id: int, spec: int) -> list[tuple[int, Reason]]:
+        """(instant, reason) of each limit after which an active task may not begin any more, the soonest first.
+
+        That of its wait is the one of its present wait, if it waits for a worker, or for its time.
+        """
         row = self._rows[spec]
-        if row.ttl_ms is None:
-            return None
-        return int(self._read_one(SELECT_BEGINNINGS, (task_id,))[row.ttl_from] + row.ttl_ms * 1000)
+        if not row.expires:
+            return []
+        since_us, first_us, waits_us = self._read_one(SELECT_BEGINNINGS, (task_id,))
+        limits = (
+            (first_us if row.ttl_from else since_us, row.ttl_ms, Reason.TTL),
+            (since_us, row.total_timeout_ms, Reason.TOTAL_TIMEOUT),
+            (waits_us, row.queue_timeout_ms, Reason.QUEUE_TIMEOUT),
+        )
+        return sorted((from_us + ms * 1000, reason) for from_us, ms, reason in limits if ms and from_us is not None)
+
+    def since_of(self, task_id: int) -> tuple[int, int]:
+        """The number of a task's spec, and from when on its limits count."""
+        spec, since_us = self._read_one(SELECT_SINCE, (task_id,))
+        return spec, since_us

@@ -53,7 +53,11 @@ CREATE TABLE spec (
     run_timeout_ms INTEGER CHECK (run_timeout_ms > 0),
     retry TEXT CHECK (retry <> ''),
     ttl_ms INTEGER CHECK (ttl_ms > 0),
-    ttl_from INTEGER NOT NULL CHECK (ttl_from IN (0, 1))
+    ttl_from INTEGER NOT NULL CHECK (ttl_from IN (0, 1)),
+    kill_after_ms INTEGER CHECK (kill_after_ms > 0),
+    total_timeout_ms INTEGER CHECK (total_timeout_ms > 0),
+    queue_timeout_ms INTEGER CHECK (queue_timeout_ms > 0),
+    memory_limit_kib INTEGER CHECK (memory_limit_kib > 0)
 ) STRICT
 """
 
@@ -63,7 +67,8 @@ SPEC_ONCE = """
 CREATE UNIQUE INDEX spec_once
 ON spec (
     kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''),
-    COALESCE(ttl_ms, 0), ttl_from
+    COALESCE(ttl_ms, 0), ttl_from, COALESCE(kill_after_ms, 0), COALESCE(total_timeout_ms, 0),
+    COALESCE(queue_timeout_ms, 0), COALESCE(memory_limit_kib, 0)
 )
 """
 
@@ -158,6 +163,14 @@ CREATE TABLE expiry (
     task_id INTEGER NOT NULL REFERENCES task (id),
     PRIMARY KEY (expires_us, task_id)
 ) STRICT, WITHOUT ROWID
+"""
+
+# From when on the limits of a dead letter count that was given another chance.
+RENEWAL = """
+CREATE TABLE renewal (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    since_us INTEGER NOT NULL
+) STRICT
 """
 
 # Active tasks at or below meta.low_water, so that the mark may pass them: a task that was delayed for 30 days
@@ -271,6 +284,7 @@ TABLES: Final = (
     LEASE,
     DELAYED,
     EXPIRY,
+    RENEWAL,
     STRAGGLER,
     SUBMISSION,
     QUEUE,

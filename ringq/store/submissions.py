@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -37,14 +37,14 @@ SELECT_KINDS: Final = "SELECT id, name FROM kind"
 
 # A new set of attributes gets the next number.
 INSERT_SPEC: Final = (
-    "INSERT INTO spec (kind, queue, priority, group_name, run_timeout_ms, retry, ttl_ms, ttl_from) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO spec (kind, queue, priority, group_name, run_timeout_ms, retry, ttl_ms, ttl_from, "
+    "kill_after_ms, total_timeout_ms, queue_timeout_ms, memory_limit_kib) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 # All sets of attributes, for the parent's own table.
 SELECT_SPECS: Final = """
 SELECT spec.id, kind.name, spec.queue, spec.priority, spec.group_name, spec.run_timeout_ms, spec.retry,
-    spec.ttl_ms, spec.ttl_from
+    spec.ttl_ms, spec.ttl_from, spec.kill_after_ms, spec.total_timeout_ms, spec.queue_timeout_ms, spec.memory_limit_kib
 FROM spec JOIN kind ON kind.id = spec.kind
 """
 
@@ -78,6 +78,20 @@ class SpecRow(NamedTuple):
     retry: str | None = None
     ttl_ms: int | None = None
     ttl_from: int = 0
+    kill_after_ms: int | None = None
+    total_timeout_ms: int | None = None
+    queue_timeout_ms: int | None = None
+    memory_limit_kib: int | None = None
+
+    @property
+    def expires(self) -> bool:
+        """Whether a task of it may end because it has not begun."""
+        return bool(self.ttl_ms or self.total_timeout_ms or self.queue_timeout_ms)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether an attempt of it has other limits than that of its run time."""
+        return bool(self.kill_after_ms or self.total_timeout_ms or self.memory_limit_kib)
 
 
 class SubmissionTables(Session):
@@ -88,6 +102,7 @@ class SubmissionTables(Session):
     _specs: dict[SpecRow, int]
     _rows: dict[int, SpecRow]
     _has_ttl = False
+    _bounded: set[int]
 
     def insert_tasks(self, rows: Rows) -> None:
         """Insert (id, spec, submitted_us, run_at_us or None, payload); ids are `next_task_id` and on."""
@@ -140,9 +155,16 @@ class SubmissionTables(Session):
         retry: str | None = None,
         ttl_ms: int | None = None,
         ttl_from: int = 0,
+        kill_after_ms: int | None = None,
+        total_timeout_ms: int | None = None,
+        queue_timeout_ms: int | None = None,
+        memory_limit_kib: int | None = None,
     ) -> int:  # fmt: skip
         """The number of a set of attributes; a new one is written as by `intern_kind`."""
-        spec = SpecRow(kind, queue, priority, group, run_timeout_ms, retry, ttl_ms, ttl_from)
+        spec = SpecRow(
+            kind, queue, priority, group, run_timeout_ms, retry, ttl_ms, ttl_from,
+            kill_after_ms, total_timeout_ms, queue_timeout_ms, memory_limit_kib,
+        )  # fmt: skip
         known = self._specs.get(spec)
         if known is not None:
             return known
@@ -151,15 +173,22 @@ class SubmissionTables(Session):
                 return self.intern_spec(*spec)
         number = self._insert_one(INSERT_SPEC, (self.intern_kind(kind), *spec[1:]))
         self._specs[spec] = number
-        self._has_ttl |= ttl_ms is not None
+        self._has_ttl |= spec.expires
+        if spec.is_bounded:
+            self._bounded.add(self._kinds[kind])
         self._rows[number] = spec
         self._reload.add(self._load_names)
         return number
 
     @property
     def has_ttl(self) -> bool:
-        """Whether any task ever had a time to live."""
+        """Whether any task ever had a limit that ends it before it begins."""
         return self._has_ttl
+
+    @property
+    def bounded_kinds(self) -> Set[int]:
+        """The numbers of kinds whose attempts may have other limits than that of their run time."""
+        return self._bounded
 
     def kinds(self) -> Mapping[int, str]:
         """Every kind that was ever submitted, by its number."""
@@ -184,7 +213,8 @@ class SubmissionTables(Session):
         self._kinds = {name: number for number, name in self._names.items()}
         self._rows = {row[0]: SpecRow(*row[1:]) for row in self._read(SELECT_SPECS)}
         self._specs = {spec: number for number, spec in self._rows.items()}
-        self._has_ttl = any(row.ttl_ms is not None for row in self._rows.values())
+        self._has_ttl = any(row.expires for row in self._rows.values())
+        self._bounded = {self._kinds[row.kind] for row in self._rows.values() if row.is_bounded}
 
     def _insert_one(self, sql: str, row: tuple[object, ...]) -> int:
         self._write(sql, [row])

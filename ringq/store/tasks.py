@@ -137,7 +137,7 @@ SELECT
     SUM(attempt.reason NOT IN (?2, ?9)),
     SUM(lease > died AND attempt.reason = ?3),
     SUM(lease > died AND attempt.reason IN (?4, ?5)),
-    SUM(lease > died AND attempt.reason IN (?6, ?7, ?8))
+    SUM(lease > died AND attempt.reason IN (?6, ?7, ?8, ?10))
 FROM active CROSS JOIN attempt ON attempt.task_id = active.task_id
 GROUP BY active.task_id
 """
@@ -153,6 +153,7 @@ SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
 REASONS: Final = (
     *(Reason.SNOOZED.code, Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code),
     *(Reason.HANDLER_ERROR.code, Reason.RUN_TIMEOUT.code, Reason.RETRY_LATER.code, Reason.THROTTLED.code),
+    Reason.MEMORY_LIMIT.code,
 )
 
 LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks

@@ -21,17 +21,22 @@ CREATE TABLE spec (
     run_timeout_ms INTEGER CHECK (run_timeout_ms > 0),
     retry TEXT CHECK (retry <> ''),
     ttl_ms INTEGER CHECK (ttl_ms > 0),
-    ttl_from INTEGER NOT NULL CHECK (ttl_from IN (0, 1))
+    ttl_from INTEGER NOT NULL CHECK (ttl_from IN (0, 1)),
+    kill_after_ms INTEGER CHECK (kill_after_ms > 0),
+    total_timeout_ms INTEGER CHECK (total_timeout_ms > 0),
+    queue_timeout_ms INTEGER CHECK (queue_timeout_ms > 0),
+    memory_limit_kib INTEGER CHECK (memory_limit_kib > 0)
 ) STRICT
 """,
     """
 CREATE UNIQUE INDEX spec_once
 ON spec (
     kind, queue, priority, COALESCE(group_name, ''), COALESCE(run_timeout_ms, 0), COALESCE(retry, ''),
-    COALESCE(ttl_ms, 0), ttl_from
+    COALESCE(ttl_ms, 0), ttl_from, COALESCE(kill_after_ms, 0), COALESCE(total_timeout_ms, 0),
+    COALESCE(queue_timeout_ms, 0), COALESCE(memory_limit_kib, 0)
 )
 """,
-    "INSERT INTO spec SELECT *, NULL, NULL, 0 FROM earlier_spec",
+    "INSERT INTO spec SELECT *, NULL, NULL, 0, NULL, NULL, NULL, NULL FROM earlier_spec",
     "DROP TABLE earlier_spec",
     "CREATE TEMPORARY TABLE earlier_attempt AS SELECT * FROM attempt",
     "DROP TABLE attempt",
@@ -60,6 +65,12 @@ CREATE TABLE expiry (
     task_id INTEGER NOT NULL REFERENCES task (id),
     PRIMARY KEY (expires_us, task_id)
 ) STRICT, WITHOUT ROWID
+""",
+    """
+CREATE TABLE renewal (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    since_us INTEGER NOT NULL
+) STRICT
 """,
     """
 CREATE TABLE queue (
@@ -177,6 +188,7 @@ SELECT
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
         WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
+        WHEN 24 THEN 'queue_timeout' WHEN 25 THEN 'total_timeout' WHEN 26 THEN 'memory_limit'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -213,6 +225,7 @@ SELECT
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
         WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
+        WHEN 24 THEN 'queue_timeout' WHEN 25 THEN 'total_timeout' WHEN 26 THEN 'memory_limit'
     END AS reason,
     CASE WHEN receipt.lease > 0
     THEN strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') END AS started,
