@@ -59,7 +59,19 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
-    from ringq.kinds import PAYLOAD, App, AsyncTask, Domain, Ended, MapCall, Submission, Submitted, Task, TaskOptions
+    from ringq.kinds import (
+        PAYLOAD,
+        App,
+        AsyncTask,
+        Domain,
+        Ended,
+        Filter,
+        MapCall,
+        Submission,
+        Submitted,
+        Task,
+        TaskOptions,
+    )
     from ringq.model import (
         BACKGROUND,
         HIGH,
@@ -109,6 +121,7 @@ __all__ = [
     "Context",
     "Domain",
     "Ended",
+    "Filter",
     "InvalidConfig",
     "InvalidKind",
     "InvalidOption",
@@ -170,7 +183,7 @@ _HOMES = {
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
-        *("App", "AsyncTask", "Domain", "Ended", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
+        *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
         "PAYLOAD",
     ),
     "ringq.model": (

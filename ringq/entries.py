@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ringq.errors import RingqError
 from ringq.model import Reason
+from ringq.tags import Tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Spec:
     retry: str | None = None  # as `Retry.read` takes it; None: the server decides
     ttl_ms: int | None = None
     ttl_from: int = 0  # the submission; 1: the first attempt
+    label: str | None = None
+    tags: Tags = ()
 
 
 class Chunks(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -33,6 +33,8 @@ class MapOptions(TypedDict, total=False):
     priority: int | None
     group: str | None
     run_timeout: float | timedelta | None
+    tags: Mapping[str, str] | None
+    label: str | None
 
 
 class Asking(Protocol):
@@ -132,6 +134,7 @@ def _results(
     spec = options.spec_of(
         options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
         priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"), retry=0,
+        tags=given.get("tags"), label=given.get("label"),
     )  # fmt: skip
     source = Source(iterable, star=star)
     greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))

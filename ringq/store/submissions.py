@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
-from ringq.store.session import Rows, Session, statements
+from ringq.store.session import Rows, statements
+from ringq.store.tags import TagTables
 
 # The task's row, for life.
 INSERT_TASK: Final = "INSERT INTO task (id, spec, submitted_us, run_at_us, payload) VALUES (?, ?, ?, ?, ?)"
@@ -80,7 +81,7 @@ class SpecRow(NamedTuple):
     ttl_from: int = 0
 
 
-class SubmissionTables(Session):
+class SubmissionTables(TagTables):
     """Statements about submitting. Those that write belong into `transaction()`."""
 
     _kinds: dict[str, int]
