@@ -82,6 +82,7 @@ class RetryDead:
         for task_id, count in store.release_dead(able).items():
             verdicts.released(task_id, count)
         store.hold_keys(keys)
+        verdicts.renew(able, committed)
         committed.returned += able
         return lambda: self.answer(protocol.Changed(len(able), after))
 

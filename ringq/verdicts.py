@@ -115,6 +115,11 @@ class Verdicts:
         """A dead letter is given another chance after so many attempts: every limit begins anew."""
         self._tallies[task_id] = Interruptions(attempts)
 
+    def renew(self, task_ids: Sequence[int], committed: Committed) -> None:
+        """The time to live of these tasks, which were dead letters, begins anew."""
+        if self._store.has_ttl:
+            committed.expiring |= self._store.renew_ttl(task_ids, self._clock.now_us())
+
     def note(self, committed: Committed) -> None:
         """After COMMIT: bring the counts in line with what is durable now."""
         self.cancels.note(committed.receipts)

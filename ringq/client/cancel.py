@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final, NamedTuple, Unpack
 
 import msgspec
 
 from ringq import protocol
 from ringq.client.changing import Asking, change
+from ringq.clock import SystemClock
 from ringq.errors import InvalidOption, ProtocolError
 from ringq.kinds import Filter, Submitted, options
 from ringq.kinds.filters import FilterOptions
@@ -72,7 +72,7 @@ class Cancelling:
             raise InvalidOption("cancel_all: say which tasks, as by kind, queue or tags, or say all=True")
         if chosen.status not in (None, Status.PENDING, Status.RUNNING):
             raise InvalidOption(f"status: what is {chosen.status} has ended: expected pending or running")
-        before_us = time.time_ns() // 1000 + 1
+        before_us = SystemClock().now_us() + 1
         wanted = protocol.Selection(
             **chosen.wanted(), limit=AT_ONCE,
             submitted_before_us=before_us if chosen.before_us is None else min(before_us, chosen.before_us),

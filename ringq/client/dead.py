@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final, Unpack
 
 import msgspec
 
 from ringq import protocol
 from ringq.client.changing import Asking, change
+from ringq.clock import SystemClock
 from ringq.errors import InvalidOption
 from ringq.kinds import Filter, Submitted, options
 from ringq.kinds.filters import FilterOptions
@@ -65,7 +65,7 @@ def _change(
         if len(ids) > AT_ONCE:
             raise InvalidOption(f"tasks: expected at most {AT_ONCE:,} at a time, got {len(ids):,}")
         return change(client, verb(protocol.Dead(ids)), protocol.Changed).count
-    before_us = time.time_ns() // 1000  # what dies again meanwhile is not meant
+    before_us = SystemClock().now_us() + 1  # what dies again meanwhile is not meant
     wanted = protocol.Dead(
         **chosen.wanted(), before_us=before_us, submitted_before_us=chosen.before_us, limit=AT_ONCE
     )  # fmt: skip

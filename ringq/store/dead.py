@@ -94,6 +94,7 @@ DELETE_TASKS: Final = (
     "DELETE FROM attempt WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM scheduled_task WHERE task_id IN (SELECT value FROM json_each(?))",
     *DELETE_TAGS,
+    "DELETE FROM renewed WHERE task_id IN (SELECT value FROM json_each(?))",
     DELETE_RECEIPTS,
     "DELETE FROM task WHERE id IN (SELECT value FROM json_each(?))",
 )

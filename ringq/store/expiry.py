@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from ringq.store.cancels import CancelTables
@@ -23,10 +24,18 @@ SELECT_NEXT_EXPIRY: Final = "SELECT expires_us FROM expiry ORDER BY expires_us, 
 # Has been seen to.
 DELETE_EXPIRY: Final = "DELETE FROM expiry WHERE expires_us = ? AND task_id = ?"
 
-# From when on a task's time to live counts: its submission, and its first attempt.
+# From when on a task's time to live counts: its submission, and its first attempt; or those of its latest life.
 SELECT_BEGINNINGS: Final = """
-SELECT task.submitted_us, (SELECT MIN(ended_us - duration_us) FROM attempt WHERE attempt.task_id = task.id)
-FROM task WHERE task.id = ?
+SELECT COALESCE(renewed.since_us, task.submitted_us), COALESCE((
+    SELECT MIN(ended_us - duration_us) FROM attempt
+    WHERE attempt.task_id = task.id AND ended_us - duration_us >= COALESCE(renewed.since_us, 0)
+), renewed.since_us)
+FROM task LEFT JOIN renewed ON renewed.task_id = task.id WHERE task.id = ?
+"""
+
+# It counts anew.
+INSERT_RENEWED: Final = """
+INSERT INTO renewed (task_id, since_us) VALUES (?, ?) ON CONFLICT (task_id) DO UPDATE SET since_us = excluded.since_us
 """
 
 
@@ -49,6 +58,21 @@ class ExpiryTables(CancelTables):
     def delete_expiries(self, rows: Rows) -> None:
         """These have been seen to."""
         self._write(DELETE_EXPIRY, rows)
+
+    def renew_ttl(self, task_ids: Sequence[int], now_us: int) -> bool:
+        """The time to live of these tasks, which were dead letters, counts from now on; whether any has one."""
+        renewed, over, ends = [], [], []
+        for task_id, spec in self.specs_of(task_ids):
+            end, row = self.expiry_of(task_id, spec), self._rows[spec]
+            if end is not None and row.ttl_ms is not None:
+                renewed.append((task_id, now_us))
+                over.append((end, task_id))
+                if not row.ttl_from:
+                    ends.append((now_us + row.ttl_ms * 1000, task_id))
+        self._write(INSERT_RENEWED, renewed)
+        self.delete_expiries(over)
+        self.insert_expiries(ends)
+        return bool(renewed)
 
     def expiry_of(self, task_id: int, spec: int) -> int | None:
         """When a task that has had an attempt may not begin any more; None if it always may."""

@@ -161,6 +161,14 @@ CREATE TABLE expiry (
 ) STRICT, WITHOUT ROWID
 """
 
+# From when on the time to live of a dead letter counts that was given another chance.
+RENEWED = """
+CREATE TABLE renewed (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    since_us INTEGER NOT NULL
+) STRICT
+"""
+
 # Active tasks at or below meta.low_water, so that the mark may pass them: a task that was delayed for 30 days
 # and became due, or one that runs for a week. Without them the mark would wait, and a start would read every
 # id since.
@@ -272,6 +280,7 @@ TABLES: Final = (
     LEASE,
     DELAYED,
     EXPIRY,
+    RENEWED,
     STRAGGLER,
     SUBMISSION,
     QUEUE,

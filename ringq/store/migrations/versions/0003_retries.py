@@ -62,6 +62,12 @@ CREATE TABLE expiry (
 ) STRICT, WITHOUT ROWID
 """,
     """
+CREATE TABLE renewed (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    since_us INTEGER NOT NULL
+) STRICT
+""",
+    """
 CREATE TABLE queue (
     name TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
     max_workers INTEGER CHECK (max_workers >= 0),
