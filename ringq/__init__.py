@@ -61,7 +61,19 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
-    from ringq.kinds import PAYLOAD, App, AsyncTask, Domain, Ended, MapCall, Submission, Submitted, Task, TaskOptions
+    from ringq.kinds import (
+        PAYLOAD,
+        App,
+        AsyncTask,
+        Domain,
+        Ended,
+        Filter,
+        MapCall,
+        Submission,
+        Submitted,
+        Task,
+        TaskOptions,
+    )
     from ringq.model import (
         BACKGROUND,
         HIGH,
@@ -112,6 +124,7 @@ __all__ = [
     "Context",
     "Domain",
     "Ended",
+    "Filter",
     "InvalidConfig",
     "InvalidKind",
     "InvalidOption",
@@ -176,7 +189,7 @@ _HOMES = {
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
-        *("App", "AsyncTask", "Domain", "Ended", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
+        *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
         "PAYLOAD",
     ),
     "ringq.model": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from ringq import retry
+from ringq import retry, tags
 from ringq.config import BATCH_TASKS_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
 from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
@@ -90,6 +90,8 @@ class Admission:
             ttl_ms=_first(fields.ttl_ms, defaults.get("ttl_ms")),
             ttl_from=_first(fields.ttl_from, defaults.get("ttl_from"), 0),
             **{name: _first(getattr(fields, name), defaults.get(name)) or None for name in LIMITS},
+            label=fields.label,
+            tags=_tags(fields, defaults),
         )
         _check_spec(spec)
         if len(self._resolved) > 10_000:  # groups may be as many as customers
@@ -181,10 +183,28 @@ def _check_label(label: str, name: str) -> None:
         raise InvalidSubmission(f"{label}: expected 1 to {NAME_CHARS_MAX} printable characters, got {name[:50]!r}")
 
 
+def _tags(fields: SpecFields, defaults: dict[str, Any]) -> tags.Tags:
+    """The tags of kind and domain, with those of the call in place of those that have the same keys."""
+    wrong = tags.problem(fields.tags)
+    if wrong is not None:
+        raise InvalidSubmission(wrong)
+    shared = defaults.get("tags") or {}
+    if not shared:
+        return tags.ordered(dict(fields.tags)) if fields.tags else ()
+    found = tags.merged(shared.items(), fields.tags)
+    if len(found) > tags.TAGS_MAX:
+        text = f"tags: a task has at most {tags.TAGS_MAX}, got {len(found)} with those of kind and domain"
+        raise InvalidSubmission(text)
+    return found
+
+
 def _check_spec(spec: Spec) -> None:
     check_queue_name(spec.queue)
     if spec.group is not None:
         _check_label("group", spec.group)
+    wrong = None if spec.label is None else tags.label_problem(spec.label)
+    if wrong is not None:
+        raise InvalidSubmission(wrong)
     if not 0 <= spec.priority <= 255:
         raise InvalidSubmission(f"priority: expected 0 (most urgent) to 255, got {spec.priority}")
     if spec.run_timeout_ms is not None and not 0 < spec.run_timeout_ms <= SPAN_MS_MAX:

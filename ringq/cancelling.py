@@ -21,7 +21,8 @@ def check(selection: protocol.Selection) -> None:
     """Raises InvalidSubmission for a message that asks for too much at once, or with a number that no task has."""
     if not 0 < selection.limit <= IDS_MAX or len(selection.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} tasks in one request: send several")
-    for number in (*(selection.ids or ()), selection.after, selection.submitted_before_us or 0):
+    times = (selection.submitted_before_us or 0, selection.submitted_after_us or 0)
+    for number in (*(selection.ids or ()), selection.after, *times):
         if not 0 <= number < 2**63:
             raise InvalidSubmission(f"no id or time of a task: {number}")
 
@@ -59,7 +60,7 @@ class CancelTasks:
             elif withdraw(store, cancels, task_id, state, committed, returned):
                 end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
                 told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
-            else:
+            elif self.selection.is_running is not False:  # else it has begun since
                 request.append(task_id)
                 told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
         cancels.end(end, committed)

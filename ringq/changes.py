@@ -36,11 +36,15 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
     if isinstance(message, scheduling.REQUESTS):
         return scheduling.Request(message, admission, now_us, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
-    if not 0 <= (message.dead.before_us or 0) < 2**63:
-        raise InvalidSubmission(f"no time of a dead letter: {message.dead.before_us}")
-    if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
+    dead = message.dead
+    for number in (dead.before_us or 0, dead.submitted_before_us or 0, dead.submitted_after_us or 0):
+        if not 0 <= number < 2**63:
+            raise InvalidSubmission(f"no time of a dead letter: {number}")
+    if not all(-1 <= number < 2**63 for number in dead.after):
+        raise InvalidSubmission(f"no place among dead letters: {dead.after}")
+    if not 0 < dead.limit <= IDS_MAX or len(dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")
-    return (RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead)(message.dead, answer, refuse)
+    return (RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead)(dead, answer, refuse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +72,19 @@ class RetryDead:
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
-        total = 0
-        while True:
-            found, wrong = _find(store, self.dead, retryable=True, but=total)
-            keys, taken = _keys_of(store, found)
-            if self.dead.ids is not None and taken:
-                wrong = KeyInUse(next(iter(taken.values())))
-            if wrong is not None:
-                return lambda: self.refuse(wrong)
-            able = [task_id for task_id in found if task_id not in taken]
-            for task_id, count in store.release_dead(able).items():
-                verdicts.released(task_id, count)
-            verdicts.renew(able, committed)
-            store.hold_keys(keys)
-            committed.returned += able
-            total += len(able)
-            if not taken or total == self.dead.limit:  # else there may be others in place of those that were left
-                return lambda: self.answer(protocol.Changed(total))
+        found, after, wrong = _find(store, self.dead, retryable=True)
+        keys, taken = _keys_of(store, found)
+        if self.dead.ids is not None and taken:
+            wrong = KeyInUse(next(iter(taken.values())))
+        if wrong is not None:
+            return lambda: self.refuse(wrong)
+        able = [task_id for task_id in found if task_id not in taken]
+        for task_id, count in store.release_dead(able).items():
+            verdicts.released(task_id, count)
+        store.hold_keys(keys)
+        verdicts.renew(able, committed)
+        committed.returned += able
+        return lambda: self.answer(protocol.Changed(len(able), after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,11 @@ class PurgeDead:
 
     def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
         """See `Change`."""
-        found, wrong = _find(store, self.dead, purgeable=True)
+        found, after, wrong = _find(store, self.dead, purgeable=True)
         if wrong is not None:
             return lambda: self.refuse(wrong)
         count = store.purge_dead(found)
-        return lambda: self.answer(protocol.Changed(count))
+        return lambda: self.answer(protocol.Changed(count, after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +150,24 @@ def _check_retry(name: str, value: str | None) -> None:
 
 
 def _find(
-    store: Any, dead: protocol.Dead, *, retryable: bool = False, purgeable: bool = False, but: int = 0
-) -> tuple[Sequence[int], RingqError | None]:
-    """The dead letters that are meant; and the error, if one was named that is none: then nothing happens to any.
+    store: Any, dead: protocol.Dead, *, retryable: bool = False, purgeable: bool = False
+) -> tuple[Sequence[int], tuple[int, int] | None, RingqError | None]:
+    """The dead letters that are meant, and where to go on; and the error, if one was named that is none.
 
-    `but`: so many of the limit were found before. `retryable`, `purgeable`: as `find_dead` says.
+    Then nothing happens to any. `retryable`, `purgeable`: as `find_dead` says.
     """
     if dead.ids is None:
-        which = (dead.kind, dead.queue, dead.before_us, dead.limit - but)
-        return store.find_dead(*which, retryable=retryable, purgeable=purgeable), None
+        return *store.find_dead(dead, retryable=retryable, purgeable=purgeable), None
     ids = sorted(set(dead.ids))
     statuses: dict[int, int | None] = store.statuses(ids)
     for task_id in ids:
         if task_id not in statuses:
-            return [], UnknownTask(f"there is no task {task_id}")
+            return [], None, UnknownTask(f"there is no task {task_id}")
         code = statuses[task_id]
         if code != Status.DEAD_LETTER.code:
             now = "has not ended" if code is None else f"is {Status.of(code).value}"
-            return [], NotDead(f"task {task_id} {now}: only a dead letter can be retried or purged")
-    return ids, None
+            return [], None, NotDead(f"task {task_id} {now}: only a dead letter can be retried or purged")
+    return ids, None, None
 
 
 def _keys_of(store: Any, task_ids: Sequence[int]) -> tuple[list[tuple[int, int, bytes, str]], dict[int, str]]:

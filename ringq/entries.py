@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ringq.errors import RingqError
 from ringq.model import Reason
+from ringq.tags import Tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Spec:
     total_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
     memory_limit_kib: int | None = None
+    label: str | None = None
+    tags: Tags = ()
 
 
 class Chunks(NamedTuple):

@@ -97,7 +97,7 @@ def make_tasks(
     Raises InvalidSubmission and its heirs, as if a client had submitted them: then none is made.
     """
     answers: list[tuple[int, bool] | RingqError] = []
-    fields = protocol.SpecFields(row.kind, **json.loads(row.options))
+    fields = protocol.spec_of_plain(row.kind, json.loads(row.options))
     message = protocol.Submit(submission, [fields], None, [row.payload] * len(occurrences), None)
     batch = admission.check(message, lambda first_id, replayed: answers.append((first_id, replayed)), answers.append)
     taken = _inserted(store, batch, now_us)

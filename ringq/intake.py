@@ -15,7 +15,8 @@ from ringq.backlog import Admitted
 from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 
-_columns = attrgetter(*Spec.__dataclass_fields__)  # astuple copies each value, for 10 us
+ITS_OWN = ("label", "tags")  # of a spec: not interned with it, but written for each task
+_columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
 SLICE_ROWS = 2048  # 1 to 3 ms
 SLICE_CHARS = 1 << 20  # of payloads
 SLICE_SPECS = 256  # 3 ms, if all are new
@@ -121,6 +122,7 @@ def _find_map(store: Any, kind: str, chunks: Chunks, now_us: int) -> int | None:
 def _slices(batch: Batch, rows_max: int) -> Iterable[slice]:
     count = len(batch.payloads)
     size = sum(map(len, batch.payloads))
+    rows_max = max(1, rows_max // (1 + max(map(_marks, batch.specs))))
     rows = max(1, min(rows_max, SLICE_CHARS * count // size)) if size else rows_max
     return (slice(start, min(count, start + rows)) for start in range(0, count, rows))
 
@@ -138,12 +140,29 @@ def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, li
 
 def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: slice, now_us: int) -> None:
     payloads = batch.payloads[part]
+    _insert_marks(store, batch, ids, part)
     if _is_plain(batch):
         store.insert_alike(ids[0], specs[0], now_us, payloads)
         return
     spec_of = repeat(specs[0]) if batch.spec_of is None else map(specs.__getitem__, batch.spec_of[part])
     run_at: Iterable[int | None] = repeat(None) if batch.run_at_us is None else batch.run_at_us[part]
     store.insert_tasks(list(zip(ids, spec_of, repeat(now_us), run_at, payloads)))
+
+
+def _marks(spec: Spec) -> int:
+    """How many rows each of its tasks has for what it is called and found by."""
+    return len(spec.tags) + (spec.label is not None)
+
+
+def _insert_marks(store: Any, batch: Batch, ids: range, part: slice) -> None:
+    """What the tasks of a slice are called and found by."""
+    own = None if batch.spec_of is None else batch.spec_of[part]
+    if not any(_marks(batch.specs[number]) for number in set(own or [0])):
+        return
+    tasks = list(zip(ids, map(batch.specs.__getitem__, own or repeat(0)), strict=False))
+    tags = [(task_id, *tag) for task_id, spec in tasks for tag in spec.tags]
+    store.insert_tags(tags)
+    store.insert_labels([(task_id, spec.label) for task_id, spec in tasks if spec.label is not None])
 
 
 def _is_plain(batch: Batch) -> bool:

@@ -8,7 +8,6 @@ reject       rejected                     rejected                          reje
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Container, Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from ringq.entries import Batch, Spec, Told
 from ringq.lifecycle import Interruptions
 from ringq.model import OnDuplicate, Outcome, Reason, Status
 from ringq.receipts import ReceiptRow
+from ringq.tags import digest_of
 
 KeyRow = tuple[int, int, bytes, str]  # task id, kind, digest, key
 SLICE_KEYS = 256  # 2 ms
@@ -101,11 +101,6 @@ class Decided:
         """Write the keys of this part of the tasks that are inserted."""
         rows = [row for row in self.keys[part] if row is not None]
         store.insert_keys(rows, [(row[0], self.behind[row[0]]) for row in rows if row[0] in self.behind])
-
-
-def digest_of(key: str) -> bytes:
-    """What a key is found by."""
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
 def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None, None, Decided]:

@@ -160,6 +160,7 @@ class AttemptRecord:
     cpu_s: float | None
     rss_kib: int | None
     error: dict[str, Any] | None
+    label: str  # of the task
 
     @property
     def duration_s(self) -> float:
@@ -203,6 +204,9 @@ class TaskRecord:
     ended_at: datetime | None
     result: str | None
     error: dict[str, Any] | None
+    label: str  # the kind, if nobody has given it another
+    tags: dict[str, str]
+    key: str | None
     attempts: tuple[AttemptRecord, ...] = field(default=())
     pause_reasons: PauseReason = field(default=PauseReason(0))  # any of them: the status is paused
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
-from ringq.kinds import Task
+from ringq.kinds import Filter, Task
 from ringq.model import (
     AttemptRecord,
     KindStatistics,
@@ -24,6 +24,7 @@ from ringq.model import (
     Status,
     TaskRecord,
 )
+from ringq.protocol import Selection
 from ringq.schedule import fire_us, upcoming
 from ringq.store.questions import FIRST, asking
 from ringq.store.schedules import ScheduleRow
@@ -69,6 +70,7 @@ class Query:
 
     def tasks(
         self,
+        filter: Filter | None = None,  # noqa: A002
         *,
         status: Status | str | None = None,
         kind: str | Task[..., Any] | None = None,
@@ -78,13 +80,20 @@ class Query:
     ) -> list[TaskRecord]:
         """Tasks, the highest id first, without their attempts.
 
-        The next page begins after the last id of this one: `tasks(after=page[-1].id, …)`.
+        The next page begins after the last id of this one: `tasks(after=page[-1].id, …)`. A `Filter` goes in place of
+        `status`, `kind` and `queue`.
         """
+        if filter is not None:
+            if (status, kind, queue) != (None, None, None):
+                raise InvalidOption("tasks: say status, kind and queue in the filter")
+            chosen = Filter.of("tasks", filter, {})
+            status = chosen.status
+        selection = None if filter is None else Selection(**chosen.wanted(), submitted_before_us=chosen.before_us)
         wanted = _status(status)
         before = FIRST if after is None else _within("after", after, 1, FIRST)
         _within("limit", limit, 1, LIMIT_MAX)
         with asking(self._path) as ask:
-            return [_task(row) for row in ask.tasks(wanted, _kind(kind), _queue(queue), before, limit)]
+            return [_task(row) for row in ask.tasks(wanted, _kind(kind), _queue(queue), before, limit, selection)]
 
     def history(
         self,
@@ -116,6 +125,20 @@ class Query:
         _within("number of task_ids", len(ids), 0, LIMIT_MAX)
         with asking(self._path) as ask:
             return {task_id: (calls, failed) for task_id, calls, failed in ask.calls(ids)}
+
+    def tag_keys(self, prefix: str = "") -> list[str]:
+        """The keys of all tags that begin so, in order."""
+        if not isinstance(prefix, str):
+            raise InvalidOption(f"prefix: expected text, got {prefix!r}")
+        with asking(self._path) as ask:
+            return ask.tag_keys(prefix.encode(errors="replace").decode())
+
+    def tag_values(self, key: str) -> dict[str, int]:
+        """The values that a tag has, with the number of tasks, active or ended; the most frequent first."""
+        if not isinstance(key, str):
+            raise InvalidOption(f"key: expected text, got {key!r}")
+        with asking(self._path) as ask:
+            return dict(ask.tag_values(key.encode(errors="replace").decode()))
 
     def statistics(self, kind: str | Task[..., Any] | None = None) -> list[KindStatistics]:
         """How many tasks ended how and how long they took, by kind and status. As fast with any number of tasks."""
@@ -177,7 +200,7 @@ class Query:
 
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
-    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, is_paused) = row[11:]
+    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, is_paused, label, tags, key) = row[11:]
     started_us = leased_us if duration_us is None else ended_us - duration_us
     held = PauseReason.QUEUE if is_paused and leased_us is None and status is None else PauseReason(0)
     active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
@@ -199,13 +222,16 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         ended_at=None if ended_us is None else _instant(ended_us),
         result=result,
         error=_details(error),
+        label=label or kind,
+        tags=json.loads(tags),
+        key=key,
         attempts=attempts,
         pause_reasons=held,
     )
 
 
 def _attempt(row: tuple[Any, ...]) -> AttemptRecord:
-    task_id, kind, lease, attempt, status, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error = row
+    task_id, kind, lease, attempt, status, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error, label = row
     return AttemptRecord(
         task_id=task_id,
         kind=kind,
@@ -219,6 +245,7 @@ def _attempt(row: tuple[Any, ...]) -> AttemptRecord:
         cpu_s=None if cpu_us is None else cpu_us / 1e6,
         rss_kib=rss_kib,
         error=_details(error),
+        label=label or kind,
     )
 
 

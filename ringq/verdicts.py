@@ -202,6 +202,7 @@ class Verdicts:
         assert is_legal(Status.RUNNING, new.status, new.reason), new
         if new.tasks:
             self._store.insert_tasks(new.tasks)
+            self._store.copy_tags(i.task_id, [row[0] for row in new.tasks])
             self._store.next_task_id += len(new.tasks)
             committed.admitted.append(new.admitted)
         times = (i.ended_us, new.us + max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ringq.cli import exit_codes, options, printing
+from ringq.cli import exit_codes, filters, options, printing
 
 if TYPE_CHECKING:
     from ringq.model import TaskRecord
@@ -24,29 +24,27 @@ def dead() -> None:
 
 @dead.command("list")
 @options.database
-@click.option("--kind", help="Only this kind.")
-@click.option("--queue", help="Only this queue.")
+@filters.which
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
 @options.as_json("NDJSON, one line per dead letter")
-def list_(database: Path, kind: str | None, queue: str | None, limit: int, as_json: bool) -> None:
+def list_(database: Path, limit: int, as_json: bool, **which: Any) -> None:
     """List dead letters, the newest task first. Needs no server."""
-    from ringq.query import Query
+    import ringq
 
-    query = Query(database)
+    query = ringq.Query(database)
+    chosen = ringq.Filter(status="dead_letter", **filters.given(which))
     records = options.pages(
-        lambda last, size: query.tasks(
-            status="dead_letter", kind=kind, queue=queue, limit=size, after=None if last is None else last.id
-        ),
+        lambda last, size: query.tasks(chosen, limit=size, after=None if last is None else last.id),
         limit,
     )
     if as_json:
         printing.lines(map(_plain, records))
         return
     printing.table(
-        ["id", "kind", "queue", "attempts", "ended", "reason", "error"],
+        ["id", "kind, label", "queue", "attempts", "ended", "reason", "error"],
         (
             (
-                *(one.id, one.kind, one.queue, one.attempt_count, printing.moment(one.ended_at), one.reason),
+                *(one.id, printing.named(one), one.queue, one.attempt_count, printing.moment(one.ended_at), one.reason),
                 printing.shorten(printing.error_line(one.error)),
             )
             for one in records
@@ -56,12 +54,11 @@ def list_(database: Path, kind: str | None, queue: str | None, limit: int, as_js
 
 
 def _which(command: F) -> F:
-    """The dead letters that are meant: by id, or by kind and queue, or all."""
+    """The dead letters that are meant: by id, or by what they have in common, or all."""
     for decorate in (
         options.as_json("one JSON document"),
         click.option("--all", "everything", is_flag=True, help="All dead letters."),
-        click.option("--queue", help="All of this queue."),
-        click.option("--kind", help="All of this kind."),
+        filters.which,
         options.database,
         click.argument("ids", metavar="[ID|FIRST..LAST]...", nargs=-1, type=options.task_ids),
     ):
@@ -74,8 +71,8 @@ def _which(command: F) -> F:
 def retry(database: Path, as_json: bool, **which: Any) -> None:
     """Give dead letters another chance, under their ids; every limit begins anew.
 
-    Name ids, of which either all or none are taken: exit code 1 if one is no dead letter. Or --kind or --queue or
-    both, or --all: what is dead at this moment. When no server runs, they wait for the next one.
+    Name ids, of which either all or none are taken: exit code 1 if one is no dead letter. Or filters, of which all must
+    fit, or --all: what is dead at this moment. When no server runs, they wait for the next one.
     """
     import ringq
 
@@ -108,16 +105,19 @@ def purge(database: Path, as_json: bool, **which: Any) -> int:
     return exit_codes.OK
 
 
-def _chosen(ids: tuple[range, ...], kind: str | None, queue: str | None, everything: bool) -> dict[str, Any]:
+def _chosen(ids: tuple[range, ...], everything: bool, **which: Any) -> dict[str, Any]:
     """The arguments for the client."""
     from ringq.client.dead import AT_ONCE
 
-    if bool(ids) + (kind is not None or queue is not None) + everything != 1:
-        raise click.UsageError("name dead letters by their ids, or by --kind or --queue or both, or say --all")
+    given = filters.given(which)
+    if bool(ids) + bool(given) + everything != 1:
+        raise click.UsageError(
+            "name dead letters by their ids, or by filters, as --kind, --queue or --tag, or say --all"
+        )
     if sum(map(len, ids)) > AT_ONCE:
-        raise click.UsageError(f"at most {AT_ONCE:,} ids at a time; --kind, --queue and --all take any number")
+        raise click.UsageError(f"at most {AT_ONCE:,} ids at a time; filters and --all take any number")
     wanted = list(dict.fromkeys(chain.from_iterable(ids)))
-    return {"ids": wanted, "kind": kind, "queue": queue, "all": everything}
+    return {"ids": wanted, "all": everything, **given}
 
 
 def _tell(count: int, done: str, as_json: bool) -> None:
@@ -130,5 +130,5 @@ def _tell(count: int, done: str, as_json: bool) -> None:
 def _plain(one: TaskRecord) -> dict[str, Any]:
     return {
         "id": one.id, "kind": one.kind, "queue": one.queue, "attempts": one.attempt_count, "ended_at": one.ended_at,
-        "reason": one.reason, "error": one.error,
+        "reason": one.reason, "error": one.error, "label": one.label, "tags": one.tags,
     }  # fmt: skip

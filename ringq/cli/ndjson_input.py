@@ -20,6 +20,8 @@ _FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "queue": ("a string", (str,)),
     "priority": ("an integer", (int,)),
     "group": ("a string", (str,)),
+    "tags": ("an object", (dict,)),
+    "label": ("a string", (str,)),
     "key": ("a string", (str,)),
     "on_duplicate": ("a string", (str,)),
     "run_timeout": ("a number", (int, float)),

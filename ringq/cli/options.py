@@ -55,6 +55,23 @@ def database(command: F) -> F:
     return _database(required=True)(command)
 
 
+def tags(command: F) -> F:
+    """--tag KEY=VALUE, any number of times; None if there is none."""
+
+    def read(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str] | None:
+        pairs = [text.partition("=") for text in texts]
+        for text, (key, equals, _) in zip(texts, pairs, strict=True):
+            if not key or not equals:
+                raise click.BadParameter(f"{text!r} is no tag; write e.g. customer=acme")
+        found = {key: value for key, _, value in pairs}
+        if len(found) < len(pairs):
+            raise click.BadParameter("a key has one value")
+        return found or None
+
+    help_ = "A text by which it is found; any number of times."
+    return click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", callback=read, help=help_)(command)
+
+
 def server_settings(command: F) -> F:
     """Every setting of a server, as flags named by the fields of Config; None for what nobody gives."""
     for decorate in reversed(_SERVER_SETTINGS):
@@ -201,6 +218,16 @@ def task_ids(text: str) -> range:
     if not 0 < len(found) <= SPAN_IDS_MAX or found[0] < 1:
         raise click.BadParameter(f"{text!r} is not 1 to {SPAN_IDS_MAX:,} ids from 1 on, the lowest first")
     return found
+
+
+def instant(text: str) -> datetime:
+    """As `moment`, or `-15m` before now."""
+    if not text.startswith("-"):
+        return moment(text)
+    try:
+        return datetime.now(UTC) - timedelta(seconds=span(text[1:]))
+    except OverflowError:
+        raise click.BadParameter(f"{text!r} is no time; write e.g. 2030-01-31T12:00:00+01:00 or -15m") from None
 
 
 def moment(text: str) -> datetime:

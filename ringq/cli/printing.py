@@ -77,6 +77,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     Console().print(grid)
 
 
+def named(record: Any) -> str:
+    """The kind of a record, and what else its task is called."""
+    return record.kind if record.label == record.kind else f"{record.kind}, {record.label}"
+
+
 def fields(record: Any) -> dict[str, Any]:
     """A record as a JSON object; times become ISO 8601 when printed."""
     return dataclasses.asdict(record)

@@ -98,7 +98,10 @@ def show(name: str, database: Path, as_json: bool) -> None:
 @click.option("--max-occurrences", type=click.IntRange(min=1), metavar="N", help="End after so many fires.")
 @click.option("--queue", help="The queue of its tasks; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
-@click.option("--group", help="A label that is kept with its tasks.")
+@click.option("--group", help="A name that its tasks share with others.")
+@options.tags
+@click.option("--label", help="What to call its tasks where tasks are listed; else their kind.")
+@click.option("--ttl", type=options.span, metavar="SPAN", help="They must begin within e.g. 1h, else they expire.")
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
 @click.option("--retry", metavar="RETRY", help="Try a failed task again: 3 or e.g. '5 exponential 1s..1h'.")
 @options.limits

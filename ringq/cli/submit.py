@@ -26,7 +26,9 @@ BATCH_TASKS = 100_000  # one transaction each; a file within this is all or noth
 @click.option("--from", "ndjson", type=click.File("rb"), help="Many tasks: NDJSON from a file, or - for stdin.")
 @click.option("--queue", help="The queue; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
-@click.option("--group", help="A label that is kept with the task.")
+@click.option("--group", help="A name that it shares with others.")
+@options.tags
+@click.option("--label", help="What to call it where tasks are listed; else its kind.")
 @click.option("--key", help="A text that no other active task of the kind has.")
 @click.option("--on-duplicate", type=click.Choice(["skip", "supersede", "reject"]), help="If one has it; else skip.")
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
@@ -55,10 +57,11 @@ def submit(
     """Submit a task of KIND (`domain::name`) and print its id, which means: it is on disk.
 
     With --from, every line is a task: {"kind": "media::thumbnail", "payload": {"path": "a.jpg"}}, with the optional
-    fields queue, priority, group, key, on_duplicate, run_timeout, ttl, kill_after, total_timeout and queue_timeout
-    (seconds), memory_limit, retry and run_at; KIND and the options are the defaults of lines that do not say. Every
-    line is checked for its form before the first is submitted; the server checks the kinds, the worker the arguments. A
-    file of up to 100,000 lines is all or nothing; a longer one goes in batches of that many, each all or nothing.
+    fields queue, priority, group, tags (an object), label, key, on_duplicate, run_timeout, ttl, kill_after,
+    total_timeout and queue_timeout (seconds), memory_limit, retry and run_at; KIND and the options are the defaults of
+    lines that do not say. Every line is checked for its form before the first is submitted; the server checks the
+    kinds, the worker the arguments. A file of up to 100,000 lines is all or nothing; a longer one goes in batches of
+    that many, each all or nothing.
 
     A task with a --key is stored once: while a task of its kind and key has not ended, another one is skipped (or
     runs after it, if that one runs already), supersedes it, or is rejected. The id that is printed is then that of the

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import ringq
-from ringq.cli import calls, options, printing
+from ringq.cli import calls, filters, options, printing
 from ringq.cli.cancel import cancel
 from ringq.output import shown, text_of
 
@@ -33,29 +33,25 @@ task.add_command(cancel)
 @task.command("list")
 @options.database
 @options.one_status(options.REACHED)
-@click.option("--kind", help="Only this kind.")
-@click.option("--queue", help="Only this queue.")
+@filters.which
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
 @options.as_json("NDJSON, one line per task")
-def list_(database: Path, status: str | None, kind: str | None, queue: str | None, limit: int, as_json: bool) -> None:
+def list_(database: Path, status: str | None, limit: int, as_json: bool, **which: Any) -> None:
     """List tasks, the newest first."""
-    from ringq.query import Query
-
-    query = Query(database)
+    query = ringq.Query(database)
+    chosen = ringq.Filter(status=status, **filters.given(which))
     records = options.pages(
-        lambda last, size: query.tasks(
-            status=status, kind=kind, queue=queue, limit=size, after=None if last is None else last.id
-        ),
+        lambda last, size: query.tasks(chosen, limit=size, after=None if last is None else last.id),
         limit,
     )
     if as_json:
         printing.lines(map(_plain, records))
         return
     printing.table(
-        ["id", "kind", "status", "queue", "priority", "submitted", "payload"],
+        ["id", "kind, label", "status", "queue", "priority", "submitted", "payload"],
         (
             (
-                *(one.id, one.kind, one.status, one.queue, one.priority),
+                *(one.id, printing.named(one), one.status, one.queue, one.priority),
                 *(printing.moment(one.submitted_at), printing.shorten(calls.summary(one))),
             )
             for one in records
@@ -127,12 +123,15 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
     facts = [
         ("task", record.id),
         ("kind", record.kind),
+        ("label", record.label if record.label != record.kind else None),
         ("status", record.status),
         ("reason", record.reason),
         ("paused by", ", ".join(record.pause_reasons.words)),
         ("queue", record.queue),
         ("priority", record.priority),
         ("group", record.group),
+        ("key", record.key),
+        *(("tag", f"{key}={value}") for key, value in record.tags.items()),
         ("run time limit", printing.seconds(record.run_timeout_s)),
         ("retry", record.retry),
         ("submitted", printing.moment(record.submitted_at)),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Unpack
+
+import msgspec
 
 from ringq import protocol
 from ringq.client.changing import Asking, change
+from ringq.clock import SystemClock
 from ringq.errors import InvalidOption, ProtocolError
-from ringq.kinds import Submitted, Task, options
+from ringq.kinds import Filter, Submitted, options
+from ringq.kinds.filters import FilterOptions
 from ringq.model import Cancellation, CancelOutcome, Status
 
 AT_ONCE: Final = 1000  # of one request by filters: a transaction of some 20 ms
@@ -51,32 +54,35 @@ class Cancelling:
             raise ProtocolError(f"malformed answer to a cancel: {error}") from None
 
     def cancel_all(
-        self: Asking, *, kind: str | Task[..., Any] | None = None, domain: str | None = None, queue: str | None = None,
-        group: str | None = None, all: bool = False,  # noqa: A002
+        self: Asking, filter: Filter | None = None, *, all: bool = False,  # noqa: A002
+        **given: Unpack[FilterOptions],
     ) -> CancelCounts:  # fmt: skip
         """Cancel every task that has not ended and has all of what is given; or simply `all`.
 
-        `kind`: `domain::name`, or the task itself. `domain`: the part of the kind before `::`. Tasks that are submitted
-        after the call are not meant. A thousand are cancelled in one transaction, so others go on meanwhile, and if
-        the server is lost on the way some are cancelled and some are not: ask again.
+        `filter`: a `ringq.Filter`; or what it would say, by name, as `cancel_all(queue="bulk", tags={"shop": "12"})`. A
+        `status` is pending or running, as tasks are listed: of what has begun a moment ago nobody knows. Tasks that
+        are submitted after the call are not meant. A thousand are cancelled in one transaction, so others go on
+        meanwhile, and if the server is lost on the way some are cancelled and some are not: ask again.
 
         Returns how many were cancelled and how many run and were asked to end: see `cancel`. Raises InvalidOption if
         nothing is given, and what `submit_many` raises about the server and the database.
         """
-        filters = {"domain": domain, "queue": queue, "group": group}
-        for option, text in filters.items():
-            if text is not None and (not isinstance(text, str) or not text):
-                raise InvalidOption(f"{option}: expected a name, got {text!r}")
-        name = None if kind is None else options.check_kind(kind.kind if isinstance(kind, Task) else kind)
-        if (name is None and not any(filters.values())) is not all:
-            raise InvalidOption("cancel_all: give a kind, domain, queue or group, or say all=True")
-        before_us = time.time_ns() // 1000 + 1
-        after = cancelled = cancelling = 0
+        chosen = Filter.of("cancel_all", filter, given)
+        if chosen.is_empty is not all:
+            raise InvalidOption("cancel_all: say which tasks, as by kind, queue or tags, or say all=True")
+        if chosen.status not in (None, Status.PENDING, Status.RUNNING):
+            raise InvalidOption(f"status: what is {chosen.status} has ended: expected pending or running")
+        before_us = SystemClock().now_us() + 1
+        wanted = protocol.Selection(
+            **chosen.wanted(), limit=AT_ONCE,
+            submitted_before_us=before_us if chosen.before_us is None else min(before_us, chosen.before_us),
+            is_running=None if chosen.status is None else chosen.status is Status.RUNNING,
+        )  # fmt: skip
+        cancelled = cancelling = 0
         while True:
-            chosen = protocol.Selection(None, name, domain, queue, group, before_us, after, AT_ONCE)
-            reply = change(self, protocol.Cancel(chosen), protocol.Cancelled)
+            reply = change(self, protocol.Cancel(wanted), protocol.Cancelled)
             cancelled += reply.outcomes.count(CancelOutcome.CANCELLED.code)
             cancelling += reply.outcomes.count(CancelOutcome.CANCELLING.code)
-            after = reply.after
-            if after == 0:
+            if reply.after == 0:
                 return CancelCounts(cancelled, cancelling)
+            wanted = msgspec.structs.replace(wanted, after=reply.after)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any, Final
+from typing import Any, Final, Unpack
+
+import msgspec
 
 from ringq import protocol
 from ringq.client.changing import Asking, change
+from ringq.clock import SystemClock
 from ringq.errors import InvalidOption
-from ringq.kinds import Submitted, Task, options
+from ringq.kinds import Filter, Submitted, options
+from ringq.kinds.filters import FilterOptions
+from ringq.model import Status
 
 AT_ONCE: Final = 1000  # of one request: a transaction of some 20 ms
 
@@ -17,55 +21,58 @@ class DeadLetters:
     """Tasks that are given up: their retries are used up, or they killed too many workers."""
 
     def retry_dead(
-        self: Asking, *tasks: Submitted[Any] | int, kind: str | Task[..., Any] | None = None, queue: str | None = None,
-        all: bool = False,  # noqa: A002
+        self: Asking, *tasks: Submitted[Any] | int, filter: Filter | None = None, all: bool = False,  # noqa: A002
+        **given: Unpack[FilterOptions],
     ) -> int:  # fmt: skip
         """Give dead letters another chance, under their ids and with all their options; every limit begins anew.
 
-        `tasks`: handles or ids, all or none of at most 1,000; or all of a `kind` or a `queue` or both, or simply
-        `all`, that are dead at the moment of the call. What has ended them stays on record as an attempt. Returns how
-        many they were. Handles that are given wait for the new end.
+        `tasks`: handles or ids, all or none of at most 1,000. Or all that are dead at the moment of the call and that a
+        `filter` means, or what it would say, by name: `retry_dead(queue="bulk", tags={"shop": "12"})`; or simply `all`.
+        What has ended them stays on record as an attempt. Returns how many they were. Handles that are given wait for
+        the new end.
 
-        While no server runs they wait for the next one. Raises NotDead, UnknownTask, InvalidOption, and what
+        While no server runs they wait for the next one. Raises NotDead, UnknownTask, InvalidOption, KeyInUse, and what
         `submit_many` raises about the server and the database.
         """
-        count = _change(self, protocol.RetryDead, tasks, kind, queue, all)
+        count = _change(self, protocol.RetryDead, tasks, Filter.of("retry_dead", filter, given), all)
         for task in tasks:
             if isinstance(task, Submitted):
                 task._ended = None
         return count
 
     def purge_dead(
-        self: Asking, *tasks: Submitted[Any] | int, kind: str | Task[..., Any] | None = None, queue: str | None = None,
-        all: bool = False,  # noqa: A002
+        self: Asking, *tasks: Submitted[Any] | int, filter: Filter | None = None, all: bool = False,  # noqa: A002
+        **given: Unpack[FilterOptions],
     ) -> int:  # fmt: skip
-        """Delete dead letters, with payload, attempts and output. Which ones, and what it raises: as `retry_dead`.
+        """Delete dead letters, with payload, attempts, tags and output.
 
-        Chunks of a map that may be continued stay. Returns how many were deleted.
+        Which ones, and what it raises: as `retry_dead`. Chunks of a map that may be continued stay. Returns how many
+        were deleted.
         """
-        return _change(self, protocol.PurgeDead, tasks, kind, queue, all)
+        return _change(self, protocol.PurgeDead, tasks, Filter.of("purge_dead", filter, given), all)
 
 
 def _change(
     client: Asking, verb: type[protocol.RetryDead | protocol.PurgeDead], tasks: tuple[Submitted[Any] | int, ...],
-    kind: str | Task[..., Any] | None, queue: str | None, everything: bool,
+    chosen: Filter, everything: bool,
 ) -> int:  # fmt: skip
-    filters = kind is not None or queue is not None
-    if bool(tasks) + filters + everything != 1:
-        raise InvalidOption("dead letters: name tasks, or a kind or a queue, or say all=True")
+    if bool(tasks) + (not chosen.is_empty) + everything != 1:
+        raise InvalidOption("dead letters: name tasks, or say which, as by kind, queue or tags, or say all=True")
+    if chosen.status not in (None, Status.DEAD_LETTER):
+        raise InvalidOption(f"status: what is {chosen.status} is no dead letter")
     if tasks:
         ids = [options.task_id_of(task) for task in tasks]
         if len(ids) > AT_ONCE:
             raise InvalidOption(f"tasks: expected at most {AT_ONCE:,} at a time, got {len(ids):,}")
         return change(client, verb(protocol.Dead(ids)), protocol.Changed).count
-    if queue is not None:
-        options.check_queue(queue)
-    name = None if kind is None else options.check_kind(kind.kind if isinstance(kind, Task) else kind)
-    before_us = time.time_ns() // 1000  # what dies again meanwhile is not meant
+    before_us = SystemClock().now_us() + 1  # what dies again meanwhile is not meant
+    wanted = protocol.Dead(
+        **chosen.wanted(), before_us=before_us, submitted_before_us=chosen.before_us, limit=AT_ONCE
+    )  # fmt: skip
     total = 0
     while True:
-        chosen = protocol.Dead(None, name, queue, before_us, AT_ONCE)
-        count = change(client, verb(chosen), protocol.Changed).count
-        total += count
-        if count < AT_ONCE:
+        reply = change(client, verb(wanted), protocol.Changed)
+        total += reply.count
+        if reply.after is None:
             return total
+        wanted = msgspec.structs.replace(wanted, after=reply.after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -37,6 +37,8 @@ class MapOptions(TypedDict, total=False):
     run_timeout: float | timedelta | None
     kill_after: float | timedelta | None
     memory_limit: float | str | None
+    tags: Mapping[str, str] | None
+    label: str | None
 
 
 class Asking(Protocol):
@@ -138,6 +140,7 @@ def _results(
         options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
         priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"), retry=0,
         kill_after=given.get("kill_after"), memory_limit=given.get("memory_limit"),
+        tags=given.get("tags"), label=given.get("label"),
     )  # fmt: skip
     spec = msgspec.structs.replace(
         spec, total_timeout_ms=0, queue_timeout_ms=0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ringq.kinds.app import App, Domain, TaskDecorator
+from ringq.kinds.filters import Filter
 from ringq.kinds.options import PAYLOAD
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
@@ -15,6 +16,7 @@ __all__ = [
     "AsyncTask",
     "Domain",
     "Ended",
+    "Filter",
     "KindReport",
     "MapCall",
     "Submission",

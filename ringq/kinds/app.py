@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
+from ringq.kinds.defaults import DomainOptions, report_of, shared_spec
 from ringq.kinds.handler import Handler, place_of, reference
-from ringq.kinds.limits import LimitOptions, limit_fields
+from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
-from ringq.kinds.report import KindReport
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
@@ -45,26 +45,11 @@ class Domain(Scheduling):
     Attributes: `name`, the first half of its kinds.
     """
 
-    def __init__(
-        self,
-        app: App,
-        name: str,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        run_timeout: float | timedelta | None = None,
-        retry: Retry | str | int | None = None,
-        ttl: float | timedelta | None = None,
-        ttl_from: TtlFrom | None = None,
-        **limits: Unpack[LimitOptions],
-    ) -> None:
+    def __init__(self, app: App, name: str, **defaults: Unpack[DomainOptions]) -> None:
         """Raises InvalidKind for the name, InvalidOption for the defaults."""
         self.name = options.check_name("domain", name)
         self._app = app
-        self._spec = options.spec_of(
-            name, queue=queue, priority=priority, group=None, run_timeout=run_timeout, retry=retry,
-            ttl=ttl, ttl_from=ttl_from, **limits,
-        )  # fmt: skip
+        self._spec = shared_spec(name, defaults)
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -91,6 +76,7 @@ class Domain(Scheduling):
         retry: Retry | str | int | None = None,
         ttl: float | timedelta | None = None,
         ttl_from: TtlFrom | None = None,
+        tags: Mapping[str, str] | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
@@ -110,6 +96,7 @@ class Domain(Scheduling):
         retry: Retry | str | int | None = None,
         ttl: float | timedelta | None = None,
         ttl_from: TtlFrom | None = None,
+        tags: Mapping[str, str] | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
@@ -134,7 +121,8 @@ class Domain(Scheduling):
         "photos::shrink", that it had before it was renamed: tasks that were stored under them run here. `key`: PAYLOAD,
         or a function of the same arguments that returns the key of a submission, or None for none; it is called where
         the task is submitted, by programs that have this task at hand. `on_duplicate`: "skip" (else), "supersede" or
-        "reject". What is not given is decided by the domain, the server.
+        "reject". `tags`: texts by which its tasks are found, beside those of the domain and of the call. What is not
+        given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -147,7 +135,7 @@ class Domain(Scheduling):
             kind = self._kind_of(function, name)
             spec = options.spec_of(
                 kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
-                ttl=ttl, ttl_from=ttl_from, **limits,
+                ttl=ttl, ttl_from=ttl_from, tags=tags, **limits,
             )  # fmt: skip
             return self._app.add(self._made(function, spec, traits))
 
@@ -159,19 +147,7 @@ class Domain(Scheduling):
 
     def _made(self, function: Callable[..., Any], spec: SpecFields, traits: Traits) -> Task[..., Any]:
         handler = Handler(spec.kind, function)
-        report = KindReport(
-            name=spec.kind,
-            queue=_first(spec.queue, self._spec.queue),
-            priority=_first(spec.priority, self._spec.priority),
-            group=spec.group,
-            run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
-            retry=_first(spec.retry, self._spec.retry),
-            ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
-            ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
-            **{name: _first(getattr(spec, name), getattr(self._spec, name)) for name in limit_fields({})},
-            parameters=handler.arguments.schema(),
-        )
-        return make_task(handler, report, traits)
+        return make_task(handler, report_of(handler, spec, self._spec), traits)
 
 
 class App(Domain):
@@ -186,24 +162,19 @@ class App(Domain):
         self,
         name: str,
         *,
-        queue: str | None = None,
-        priority: int | None = None,
-        run_timeout: float | timedelta | None = None,
-        retry: Retry | str | int | None = None,
-        ttl: float | timedelta | None = None,
-        ttl_from: TtlFrom | None = None,
         workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
-        **limits: Unpack[LimitOptions],
+        **defaults: Unpack[DomainOptions],
     ) -> None:
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `run_timeout`, `retry`, `ttl`, `ttl_from`, and other `limits`. Settings for a server of this App that no flag,
-        variable or file decides: `workers`, 1 to 255, or "auto" for one a core; `durability`, full (survives power
-        loss) or normal (survives crashes of processes); `drain_timeout`, seconds, timedelta or text as "1m" that
-        running attempts get when the server stops, 0 to a day.
+        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, and other `LimitOptions`.
+
+        Settings for a server of this App that no flag, variable or file decides: `workers`, 1 to 255, or "auto" for one
+        a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
+        `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get when the server stops, 0 to a day.
 
         Raises InvalidKind for the name, InvalidOption for the others.
         """
@@ -214,10 +185,7 @@ class App(Domain):
         self._schedules: dict[str, ScheduleFields] = {}
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
-        super().__init__(
-            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl,
-            ttl_from=ttl_from, **limits,
-        )  # fmt: skip
+        super().__init__(self, name, **defaults)
         self._domains[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -226,26 +194,15 @@ class App(Domain):
     def __repr__(self) -> str:
         return f"<app {self.name}: {len(self._tasks)} kinds>"
 
-    def domain(
-        self,
-        name: str,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        run_timeout: float | timedelta | None = None,
-        retry: Retry | str | int | None = None,
-        ttl: float | timedelta | None = None,
-        ttl_from: TtlFrom | None = None,
-        **limits: Unpack[LimitOptions],
-    ) -> Domain:
+    def domain(self, name: str, **defaults: Unpack[DomainOptions]) -> Domain:
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
+
+        `queue`, `priority`, `group`, `run_timeout`, `retry`, `ttl`, `ttl_from` and other `LimitOptions`: for kinds that
+        do not say; `tags`: join those of the kinds.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """
-        domain = Domain(
-            self, name, queue=queue, priority=priority, run_timeout=run_timeout, retry=retry, ttl=ttl,
-            ttl_from=ttl_from, **limits,
-        )  # fmt: skip
+        domain = Domain(self, name, **defaults)
         if name in self._domains:
             raise InvalidKind(f"domain {name!r} exists already: make it once and import it where it is used")
         self._domains[name] = domain
@@ -342,7 +299,3 @@ class App(Domain):
     def _register(self, task: Task[..., Any]) -> None:
         for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
             app._tasks[name] = task
-
-
-def _first(own: Any, shared: Any) -> Any:
-    return own if own is not None else shared

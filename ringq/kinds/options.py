@@ -19,6 +19,7 @@ from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 from ringq.spelling import meant
+from ringq.tags import Tags, label_problem, ordered, problem
 
 WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
 SEPARATOR: Final = "::"
@@ -75,6 +76,8 @@ class SubmissionOptions(LimitOptions, total=False):
     retry: Retry | str | int | None
     ttl: float | timedelta | None
     ttl_from: TtlFrom | None
+    tags: Mapping[str, str] | None
+    label: str | None
     run_at: datetime | None
     run_after: float | timedelta | None
     key: str | Payload | None
@@ -109,6 +112,8 @@ def spec_of(
     retry: Retry | str | int | None,
     ttl: float | timedelta | None = None,
     ttl_from: TtlFrom | None = None,
+    tags: Mapping[str, str] | None = None,
+    label: str | None = None,
     **limits: Unpack[LimitOptions],
 ) -> SpecFields:
     """The options of a submission as the protocol carries them. Raises InvalidOption naming the range."""
@@ -116,7 +121,7 @@ def spec_of(
     if queue is not None:
         check_queue(queue)
     if group is not None:
-        _check_label("group", group)
+        check_label("group", group)
     whole = isinstance(priority, int) and not isinstance(priority, bool)
     if priority is not None and not (whole and 0 <= priority <= 255):
         raise InvalidOption(f"priority: expected 0 (most urgent) to 255 (least), got {priority!r}")
@@ -127,7 +132,25 @@ def spec_of(
     since = None if ttl_from is None else TTL_FROM[ttl_from]
     policy = None if retry is None else str(Retry.of(retry))
     number = None if priority is None else int(priority)
-    return SpecFields(kind, queue, number, group, limit_ms, policy, ttl_ms, since, **limit_fields(limits))
+    limits_ms = limit_fields(limits)
+    wrong = None if label is None else label_problem(label)
+    if wrong is not None:
+        raise InvalidOption(wrong)
+    return SpecFields(
+        kind, queue, number, group, limit_ms, policy, ttl_ms, since, label=label, tags=tags_of(tags), **limits_ms
+    )
+
+
+def tags_of(tags: Mapping[str, str] | None) -> Tags:
+    """Tags as the protocol carries them. Raises InvalidOption."""
+    if not tags:
+        return ()
+    if not isinstance(tags, Mapping):
+        raise InvalidOption(f"tags: expected a dict of texts, as {{'customer': 'acme'}}, got {tags!r:.80}")
+    wrong = problem(tags.items())
+    if wrong is not None:
+        raise InvalidOption(wrong)
+    return ordered(tags)
 
 
 def once_of(key: Any, on_duplicate: Any) -> Once | None:
@@ -137,12 +160,17 @@ def once_of(key: Any, on_duplicate: Any) -> Once | None:
             raise InvalidOption("on_duplicate goes with a key: a task without one has no duplicates")
         return None
     if key is not PAYLOAD:
-        _check_label("key", key)
+        check_label("key", key)
     codes = {mode.value: mode.code for mode in OnDuplicate}
     mode = "skip" if on_duplicate is None else on_duplicate
     if not isinstance(mode, str) or mode not in codes:
         raise InvalidOption(f"on_duplicate: expected one of {', '.join(codes)}, got {on_duplicate!r}")
     return Once(key, codes[mode])
+
+
+def mode_of(key: Any, on_duplicate: Any, derived: Derived | None) -> Any:
+    """What becomes of duplicates of a call with this key: as it says, else as its kind says."""
+    return derived.on_duplicate if on_duplicate is None and key is not None and derived is not None else on_duplicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +235,7 @@ def kinds_of(aliases: Any) -> tuple[str, ...]:
 
 def check_queue(name: Any) -> None:
     """Raise InvalidOption for what can be no name of a queue."""
-    _check_label("queue", name)
+    check_label("queue", name)
     if set(name) & set(",:"):
         raise InvalidOption(f"queue: expected a name without comma or colon, got {name!r}")
 
@@ -308,6 +336,7 @@ def span_s(option: str, span: Any, least: float) -> float:
     raise InvalidOption(f"{option}: expected seconds (a number or a timedelta) from {least:g} on, got {span!r}")
 
 
-def _check_label(option: str, label: Any) -> None:
+def check_label(option: str, label: Any) -> None:
+    """Raise InvalidOption for what can be no name."""
     if not isinstance(label, str) or not 0 < len(label) <= NAME_CHARS_MAX or not label.isprintable():
-        raise InvalidOption(f"{option}: expected 1 to {NAME_CHARS_MAX} printable characters, got {label!r}")
+        raise InvalidOption(f"{option}: expected 1 to {NAME_CHARS_MAX} printable characters, got {label!r:.300}")

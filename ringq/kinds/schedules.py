@@ -12,6 +12,7 @@ from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds import options
 from ringq.kinds.limits import LimitOptions, limits_of
+from ringq.kinds.options import TtlFrom
 from ringq.kinds.task import Task
 from ringq.protocol import ScheduleFields
 from ringq.retry import Retry
@@ -36,6 +37,10 @@ class ScheduleOptions(LimitOptions, total=False):
     group: str | None
     run_timeout: float | timedelta | None
     retry: Retry | str | int | None
+    ttl: float | timedelta | None
+    ttl_from: TtlFrom | None
+    tags: Mapping[str, str] | None
+    label: str | None
 
 
 class Declaring(Protocol):
@@ -104,7 +109,8 @@ def schedule_fields(
     spec = options.spec_of(
         options.check_kind(kind.kind if isinstance(kind, Task) else kind), queue=given.get("queue"),
         priority=given.get("priority"), group=given.get("group"), run_timeout=given.get("run_timeout"),
-        retry=given.get("retry"), **limits_of(given),
+        retry=given.get("retry"), ttl=given.get("ttl"), ttl_from=given.get("ttl_from"), tags=given.get("tags"),
+        label=given.get("label"), **limits_of(given),
     )  # fmt: skip
     arguments = {} if payload is None else payload
     return ScheduleFields(

@@ -48,6 +48,8 @@ class Submission(Generic[R_co]):
         retry: Retry | str | int | None = None,
         ttl: float | timedelta | None = None,
         ttl_from: TtlFrom | None = None,
+        tags: Mapping[str, str] | None = None,
+        label: str | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
@@ -62,7 +64,9 @@ class Submission(Generic[R_co]):
         its submission, or its first attempt as `ttl_from` says, another attempt may begin. `retry`: a Retry, or text
         as "5 exponential 1s..1h". `run_at`: an aware datetime before which it does not run; or `run_after`: seconds
         or timedelta from now. `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the
-        arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject". `limits`: as
+        arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject". `tags`: texts by
+        which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes, values of up to
+        256. `label`: what it is called where tasks are listed, up to 256 bytes; its kind if not given. `limits`: as
         `LimitOptions` says. What is not given is decided by the kind, its domain, the server.
 
         Raises InvalidOption, InvalidPayload, PayloadTooLarge.
@@ -70,16 +74,9 @@ class Submission(Generic[R_co]):
         task = None if isinstance(kind, str) else _task(kind)
         name = options.check_kind(kind if task is None else task.kind)
         spec = options.spec_of(
-            name,
-            queue=queue,
-            priority=priority,
-            group=group,
-            run_timeout=run_timeout,
-            retry=retry,
-            ttl=ttl,
-            ttl_from=ttl_from,
-            **limits,
-        )
+            name, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
+            ttl=ttl, ttl_from=ttl_from, tags=tags, label=label, **limits,
+        )  # fmt: skip
         self._spec = spec
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload
@@ -87,7 +84,8 @@ class Submission(Generic[R_co]):
         if key is None and task is not None and task.derived is not None:
             once = task.derived.but(on_duplicate).once((), by_name(name, arguments))  # text was refused above
         else:
-            once = options.once_of(key, on_duplicate)
+            derived = None if task is None else task.derived
+            once = options.once_of(key, options.mode_of(key, on_duplicate, derived))
         self._once = None if once is None else once.of(self._payload)
         self._results = None if task is None else task.results
         self._report = None if task is None else task.report

@@ -104,6 +104,8 @@ class Task(Generic[P, R]):
         retry: Retry | str | int | None = None,
         ttl: float | timedelta | None = None,
         ttl_from: TtlFrom | None = None,
+        tags: Mapping[str, str] | None = None,
+        label: str | None = None,
         run_at: datetime | None = None,
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
@@ -118,7 +120,9 @@ class Task(Generic[P, R]):
         before which it does not run; or `run_after`: seconds or timedelta, counted from the moment of each submission.
         `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the arguments themselves;
         `on_duplicate`: what becomes of a submission if one has it, "skip" (else), "supersede" or "reject".
-        `limits`: as `LimitOptions` says.
+        `tags`: texts by which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes,
+        values of up to 256. `label`: what it is called where tasks are listed, up to 256 bytes. `limits`: as
+        `LimitOptions` says.
 
         Raises InvalidOption naming option and range.
         """
@@ -131,11 +135,14 @@ class Task(Generic[P, R]):
             retry=retry,
             ttl=ttl,
             ttl_from=ttl_from,
+            tags=tags,
+            label=label,
             **limits,
         )
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)
-        once = options.once_of(key, on_duplicate) if derived is None else None
+        mode = options.mode_of(key, on_duplicate, self.derived)
+        once = options.once_of(key, mode) if derived is None else None
         return TaskOptions(self, spec, run_at, run_after, once, derived)
 
     def on_cancel(self, function: F) -> F:

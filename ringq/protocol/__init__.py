@@ -52,6 +52,7 @@ from ringq.protocol.words import (
     plain_options,
     plain_schedule,
     schedule_of,
+    spec_of_plain,
     submission_id,
 )
 
@@ -109,6 +110,7 @@ __all__ = [
     "plain_options",
     "plain_schedule",
     "schedule_of",
+    "spec_of_plain",
     "submission_id",
     "unpack",
 ]

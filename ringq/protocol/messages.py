@@ -31,6 +31,8 @@ class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     total_timeout_ms: int | None = None  # 0: none, whatever the kind says
     queue_timeout_ms: int | None = None  # likewise
     memory_limit_kib: int | None = None
+    label: str | None = None  # None: the kind
+    tags: tuple[tuple[str, str], ...] = ()  # in the order of their keys; those of kind and domain are added
 
 
 class Chunks(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -123,13 +125,25 @@ class MapForgotten(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class Dead(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """Which dead letters: those with these ids, or at most `limit` of a kind and queue that died before an instant."""
+    """Which dead letters: those with these ids, or those that died before an instant and have all that is given here.
+
+    Of the latter at most `limit`. None: any.
+    """
 
     ids: Annotated[list[int], _COLUMN] | None = None
     kind: str | None = None
     queue: str | None = None
     before_us: int | None = None
     limit: int = 1
+    domain: str | None = None
+    group: str | None = None
+    submitted_before_us: int | None = None
+    submitted_after_us: int | None = None
+    kind_prefix: str | None = None
+    key: str | None = None
+    tags: Annotated[list[tuple[str, str | None]], _COLUMN] | None = None  # None: any value
+    tag_prefix: str | None = None  # of a key
+    after: tuple[int, int] = (-1, -1)  # what the answer before named: go on behind that
 
 
 class RetryDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -165,6 +179,12 @@ class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     submitted_before_us: int | None = None
     after: int = 0
     limit: int = 1
+    submitted_after_us: int | None = None
+    kind_prefix: str | None = None
+    key: str | None = None
+    tags: Annotated[list[tuple[str, str | None]], _COLUMN] | None = None  # None: any value
+    tag_prefix: str | None = None  # of a key
+    is_running: bool | None = None
 
 
 class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -183,9 +203,10 @@ class Cancelled(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class Changed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """It is on disk, and concerned so many tasks."""
+    """It is on disk, and concerned so many tasks. `after`: from where to go on, None if those were all."""
 
     count: int
+    after: tuple[int, int] | None = None
 
 
 class ScheduleFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

@@ -58,7 +58,13 @@ def plain_schedule(schedule: ScheduleFields) -> list[Any]:
 def plain_options(spec: SpecFields) -> dict[str, Any]:
     """The options that a spec gives, by name."""
     given = ((name, getattr(spec, name)) for name in spec.__struct_fields__ if name != "kind")
-    return {name: value for name, value in given if value is not None}
+    return {name: value for name, value in given if value is not None and value != ()}
+
+
+def spec_of_plain(kind: str, plain: dict[str, Any]) -> SpecFields:
+    """The spec that gives these options, as `plain_options` wrote them."""
+    given = {**plain, "tags": tuple((key, value) for key, value in plain.get("tags", ()))}
+    return SpecFields(kind, **given)
 
 
 def schedule_of(plain: list[Any]) -> ScheduleFields:

@@ -1,11 +1,14 @@
 """Store: tasks that shall end - found by what they have in common, and noted while a worker has them."""
 
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from ringq.store.filters import specs_of, tagged, wanted_tags, whole_tag
 from ringq.store.queues import QueueTables
 from ringq.store.session import Rows
 from ringq.store.tasks import DELETE_DELAYED
@@ -19,23 +22,33 @@ FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
 """
 
+# What else may be said of active tasks. One runs if it has for a while.
+CONDITIONS: Final = f"""
+    AND (?3 IS NULL OR task.spec IN (SELECT value FROM json_each(?3))) AND (?4 IS NULL OR task.submitted_us < ?4)
+    AND (?6 IS NULL OR task.submitted_us >= ?6)
+    AND (?8 IS NULL OR ?8 = EXISTS (SELECT 1 FROM lease WHERE lease.task_id = task.id)){tagged(7)}
+    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)"""
+
 # Active tasks above the mark with one of these specs, in order.
-SELECT_ACTIVE_OF_SPECS: Final = """
+SELECT_ACTIVE_OF_SPECS: Final = f"""
 SELECT task.id FROM task
-WHERE task.id > ?1 AND task.id <= ?2
-    AND task.spec IN (SELECT value FROM json_each(?3)) AND (?4 IS NULL OR task.submitted_us < ?4)
-    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
+WHERE task.id > ?1 AND task.id <= ?2{CONDITIONS}
 ORDER BY task.id LIMIT ?5
 """
 
 # The same at or below the mark, where only these are active.
-SELECT_ACTIVE_OF_SPECS_BELOW: Final = """
+SELECT_ACTIVE_OF_SPECS_BELOW: Final = f"""
 SELECT task.id FROM (SELECT task_id FROM straggler UNION SELECT task_id FROM delayed) AS old
 CROSS JOIN task ON task.id = old.task_id
-WHERE task.id > ?1 AND task.id <= ?2
-    AND task.spec IN (SELECT value FROM json_each(?3)) AND (?4 IS NULL OR task.submitted_us < ?4)
-    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
+WHERE task.id > ?1 AND task.id <= ?2{CONDITIONS}
 ORDER BY task.id LIMIT ?5
+"""
+
+# The same of tasks to which an index has led.
+SELECT_ACTIVE_OF_IDS: Final = f"""
+SELECT task.id FROM json_each(?9) AS led CROSS JOIN task ON task.id = led.value
+WHERE task.id > ?1 AND task.id <= ?2{CONDITIONS}
+LIMIT ?5
 """
 
 # A worker has the task; it shall end. A second request is the first.
@@ -50,6 +63,7 @@ DELETE_CANCEL_REQUEST: Final = "DELETE FROM cancel_request WHERE task_id = ?"
 SELECT_CANCEL_REQUESTS: Final = "SELECT task_id FROM cancel_request"
 
 SPAN: Final = 50_000  # ids looked at for one request: some 20 ms
+LED: Final = 10_000  # the same, if an index has led to them
 
 
 class State(NamedTuple):
@@ -75,18 +89,33 @@ class CancelTables(QueueTables):
 
         Returns at most its `limit` of them, and behind which to go on; 0 if those are all.
         """
-        specs = json.dumps([number for number, spec in self.specs().items() if _fits(selection, spec)])
         after, newest = selection.after, self.next_task_id - 1
-        wanted = (specs, selection.submitted_before_us)
+        more = (selection.submitted_after_us, wanted_tags(selection), selection.is_running)
+        wanted = (specs_of(selection, self.specs().items()), selection.submitted_before_us)
+        if selection.key is not None or whole_tag(selection) is not None:
+            return self._find_led(selection, newest, *wanted, *more)
         ids: list[int] = []
         if after < self.low_water:
-            ids = self._ids(SELECT_ACTIVE_OF_SPECS_BELOW, after, self.low_water, *wanted, selection.limit)
+            ids = self._ids(SELECT_ACTIVE_OF_SPECS_BELOW, after, self.low_water, *wanted, selection.limit, *more)
             after = self.low_water
         upto = min(newest, after + SPAN)
-        ids += self._ids(SELECT_ACTIVE_OF_SPECS, after, upto, *wanted, selection.limit - len(ids))
+        ids += self._ids(SELECT_ACTIVE_OF_SPECS, after, upto, *wanted, selection.limit - len(ids), *more)
         if len(ids) == selection.limit:
             upto = ids[-1]
         return ids, 0 if upto >= newest else upto
+
+    def _find_led(
+        self, selection: Any, newest: int, specs: str | None, before_us: int | None, *more: object
+    ) -> tuple[list[int], int]:
+        """As `find_active`, of the tasks to which a key leads, or a tag: also those that have ended."""
+        after, limit = selection.after, selection.limit
+        if selection.key is not None:
+            led, upto = self.tasks_of_key(selection.kind, selection.key), 0
+        else:
+            led = self.tasks_of_tag(*(whole_tag(selection) or ("", "")), after, LED)
+            upto = led[-1] if len(led) == LED else 0
+        ids = self._ids(SELECT_ACTIVE_OF_IDS, after, newest, specs, before_us, limit, *more, json.dumps(led))
+        return ids, ids[-1] if len(ids) == limit else upto
 
     def forget_delayed(self, task_ids: Sequence[int]) -> int:
         """These tasks end now: they wait for no time any more. How many did."""
@@ -106,12 +135,3 @@ class CancelTables(QueueTables):
 
     def _ids(self, sql: str, *parameters: object) -> list[int]:
         return [task_id for (task_id,) in self._read(sql, parameters)]
-
-
-def _fits(selection: Any, spec: Any) -> bool:
-    return (
-        selection.kind in (None, spec.kind)
-        and (selection.domain is None or spec.kind.startswith(f"{selection.domain}::"))
-        and selection.queue in (None, spec.queue)
-        and selection.group in (None, spec.group)
-    )

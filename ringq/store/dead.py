@@ -1,41 +1,52 @@
 """Store: dead letters - found, given another chance, or forgotten."""
 
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ringq.model import Status
+from ringq.store.filters import specs_of, tagged, wanted_tags
 from ringq.store.keys import KeyTables
+from ringq.store.tags import DELETE_TAGS
+from ringq.tags import digest_of
 
-# What is asked for by kind and queue, what died first before the others.
+# Dead letters as they died.
 SELECT_DEAD: Final = """
-SELECT receipt.task_id FROM receipt
-CROSS JOIN task ON task.id = receipt.task_id
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-WHERE receipt.status <> 10 AND receipt.status = ?1
-    AND (?2 IS NULL OR kind.name = ?2) AND (?3 IS NULL OR spec.queue = ?3) AND (?4 IS NULL OR receipt.ended_us < ?4)
-ORDER BY receipt.ended_us, receipt.task_id LIMIT ?5
+SELECT task_id, ended_us FROM receipt
+WHERE status <> 10 AND status = ?1 AND (ended_us, task_id) > (?2, ?3) AND (?4 IS NULL OR ended_us < ?4)
+ORDER BY ended_us, task_id LIMIT ?5
+"""
+
+# Those of them that are meant, in their order.
+SELECT_CHOSEN: Final = f"""
+SELECT task.id FROM json_each(?1) AS led CROSS JOIN task ON task.id = led.value
+WHERE (?3 IS NULL OR task.spec IN (SELECT value FROM json_each(?3)))
+    AND (?4 IS NULL OR task.submitted_us < ?4) AND (?5 IS NULL OR task.submitted_us >= ?5)
+    AND (?7 IS NULL OR EXISTS (SELECT 1 FROM task_key WHERE task_key.task_id = task.id AND digest = ?7)){tagged(6)}
+LIMIT ?2
 """
 
 # The same, without those whose key another task has now.
-SELECT_RETRYABLE: Final = SELECT_DEAD.replace(
-    "ORDER BY",
+SELECT_RETRYABLE: Final = SELECT_CHOSEN.replace(
+    "LIMIT",
     """AND NOT EXISTS (
         SELECT 1 FROM task_key
+        JOIN spec ON spec.id = task.spec
         JOIN active_key ON active_key.kind = spec.kind AND active_key.digest = task_key.digest
-        WHERE task_key.task_id = receipt.task_id)
-ORDER BY""",
+        WHERE task_key.task_id = task.id)
+LIMIT""",
 )
 
 # The same, without chunks of a map that may be continued: they stay, and would be found again and again. Only what
 # carries calls, by its payload, is looked for there: there is no index by task.
-SELECT_PURGEABLE: Final = SELECT_DEAD.replace(
-    "ORDER BY",
+SELECT_PURGEABLE: Final = SELECT_CHOSEN.replace(
+    "LIMIT",
     """AND NOT (substr(task.payload, 1, 1) = '[' AND task.id IN (SELECT task_id FROM map_chunk))
-ORDER BY""",
+LIMIT""",
 )
 
 # How some tasks have ended, or NULL.
@@ -83,25 +94,39 @@ DELETE_TASKS: Final = (
     "DELETE FROM attempt WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM renewal WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM scheduled_task WHERE task_id IN (SELECT value FROM json_each(?))",
+    *DELETE_TAGS,
     DELETE_RECEIPTS,
     "DELETE FROM task WHERE id IN (SELECT value FROM json_each(?))",
 )
+
+LED: Final = 5_000  # dead letters looked at for one request: some 20 ms
 
 
 class DeadTables(KeyTables):
     """Statements about dead letters. Those that write belong into `transaction()`."""
 
     def find_dead(
-        self, kind: str | None, queue: str | None, before_us: int | None, limit: int, *, retryable: bool = False,
-        purgeable: bool = False,
-    ) -> list[int]:  # fmt: skip
-        """Dead letters of this kind and queue that died before an instant, the oldest first; None: any.
+        self, dead: Any, *, retryable: bool = False, purgeable: bool = False
+    ) -> tuple[list[int], tuple[int, int] | None]:
+        """Dead letters that a `protocol.Dead` without ids means, what died first before the others.
 
         `retryable`: without those whose key another task has now. `purgeable`: without chunks that must stay.
+        Returns at most its `limit` of them, and behind which to go on; None if those are all.
         """
-        sql = SELECT_RETRYABLE if retryable else SELECT_PURGEABLE if purgeable else SELECT_DEAD
-        rows = self._read(sql, (Status.DEAD_LETTER.code, kind, queue, before_us, limit))
-        return [task_id for (task_id,) in rows]
+        rows = self._read(SELECT_DEAD, (Status.DEAD_LETTER.code, *dead.after, dead.before_us, LED))
+        sql = SELECT_RETRYABLE if retryable else SELECT_PURGEABLE if purgeable else SELECT_CHOSEN
+        digest = None if dead.key is None else digest_of(dead.key)
+        wanted = (
+            json.dumps([task_id for task_id, _ in rows]), dead.limit, specs_of(dead, self.specs().items()),
+            dead.submitted_before_us, dead.submitted_after_us, wanted_tags(dead), digest,
+        )  # fmt: skip
+        ids = [task_id for (task_id,) in self._read(sql, wanted)]
+        if len(ids) == dead.limit:
+            rows = [row for row in rows if row[0] == ids[-1]]
+        elif len(rows) < LED:
+            return ids, None
+        task_id, ended_us = rows[-1]
+        return ids, (ended_us, task_id)
 
     def statuses(self, task_ids: Sequence[int]) -> dict[int, int | None]:
         """task_id -> the code of its terminal status, None if it has none; without those that do not exist."""

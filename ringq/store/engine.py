@@ -117,7 +117,10 @@ def revision_of(connection: sqlite3.Connection, path: Path) -> str:
     """The revision of the open database; NotADatabase or NewerSchema if it is none this ringq knows."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise NotADatabase(f"{path} is not a ringq database")
-    rows = connection.execute(SELECT_REVISION).fetchall()
+    try:
+        rows = connection.execute(SELECT_REVISION).fetchall()
+    except UnicodeDecodeError:
+        raise NotADatabase(f"{path}: the revision of its schema is damaged: restore a backup") from None
     if len(rows) != 1:
         raise NotADatabase(f"{path}: its schema has {len(rows)} revisions instead of one")
     revision = str(rows[0][0])

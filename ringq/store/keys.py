@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from ringq.store.maps import MapTables
+from ringq.tags import digest_of
 
 # Who has a key: the task, whether its time has not come, who waits behind it.
 SELECT_HOLDER: Final = """
@@ -113,6 +114,11 @@ class KeyTables(MapTables):
         """Who has a key."""
         row = self._read_one(SELECT_HOLDER, (kind, digest))
         return None if row is None else Holder(*row)
+
+    def tasks_of_key(self, kind: str, key: str) -> list[int]:
+        """The task of this kind that has the key, and the one that waits behind it."""
+        found = self.find_holder(self._kinds.get(kind, 0), digest_of(key))
+        return [] if found is None else [task_id for task_id in (found.task_id, found.follower) if task_id is not None]
 
     def insert_keys(self, rows: Sequence[tuple[int, int, bytes, str]], behind: Sequence[tuple[int, int]]) -> None:
         """Give new tasks their keys, as (task_id, kind, digest, key), in place of who has them now.

@@ -7,9 +7,9 @@ from typing import Final
 # What tasks of paused queues have in common.
 SELECT_PAUSED_SPECS: Final = "SELECT spec.id FROM spec JOIN queue ON queue.name = spec.queue WHERE queue.paused = 1"
 
-# Of active tasks that do not run: those of paused queues with ?6 = 1, those of the others with 0.
+# Of active tasks that do not run: those of paused queues with ?11 = 1, those of the others with 0.
 OF_PAUSED: Final = f"""
-    AND (task.spec IN ({SELECT_PAUSED_SPECS})) = ?6
+    AND (task.spec IN ({SELECT_PAUSED_SPECS})) = ?11
 """
 
 # How many above the mark are held. Without an index that every submission would pay for: a walk along the tasks, but

@@ -12,52 +12,33 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from ringq.model import Reason, Status
+from ringq.model import Status
 from ringq.store.engine import open_reader
 from ringq.store.failures import translated
+from ringq.store.filters import LAST, asks_for_specs, specs_of, wanted_tags, whole_tag
 from ringq.store.history import (
     COUNT_DELAYED_BELOW,
     COUNT_RECEIPTS_ABOVE,
     COUNT_STRAGGLERS,
     COUNT_TASKS_ABOVE,
 )
-from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, OF_PAUSED, SELECT_PAUSED_SPECS
+from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, SELECT_PAUSED_SPECS
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
+from ringq.store.submissions import SELECT_SPECS, SpecRow
+from ringq.store.task_rows import (
+    SELECT_COMPLETED_ROWS,
+    SELECT_PENDING_ROWS,
+    SELECT_PENDING_ROWS_BELOW,
+    SELECT_RUNNING_ROWS,
+    SELECT_TAGGED_ROWS,
+    SELECT_TASK_ROW,
+    SELECT_TASK_ROWS,
+    SELECT_UNSUCCESSFUL_ROWS,
+)
 from ringq.store.tasks import SELECT_LOW_WATER
+from ringq.tags import digest_of
 
 FIRST: Final = (1 << 63) - 1  # larger than every id and time: where "newest first" begins
-
-# A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
-TASK_ROW: Final = f"""
-SELECT
-    task.id, kind.name, spec.queue, spec.group_name, spec.priority, receipt.status, receipt.reason, task.payload,
-    spec.run_timeout_ms, spec.retry,
-    COALESCE(receipt.attempt, (
-        SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id
-            AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
-    task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
-    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,
-    (SELECT queue.paused FROM queue WHERE queue.name = spec.queue)
-"""
-TASK_JOINS: Final = """
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN receipt ON receipt.task_id = task.id
-LEFT JOIN lease ON lease.task_id = task.id
-"""
-# Told by the task's own row, before anything is looked up for it: a rare queue means a walk over many tasks.
-TASK_FILTER: Final = """
-    AND (?3 IS NULL OR task.spec IN (
-        SELECT spec.id FROM spec JOIN kind ON kind.id = spec.kind WHERE kind.name = ?3))
-    AND (?4 IS NULL OR task.spec IN (SELECT id FROM spec WHERE queue = ?4))
-"""
-# By the table that leads: SQLite would sort all rows rather than see that the other's ids are the same.
-BY_TASK: Final = "ORDER BY task.id DESC LIMIT ?2"
-BY_RECEIPT: Final = "ORDER BY receipt.task_id DESC LIMIT ?2"
-BY_LEASE: Final = "ORDER BY lease.task_id DESC LIMIT ?2"
-
-# One task by its id.
-SELECT_TASK_ROW: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id = ?"
 
 # How tasks ended, by a JSON array of their ids; one that has not has NULLs.
 SELECT_ENDS: Final = """
@@ -76,80 +57,14 @@ LEFT JOIN receipt ON receipt.task_id = task.id
 WHERE substr(task.payload, 1, 1) = '[' AND json_valid(task.payload)
 """
 
-# Tasks of any status, newest first.
-SELECT_TASK_ROWS: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id < ?1" + TASK_FILTER + BY_TASK
-
-# From the receipts: there may be a million pending tasks above the newest completed one.
-SELECT_COMPLETED_ROWS: Final = (
-    TASK_ROW
-    + """FROM receipt
-CROSS JOIN task ON task.id = receipt.task_id
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN lease ON lease.task_id = task.id
-WHERE receipt.status = 10 AND receipt.task_id < ?1"""
-    + TASK_FILTER
-    + BY_RECEIPT
-)
-
-# Few tasks end otherwise: they have an index of their own.
-SELECT_UNSUCCESSFUL_ROWS: Final = (
-    TASK_ROW
-    + """FROM receipt
-CROSS JOIN task ON task.id = receipt.task_id
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN lease ON lease.task_id = task.id
-WHERE receipt.status <> 10 AND receipt.status = ?5 AND receipt.task_id < ?1"""
-    + TASK_FILTER
-    + BY_RECEIPT
-)
-
-# What has been running for a while.
-SELECT_RUNNING_ROWS: Final = (
-    TASK_ROW
-    + """FROM lease
-CROSS JOIN task ON task.id = lease.task_id
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN receipt ON receipt.task_id = task.id
-WHERE lease.task_id < ?1 AND receipt.task_id IS NULL"""
-    + TASK_FILTER
-    + BY_LEASE
-)
-
-# Pending above the mark: everything there that has no receipt. Paused, with ?6 = 1, are those whose queue is: no row
-# of a task says so, and a queue with 10^6 tasks is paused at once.
-SELECT_PENDING_ROWS: Final = (
-    TASK_ROW
-    + "FROM task"
-    + TASK_JOINS
-    + """WHERE task.id < ?1 AND task.id > ?5 AND receipt.task_id IS NULL AND lease.task_id IS NULL"""
-    + OF_PAUSED
-    + TASK_FILTER
-    + BY_TASK
-)
-
-# Pending at or below the mark: only what was put aside there.
-SELECT_PENDING_ROWS_BELOW: Final = (
-    TASK_ROW
-    + "FROM task"
-    + TASK_JOINS
-    + """WHERE task.id IN (SELECT task_id FROM straggler UNION SELECT task_id FROM delayed)
-    AND task.id < ?1 AND task.id <= ?5 AND receipt.task_id IS NULL AND lease.task_id IS NULL"""
-    + OF_PAUSED
-    + TASK_FILTER
-    + BY_TASK
-)
-
 # All attempts of one task, the one that ended it included.
 SELECT_ATTEMPTS: Final = """
 SELECT attempt.task_id, kind.name, lease, attempt, status, reason, ended_us, duration_us,
-    worker, cpu_us, rss_kib, error
+    worker, cpu_us, rss_kib, error, (SELECT text FROM label WHERE label.task_id = ?1)
 FROM attempt JOIN kind ON kind.id = attempt.kind WHERE task_id = ?1
 UNION ALL
 SELECT receipt.task_id, kind.name, lease, attempt, status, reason, ended_us, duration_us,
-    worker, cpu_us, rss_kib, error
+    worker, cpu_us, rss_kib, error, (SELECT text FROM label WHERE label.task_id = ?1)
 FROM receipt JOIN kind ON kind.id = receipt.kind WHERE task_id = ?1 AND lease > 0
 ORDER BY lease
 """
@@ -170,7 +85,8 @@ ORDER BY output.lease
 
 HISTORY_ROW: Final = """
 SELECT receipt.task_id, kind.name, receipt.lease, receipt.attempt, receipt.status, receipt.reason,
-    receipt.ended_us, receipt.duration_us, receipt.worker, receipt.cpu_us, receipt.rss_kib, receipt.error
+    receipt.ended_us, receipt.duration_us, receipt.worker, receipt.cpu_us, receipt.rss_kib, receipt.error,
+    (SELECT text FROM label WHERE label.task_id = receipt.task_id)
 FROM receipt JOIN kind ON kind.id = receipt.kind
 WHERE (receipt.ended_us, receipt.task_id) < (?1, ?2)
 """
@@ -227,6 +143,22 @@ SELECT name, max_workers, paused, retry, cooldown, throttled_until_us FROM queue
 # Every kind that was ever submitted.
 SELECT_KIND_NAMES: Final = "SELECT name FROM kind ORDER BY name"
 
+# Keys of tags, each found from the one before: there are few of them among many rows.
+SELECT_TAG_KEYS: Final = """
+WITH RECURSIVE known (key) AS (
+    SELECT MIN(key) FROM tag WHERE key BETWEEN ?1 AND ?2
+    UNION ALL
+    SELECT (SELECT MIN(tag.key) FROM tag WHERE tag.key > known.key AND tag.key <= ?2)
+    FROM known WHERE known.key IS NOT NULL
+)
+SELECT key FROM known WHERE key IS NOT NULL
+"""
+
+# How often a tag has which value.
+SELECT_TAG_VALUES: Final = """
+SELECT value, COUNT(*) FROM tag WHERE key = ? GROUP BY value ORDER BY COUNT(*) DESC, value
+"""
+
 Row = tuple[Any, ...]
 
 
@@ -269,24 +201,49 @@ class Questions:
         """(task_id, kind, lease, attempt, head, tail, dropped_bytes) of its attempts that printed, by lease."""
         return self._rows(SELECT_OUTPUTS, task_id)
 
-    def tasks(self, status: Status | None, kind: str | None, queue: str | None, before: int, limit: int) -> list[Row]:
-        """Tasks with ids below `before`, newest first, in the columns of TASK_ROW."""
+    def tasks(
+        self, status: Status | None, kind: str | None, queue: str | None, before: int, limit: int, wanted: Any = None
+    ) -> list[Row]:
+        """Tasks with ids below `before`, newest first, in the columns of TASK_ROW.
+
+        `wanted`: a `protocol.Selection` of which all but kind and queue counts.
+        """
         given = (before, limit, kind, queue)
+        more = (None,) * 5 if wanted is None else self._conditions(wanted)
+        tag = None if wanted is None else whole_tag(wanted)
+        if tag is not None:
+            return self._rows(SELECT_TAGGED_ROWS, *given, None if status is None else status.code, *more, *tag)
         match status:
             case None:
-                return self._rows(SELECT_TASK_ROWS, *given)
+                return self._rows(SELECT_TASK_ROWS, *given, None, *more)
             case Status.COMPLETED:
-                return self._rows(SELECT_COMPLETED_ROWS, *given)
+                return self._rows(SELECT_COMPLETED_ROWS, *given, None, *more)
             case Status.RUNNING:
-                return self._rows(SELECT_RUNNING_ROWS, *given)
+                return self._rows(SELECT_RUNNING_ROWS, *given, None, *more)
             case Status.PENDING | Status.PAUSED:
-                which = (self._count(SELECT_LOW_WATER), int(status is Status.PAUSED))
-                rows = self._rows(SELECT_PENDING_ROWS, *given, *which)
+                mark, is_paused = self._count(SELECT_LOW_WATER), int(status is Status.PAUSED)
+                rows = self._rows(SELECT_PENDING_ROWS, *given, mark, *more, is_paused)
                 if len(rows) < limit:
-                    rows += self._rows(SELECT_PENDING_ROWS_BELOW, before, limit - len(rows), kind, queue, *which)
+                    rest = (before, limit - len(rows), kind, queue, mark, *more, is_paused)
+                    rows += self._rows(SELECT_PENDING_ROWS_BELOW, *rest)
                 return rows
             case _:
-                return self._rows(SELECT_UNSUCCESSFUL_ROWS, *given, status.code)
+                return self._rows(SELECT_UNSUCCESSFUL_ROWS, *given, status.code, *more)
+
+    def _conditions(self, wanted: Any) -> tuple[Any, ...]:
+        """Parameters 6 to 10 of TASK_FILTER."""
+        specs = [(row[0], SpecRow(*row[1:])) for row in self._rows(SELECT_SPECS)] if asks_for_specs(wanted) else []
+        digest = None if wanted.key is None else digest_of(wanted.key)
+        times = (wanted.submitted_before_us, wanted.submitted_after_us)
+        return specs_of(wanted, specs), *times, wanted_tags(wanted), digest
+
+    def tag_keys(self, prefix: str) -> list[str]:
+        """The keys of tags that begin so, in order."""
+        return [row[0] for row in self._rows(SELECT_TAG_KEYS, prefix, prefix + LAST)]
+
+    def tag_values(self, key: str) -> list[Row]:
+        """(value, number of tasks) of a tag, the most frequent first."""
+        return self._rows(SELECT_TAG_VALUES, key)
 
     def history(self, kind: str | None, status: Status | None, before: tuple[int, int], limit: int) -> list[Row]:
         """Ended tasks before (ended_us, task_id), what ended last first, in the columns of HISTORY_ROW."""

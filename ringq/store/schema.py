@@ -11,6 +11,7 @@ from typing import Final
 
 from ringq.store.schedule_tables import SCHEDULE_TABLES
 from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
+from ringq.store.schema_tags import TAG_TABLES
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
@@ -300,6 +301,7 @@ TABLES: Final = (
     MAP_CHUNK,
     CANCEL_REQUEST,
     *SCHEDULE_TABLES,
+    *TAG_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

@@ -40,7 +40,9 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
     task.payload,
     receipt.result,
-    receipt.error
+    receipt.error,
+    COALESCE((SELECT text FROM label WHERE label.task_id = task.id), kind.name) AS label,
+    (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id) AS tags
 FROM task
 JOIN spec ON spec.id = task.spec
 JOIN kind ON kind.id = spec.kind

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import Final, NamedTuple
 
-from ringq.store.session import Rows, Session, statements
+from ringq.store.session import Rows, statements
+from ringq.store.tags import TagTables
 
 # The task's row, for life.
 INSERT_TASK: Final = "INSERT INTO task (id, spec, submitted_us, run_at_us, payload) VALUES (?, ?, ?, ?, ?)"
@@ -94,7 +95,7 @@ class SpecRow(NamedTuple):
         return bool(self.kill_after_ms or self.total_timeout_ms or self.memory_limit_kib)
 
 
-class SubmissionTables(Session):
+class SubmissionTables(TagTables):
     """Statements about submitting. Those that write belong into `transaction()`."""
 
     _kinds: dict[str, int]

@@ -60,7 +60,7 @@ def test_dead_letters_are_listed_the_newest_first_and_nothing_else_is(shop: tupl
     ran = cli("dead", "list")
     assert (ran.returncode, ran.stderr) == (0, "")
     heading, *rows = [line.split("\t") for line in ran.stdout.splitlines()]
-    assert heading == ["id", "kind", "queue", "attempts", "ended", "reason", "error"]
+    assert heading == ["id", "kind, label", "queue", "attempts", "ended", "reason", "error"]
     assert [int(row[0]) for row in rows] == [fourth, third, second, first]
     assert rows[0][1:4] == ["shop::mail", "bulk", "2"]
     assert rows[0][5] == "retry_limit"
@@ -81,7 +81,7 @@ def test_dead_letters_are_listed_by_kind_and_queue_and_as_json(shop: tuple[Any, 
     assert listed("--queue", "bulk", "--kind", "shop::charge") == []
     assert listed("--limit", "3") == [fourth, third, second]
     one = json.loads(cli("dead", "list", "--json", "--limit", "1").stdout)
-    assert set(one) == {"id", "kind", "queue", "attempts", "ended_at", "reason", "error"}
+    assert set(one) == {"id", "kind", "queue", "attempts", "ended_at", "reason", "error", "label", "tags"}
     assert (one["attempts"], one["reason"], one["error"]["type"]) == (2, "retry_limit", "ConnectionError")
 
 
@@ -143,7 +143,7 @@ def test_either_all_that_are_named_are_dead_letters_or_nothing_happens(
         (["x"], "'x' is no id; write e.g. 209 or 209..300"),
         (["0"], "ids from 1 on"),
         (["9..3"], "the lowest first"),
-        (["1..1001"], "at most 1,000 ids at a time; --kind, --queue and --all take any number"),
+        (["1..1001"], "at most 1,000 ids at a time; filters and --all take any number"),
         (["1..1000", "2000"], "at most 1,000 ids at a time"),
         (["--kind", "nonsense"], "kind: expected domain::name"),
         (["--queue", ""], "queue: expected 1 to 200 printable characters"),

@@ -36,8 +36,8 @@ down_revision = "{last}"
 
 
 def upgrade() -> None:
-    op.execute("CREATE TABLE tag (task_id INTEGER NOT NULL, name TEXT NOT NULL)")
-    op.execute("INSERT INTO tag SELECT id, 'old' FROM task")
+    op.execute("CREATE TABLE mark (task_id INTEGER NOT NULL, name TEXT NOT NULL)")
+    op.execute("INSERT INTO mark SELECT id, 'old' FROM task")
     {more}
 """
 
@@ -162,7 +162,7 @@ def test_an_older_database_is_copied_said_so_and_upgraded(tmp_path: Path, later:
     assert lines[-1] == "next id 4"
     assert schema_of(path) > before
     shell = sqlite3.connect(path)
-    assert shell.execute("SELECT COUNT(*) FROM tag").fetchone() == (3,)
+    assert shell.execute("SELECT COUNT(*) FROM mark").fetchone() == (3,)
     shell.close()
     assert oct(backup.stat().st_mode & 0o777) == "0o600"
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("my")) == [path.name, backup.name]

@@ -64,7 +64,8 @@ def test_a_completed_task_is_told_in_full(query: Query) -> None:
         reason=Reason.NONE, payload='{"n":1}', run_timeout_s=None, retry=None, attempt_count=1,
         submitted_at=START + timedelta(microseconds=1), run_at=None,
         started_at=START + timedelta(microseconds=750), ended_at=START + timedelta(microseconds=1000),
-        result='{"n":1}', error=None, attempts=record.attempts,
+        result='{"n":1}', error=None, label="media::thumbnail", tags={}, key=None,
+        attempts=record.attempts,
     )  # fmt: skip
     (only,) = record.attempts
     assert (only.kind, only.status, only.lease, only.cpu_s, only.rss_kib) == (

@@ -9,9 +9,23 @@ from types import ModuleType
 import pytest
 from store_rows import opened
 
-from ringq.store import cancels, dead, history, keys, pauses, prepare, questions, queues, store, submissions, tasks
+from ringq.store import (
+    cancels,
+    dead,
+    history,
+    keys,
+    pauses,
+    prepare,
+    questions,
+    queues,
+    store,
+    submissions,
+    tags,
+    task_rows,
+    tasks,
+)
 
-GROWING = {"task", "receipt", "attempt", "submission"}
+GROWING = {"task", "receipt", "attempt", "submission", "tag", "label"}
 
 # Statements that sort, and why that is little.
 SORTING = {
@@ -23,6 +37,7 @@ SORTING = {
     "COUNT_PAUSED_BELOW": "stragglers and delayed tasks",
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
+    "SELECT_TAG_VALUES": "one row per value of the tag",
     "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
 }
 
@@ -33,7 +48,7 @@ WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT"), "DELETE_OUTCOMES": ("s
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     modules: list[ModuleType] = [cancels, dead, history, keys, pauses, prepare, questions, queues, store]
-    modules += [submissions, tasks]
+    modules += [submissions, tags, task_rows, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):
@@ -69,7 +84,7 @@ def test_nothing_is_sorted_but_the_little_that_is_listed(plans: dict[str, list[s
 
 def test_every_index_serves_a_statement(plans: dict[str, list[str]]) -> None:
     text = "\n".join(line for lines in plans.values() for line in lines)
-    for index in ("receipt_ended", "receipt_unsuccessful"):
+    for index in ("receipt_ended", "receipt_unsuccessful", "tag_value"):
         assert f"INDEX {index} " in text
 
 

@@ -85,7 +85,7 @@ def test_a_call_decides_before_its_kind() -> None:
             ringq.Submission(rotate, {"path": "a"}, on_duplicate="reject"),
         ]
     )
-    assert (message.keys, message.on_duplicate) == (["own", "a", "a"], [0, 2, 2])
+    assert (message.keys, message.on_duplicate) == (["own", "a", "a"], [1, 2, 2])
 
 
 def test_a_kinds_key_that_is_none_is_told_at_once_or_where_it_comes_out() -> None:

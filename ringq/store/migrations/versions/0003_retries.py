@@ -161,6 +161,21 @@ CREATE TABLE scheduled_task (
 ) STRICT
 """,
     "CREATE INDEX scheduled_open ON scheduled_task (schedule) WHERE open = 1",
+    """
+CREATE TABLE tag (
+    task_id INTEGER NOT NULL REFERENCES task (id),
+    key TEXT NOT NULL CHECK (key <> ''),
+    value TEXT NOT NULL,
+    PRIMARY KEY (task_id, key)
+) STRICT, WITHOUT ROWID
+""",
+    "CREATE INDEX tag_value ON tag (key, value, task_id)",
+    """
+CREATE TABLE label (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    text TEXT NOT NULL CHECK (text <> '')
+) STRICT
+""",
     "DROP VIEW task_v",
     "DROP VIEW history_v",
     """
@@ -200,7 +215,9 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', receipt.ended_us / 1e6, 'unixepoch') AS ended,
     task.payload,
     receipt.result,
-    receipt.error
+    receipt.error,
+    COALESCE((SELECT text FROM label WHERE label.task_id = task.id), kind.name) AS label,
+    (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id) AS tags
 FROM task
 JOIN spec ON spec.id = task.spec
 JOIN kind ON kind.id = spec.kind

@@ -1,0 +1,67 @@
+"""Submit: what the kinds of a domain have in common, and what is left of it for a kind that says more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from ringq.errors import InvalidOption
+from ringq.kinds import options
+from ringq.kinds.handler import Handler
+from ringq.kinds.limits import LimitOptions, limit_fields, limits_of
+from ringq.kinds.options import TtlFrom
+from ringq.kinds.report import KindReport
+from ringq.protocol import SpecFields
+from ringq.retry import Retry
+from ringq.tags import TAGS_MAX, merged
+
+
+class DomainOptions(LimitOptions, total=False):
+    """The defaults of a domain, with the ranges of `task`'s options."""
+
+    queue: str | None
+    priority: int | None
+    group: str | None
+    run_timeout: float | timedelta | None
+    retry: Retry | str | int | None
+    ttl: float | timedelta | None
+    ttl_from: TtlFrom | None
+    tags: Mapping[str, str] | None
+
+
+def shared_spec(domain: str, given: DomainOptions) -> SpecFields:
+    """The defaults of a domain, checked. Raises InvalidOption."""
+    options.check_names(f"domain {domain}", given, DomainOptions.__annotations__)
+    return options.spec_of(
+        domain, queue=given.get("queue"), priority=given.get("priority"), group=given.get("group"),
+        run_timeout=given.get("run_timeout"), retry=given.get("retry"), ttl=given.get("ttl"),
+        ttl_from=given.get("ttl_from"), tags=given.get("tags"), **limits_of(given),
+    )  # fmt: skip
+
+
+def report_of(handler: Handler, own: SpecFields, shared: SpecFields) -> KindReport:
+    """A kind with what it says itself, else its domain; its tags join those of the domain.
+
+    Raises InvalidOption if that makes too many tags.
+    """
+    tags = merged(shared.tags, own.tags)
+    if len(tags) > TAGS_MAX:
+        raise InvalidOption(f"tags: {own.kind} has {len(tags)} with those of its domain, of at most {TAGS_MAX}")
+    return KindReport(
+        name=own.kind,
+        queue=_first(own.queue, shared.queue),
+        priority=_first(own.priority, shared.priority),
+        group=_first(own.group, shared.group),
+        run_timeout_ms=_first(own.run_timeout_ms, shared.run_timeout_ms),
+        retry=_first(own.retry, shared.retry),
+        ttl_ms=_first(own.ttl_ms, shared.ttl_ms),
+        ttl_from=_first(own.ttl_from, shared.ttl_from),
+        **{name: _first(getattr(own, name), getattr(shared, name)) for name in limit_fields({})},
+        parameters=handler.arguments.schema(),
+        tags=dict(tags),
+    )
+
+
+def _first(own: Any, shared: Any) -> Any:
+    return own if own is not None else shared

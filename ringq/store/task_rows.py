@@ -1,0 +1,127 @@
+"""Store: which tasks a list shows, and what it shows of them, as text; part of `questions`."""
+
+# ruff: noqa: S608 - statements are put together from the constants of this module; values are always bound
+
+from __future__ import annotations
+
+from typing import Final
+
+from ringq.model import Reason
+from ringq.store.filters import tagged
+from ringq.store.pauses import OF_PAUSED
+
+# A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
+TASK_ROW: Final = f"""
+SELECT
+    task.id, kind.name, spec.queue, spec.group_name, spec.priority, receipt.status, receipt.reason, task.payload,
+    spec.run_timeout_ms, spec.retry,
+    COALESCE(receipt.attempt, (
+        SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id
+            AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
+    task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
+    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,
+    (SELECT queue.paused FROM queue WHERE queue.name = spec.queue),
+    (SELECT text FROM label WHERE label.task_id = task.id),
+    (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id),
+    (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id)
+"""
+TASK_JOINS: Final = """
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN receipt ON receipt.task_id = task.id
+LEFT JOIN lease ON lease.task_id = task.id
+"""
+# Told by the task's own row, before anything is looked up for it: a rare queue means a walk over many tasks.
+TASK_FILTER: Final = f"""
+    AND (?3 IS NULL OR task.spec IN (
+        SELECT spec.id FROM spec JOIN kind ON kind.id = spec.kind WHERE kind.name = ?3))
+    AND (?4 IS NULL OR task.spec IN (SELECT id FROM spec WHERE queue = ?4))
+    AND (?6 IS NULL OR task.spec IN (SELECT value FROM json_each(?6)))
+    AND (?7 IS NULL OR task.submitted_us < ?7) AND (?8 IS NULL OR task.submitted_us >= ?8)
+    AND (?10 IS NULL OR task.id IN (SELECT task_id FROM task_key WHERE digest = ?10)){tagged(9)}
+"""
+# By the table that leads: SQLite would sort all rows rather than see that the other's ids are the same.
+BY_TASK: Final = "ORDER BY task.id DESC LIMIT ?2"
+BY_RECEIPT: Final = "ORDER BY receipt.task_id DESC LIMIT ?2"
+BY_LEASE: Final = "ORDER BY lease.task_id DESC LIMIT ?2"
+
+# One task by its id.
+SELECT_TASK_ROW: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id = ?"
+
+# Tasks of any status, newest first.
+SELECT_TASK_ROWS: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id < ?1" + TASK_FILTER + BY_TASK
+
+# From the receipts: there may be a million pending tasks above the newest completed one.
+SELECT_COMPLETED_ROWS: Final = (
+    TASK_ROW
+    + """FROM receipt
+CROSS JOIN task ON task.id = receipt.task_id
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN lease ON lease.task_id = task.id
+WHERE receipt.status = 10 AND receipt.task_id < ?1"""
+    + TASK_FILTER
+    + BY_RECEIPT
+)
+
+# Few tasks end otherwise: they have an index of their own.
+SELECT_UNSUCCESSFUL_ROWS: Final = (
+    TASK_ROW
+    + """FROM receipt
+CROSS JOIN task ON task.id = receipt.task_id
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN lease ON lease.task_id = task.id
+WHERE receipt.status <> 10 AND receipt.status = ?5 AND receipt.task_id < ?1"""
+    + TASK_FILTER
+    + BY_RECEIPT
+)
+
+# From the index of tags: there may be a million tasks without this one.
+SELECT_TAGGED_ROWS: Final = (
+    TASK_ROW
+    + """FROM tag AS leading
+CROSS JOIN task ON task.id = leading.task_id"""
+    + TASK_JOINS
+    + """WHERE leading.key = ?11 AND leading.value = ?12 AND leading.task_id < ?1
+    AND (?5 IS NULL OR ?5 = COALESCE(receipt.status, lease.task_id IS NOT NULL))"""
+    + TASK_FILTER
+    + "ORDER BY leading.task_id DESC LIMIT ?2"
+)
+
+# What has been running for a while.
+SELECT_RUNNING_ROWS: Final = (
+    TASK_ROW
+    + """FROM lease
+CROSS JOIN task ON task.id = lease.task_id
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN receipt ON receipt.task_id = task.id
+WHERE lease.task_id < ?1 AND receipt.task_id IS NULL"""
+    + TASK_FILTER
+    + BY_LEASE
+)
+
+# Pending above the mark: everything there that has no receipt. Paused, with ?11 = 1, are those whose queue is: no row
+# of a task says so, and a queue with 10^6 tasks is paused at once.
+SELECT_PENDING_ROWS: Final = (
+    TASK_ROW
+    + "FROM task"
+    + TASK_JOINS
+    + """WHERE task.id < ?1 AND task.id > ?5 AND receipt.task_id IS NULL AND lease.task_id IS NULL"""
+    + OF_PAUSED
+    + TASK_FILTER
+    + BY_TASK
+)
+
+# Pending at or below the mark: only what was put aside there.
+SELECT_PENDING_ROWS_BELOW: Final = (
+    TASK_ROW
+    + "FROM task"
+    + TASK_JOINS
+    + """WHERE task.id IN (SELECT task_id FROM straggler UNION SELECT task_id FROM delayed)
+    AND task.id < ?1 AND task.id <= ?5 AND receipt.task_id IS NULL AND lease.task_id IS NULL"""
+    + OF_PAUSED
+    + TASK_FILTER
+    + BY_TASK
+)
