@@ -15,7 +15,7 @@ from ringq.berth import Berth
 from ringq.clock import Clock
 from ringq.receipts import ReceiptRow
 
-LOOK_NS: Final = 100_000_000  # between two looks at the memory of an attempt: 60 us each
+LOOK_NS: Final = 100_000_000  # between two looks at the memory of an attempt: 50 us for each of its processes
 
 Row = tuple[int, int, int, int, int, int, int, int]  # as `ring.Parent.running` gives it
 

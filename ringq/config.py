@@ -14,7 +14,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 PAYLOAD_BYTES_MAX = 1 * MIB
-MEMORY_KIB_MIN = 64 * KIB  # of a task's limit: a worker that has imported next to nothing holds some 35 MiB
+MEMORY_KIB_MIN = 64 * KIB  # of a task's limit: a worker that has imported next to nothing holds 22 MiB
 MEMORY_KIB_MAX = 1 << 40
 RESULT_BYTES_MAX = 16 * MIB
 BATCH_TASKS_MAX = 200_000

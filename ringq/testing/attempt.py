@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ringq.context import interruption
 from ringq.errors import AttemptInterrupted
 from ringq.kinds import Task
+from ringq.model import Reason
 from ringq.runner import Runner
+from ringq.testing.manual import InlineClock
 
 Claim = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
 _RECORDED = (Exception, SystemExit, AttemptInterrupted, asyncio.CancelledError, GeneratorExit)
@@ -24,16 +27,18 @@ class Receipt(NamedTuple):
     error: BaseException | None
 
 
-def attempt(task: Task[..., Any], claim: Claim, spill: Path) -> Receipt:
-    """Run a claimed task. `spill`: the folder for files that a worker would leave there.
+def attempt(task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None) -> Receipt:
+    """Run a claimed task. `spill`: the folder for files that a worker would leave there. `ends_us`: when the time for
+    the whole task is over, None for never.
 
     What a handler raises is in the receipt, as in production. Raises only what is not meant for a handler:
     KeyboardInterrupt, and what pytest ends or skips a test with. Then there is no receipt.
     """
-    slot = _Slot(claim, spill)
+    slot = _Slot(claim, spill, clock, ends_us)
     ring: Any = slot
     printed: Any = _Unheard()
-    Runner(ring, {claim[2]: task}, spill, printed).run()
+    with clock.during(slot.look):
+        Runner(ring, {claim[2]: task}, spill, printed).run()
     assert slot.receipt is not None
     error = slot.receipt.error
     if error is not None and not isinstance(error, _RECORDED):
@@ -44,9 +49,14 @@ def attempt(task: Task[..., Any], claim: Claim, spill: Path) -> Receipt:
 class _Slot:
     """The worker's side of a ring in which one task is ready."""
 
-    def __init__(self, claim: Claim, spill: Path) -> None:
+    def __init__(self, claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None) -> None:
         self._claim: Claim | None = claim
         self._spill = spill
+        self._clock = clock
+        self._limit_us = claim[4] * 1000
+        self._ends_us = ends_us
+        self._since_us: int | None = None  # the handler runs; None: it does not
+        self._is_told = False
         self._lease = claim[1]
         self._outside: BaseException | None = sys.exception()  # which whoever runs the task handles at the moment
         self._error: BaseException | None = None
@@ -61,13 +71,21 @@ class _Slot:
         return claim
 
     def start(self) -> None:
-        pass
+        self.call(0)
 
     def call(self, _index: int) -> None:
-        pass
+        self._since_us, self._is_told = self._clock.now_us(), False
+
+    def look(self) -> None:
+        """Time has passed: the handler is told once that its time is over, as a worker's signal does."""
+        requested = self.cancel_requested()
+        if requested and not self._is_told:
+            self._is_told = True
+            raise interruption(requested)
 
     def leave(self) -> None:
         """The handler is over: what it raised is being handled now."""
+        self._since_us = None
         error = sys.exception()
         if error is not self._outside:
             self._error = error
@@ -82,7 +100,13 @@ class _Slot:
         return False
 
     def cancel_requested(self) -> int:
-        return 0
+        if self._since_us is None:
+            return 0
+        run_us = self._since_us + self._limit_us if self._limit_us else None
+        ends = [(run_us, Reason.RUN_TIMEOUT.code), (self._ends_us, Reason.TOTAL_TIMEOUT.code)]
+        now_us = self._clock.now_us()
+        over = [(at_us, code) for at_us, code in ends if at_us is not None and at_us <= now_us]
+        return min(over)[1] if over else 0
 
     def set_progress(self, _fraction: float, _message: str) -> None:
         pass

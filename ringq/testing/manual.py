@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -22,14 +23,32 @@ class InlineClock(ManualClock):
 
     def __init__(self) -> None:
         super().__init__(time.time_ns() // 1_000)
+        self._attempts: dict[int, list[Callable[[], None]]] = {}  # by thread: the innermost comes last
 
     def now(self) -> datetime:
         """What it shows, in UTC."""
         return _EPOCH + timedelta(microseconds=self.now_us())
 
     def advance(self, seconds: float | timedelta) -> None:
-        """Let time pass: seconds or timedelta, 0 or more. Raises InvalidOption."""
+        """Let time pass: seconds or timedelta, 0 or more.
+
+        Raises InvalidOption; and within a handler, where that uses up the time that its attempt or its task has, the
+        soft exception of the limit: RunTimeout, TotalTimeout.
+        """
         super().advance(span_s("advance", seconds, 0.0))
+        attempts = self._attempts.get(threading.get_ident())
+        if attempts:
+            attempts[-1]()
+
+    @contextmanager
+    def during(self, look: Callable[[], None]) -> Iterator[None]:
+        """While an attempt runs in this thread: `look` is called when time has passed in it."""
+        attempts = self._attempts.setdefault(threading.get_ident(), [])
+        attempts.append(look)
+        try:
+            yield
+        finally:
+            attempts.pop()
 
     @contextmanager
     def in_place_of_the_system(self) -> Iterator[None]:

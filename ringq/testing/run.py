@@ -47,8 +47,8 @@ class Inline:
 
     Submitting, arguments, results, records and errors are those of production, in a database that lasts as long as
     the block. A task runs when `run_all` or `run_next` is called, or when somebody waits for one: then those before
-    it run too, in the order in which a server with one worker would take them. Nothing kills an attempt that takes
-    longer than its `run_timeout`.
+    it run too, in the order in which a server with one worker would take them. Limits in time go by
+    `clock`: what has not begun in time expires, and a handler in which the clock is moved is told. Nothing kills it.
 
     Attributes, inside the block: `app`; `database`, its path; `client`, a client of it; `clock`, which stands still.
     """

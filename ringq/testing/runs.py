@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from typing import NamedTuple
 from ringq import changes, protocol
 from ringq.backlog import Row
 from ringq.client import alone
-from ringq.clock import Clock
+from ringq.committed import Committed
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
+from ringq.expiry import Expire
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.kinds import App
@@ -32,6 +34,7 @@ from ringq.receipts import ReceiptRow
 from ringq.recover import part_outgrown, spill_dir
 from ringq.store import OwnerLock, Store
 from ringq.testing.attempt import Receipt, attempt
+from ringq.testing.manual import InlineClock
 from ringq.writer import Writer
 
 
@@ -72,7 +75,7 @@ class Runs:
     Attributes: `ended`, the tasks that have ended, in the order in which they did; `held`, those that run now.
     """
 
-    def __init__(self, app: App, database: Path, clock: Clock) -> None:
+    def __init__(self, app: App, database: Path, clock: InlineClock) -> None:
         """Makes the database one that a server of `app` has had, so that its kinds may be submitted."""
         self._app = app
         self._database = database
@@ -101,13 +104,14 @@ class Runs:
     def run_next(self) -> Run | None:
         """Run the next task that may run now; None if there is none, in no thread.
 
-        If the only ones run in other threads, waits for one of these and returns as if it had been run here.
-        Raises what `attempt` does: then the task is pending as before.
+        If the only ones run in other threads, waits for one of these and returns as if it had been run here;
+        likewise if some have expired instead. Raises what `attempt` does: then the task is pending as before.
         """
         with self._changed:
+            count = len(self.ended)
             row = self._take()
             if row is None:
-                return self._wait_for_another()
+                return self._wait_for_another() if len(self.ended) == count else Run(0, None, False)
             self._running[row[0]] = threading.get_ident()
         try:
             return self._run(*row)
@@ -136,15 +140,19 @@ class Runs:
         return answers[0]
 
     def _take(self) -> Row | None:
-        """The next task by priority and id, those included that come due now."""
+        """The next task by priority and id, those included that come due now, after the end of those that expire."""
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)
+            writer.ring = self.held
             feed = Feed(store, self._config, writer.interruptions)
             feed.look_for_delayed()
             while due := feed.due(self._clock.now_us()):
                 writer.come_due(due)
                 _commit(writer)
                 feed.look_for_delayed()
+            while (store.next_expiry_us() or sys.maxsize) <= self._clock.now_us():
+                writer.change(Expire(self._clock.now_us(), lambda: None))
+                self.ended += [row[0] for row in _commit(writer).receipts]
             feed.load_all()
             slot = _Slot()
             dispatcher = Dispatcher(slot, feed.backlog, _gate(store, self._clock.now_us()), epoch=0, lookahead_ms=0)
@@ -172,8 +180,12 @@ class Runs:
     def _run(self, task_id: int, kind: int, number: int, limit_ms: int, payload: str) -> Run:
         with self.opened() as store:
             task = self._app.kinds()[store.kinds()[kind]]
+            spec, since_us = store.since_of(task_id)
+            total_ms = store.specs()[spec].total_timeout_ms
         lease, started_us = next(self._leases), self._clock.now_us()
-        receipt = attempt(task, (task_id, lease, kind, number, limit_ms, payload.encode()), self._spill)
+        ends_us = None if total_ms is None else since_us + total_ms * 1000
+        claim = (task_id, lease, kind, number, limit_ms, payload.encode())
+        receipt = attempt(task, claim, self._spill, self._clock, ends_us)
         row = _row((task_id, lease, kind, number), receipt, started_us, self._clock.now_us())
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)
@@ -223,11 +235,12 @@ def _row(head: tuple[int, int, int, int], receipt: Receipt, started_us: int, end
     return (*head, receipt.status, receipt.reason, *times, result, error)
 
 
-def _commit(writer: Writer) -> None:
-    """Commit; raises what a full or locked database raises, which production would try again."""
+def _commit(writer: Writer) -> Committed:
+    """Commit; what is true then. Raises what a full or locked database raises, which production would try again."""
     committed = writer.commit(lambda: 0)
     answers: list[Callable[[], None]] = committed.answers
     for answer in answers:
         answer()
     if writer.trouble is not None:
         raise writer.trouble
+    return committed

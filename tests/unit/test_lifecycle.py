@@ -6,6 +6,7 @@ import pytest
 
 from ringq.lifecycle import CAUSED, TRANSITIONS, WITHOUT_CAUSE, Interruptions, after_interruption, is_legal
 from ringq.model import PauseReason, Reason, Status
+from ringq.retry import Retry
 
 LIMITS = {"crashes_max": 3, "lost_max": 3}
 
@@ -102,3 +103,20 @@ def test_stored_codes_are_distinct_and_read_back(enumeration: type[Status] | typ
     codes = [member.code for member in enumeration]
     assert len(set(codes)) == len(codes)
     assert [enumeration.of(code) for code in codes] == list(enumeration)
+
+
+def test_what_has_taken_too_much_memory_is_a_failure_that_its_policy_decides_about() -> None:
+    once = Interruptions().plus(Reason.MEMORY_LIMIT)
+    verdict = after_interruption(Reason.MEMORY_LIMIT, once, **LIMITS)
+    assert (verdict.status, verdict.reason) == (Status.FAILED, Reason.MEMORY_LIMIT)
+    policy = Retry.constant(2, max_retries=1)
+    verdict = after_interruption(Reason.MEMORY_LIMIT, once, **LIMITS, retry=policy)
+    assert (verdict.status, verdict.delay_s) == (Status.PENDING, 2)
+    verdict = after_interruption(Reason.MEMORY_LIMIT, once.plus(Reason.MEMORY_LIMIT), **LIMITS, retry=policy)
+    assert (verdict.status, verdict.reason) == (Status.DEAD_LETTER, Reason.RETRY_LIMIT)
+
+
+def test_what_runs_when_all_of_its_time_is_over_is_not_tried_again_whatever_its_policy() -> None:
+    once = Interruptions().plus(Reason.TOTAL_TIMEOUT)
+    verdict = after_interruption(Reason.TOTAL_TIMEOUT, once, **LIMITS, retry=Retry.constant(0, max_retries=5))
+    assert (verdict.status, verdict.reason) == (Status.FAILED, Reason.TOTAL_TIMEOUT)
