@@ -103,6 +103,17 @@ class Decided:
         store.insert_keys(rows, [(row[0], self.behind[row[0]]) for row in rows if row[0] in self.behind])
 
 
+def free_keys(store: Any, ended: list[int], now_us: int) -> tuple[set[int], bool]:
+    """Keys of tasks that have ended are free. Who waited for one of them and may start; whether others have a time."""
+    keyed = store.keyed.intersection(ended)
+    if not keyed:
+        return set(), False
+    released = store.free_keys(list(keyed))
+    later = [(run_at_us, task_id) for task_id, run_at_us in released if run_at_us and run_at_us > now_us]
+    store.put_off(later)
+    return {task_id for task_id, _ in released}.difference(task_id for _, task_id in later), bool(later)
+
+
 def digest_of(key: str) -> bytes:
     """What a key is found by."""
     return hashlib.blake2b(key.encode(), digest_size=16).digest()

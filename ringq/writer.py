@@ -19,7 +19,7 @@ from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
 from ringq.entries import Batch, Interruption
 from ringq.errors import RingqError, StorageFull, StoreBusy
-from ringq.keys import Hand, Reach
+from ringq.keys import Hand, Reach, free_keys
 from ringq.lifecycle import Interruptions
 from ringq.receipts import ReceiptRow, result_bytes, sums
 from ringq.verdicts import Verdicts
@@ -34,7 +34,11 @@ class Change(Protocol):
     """What somebody asks for besides a submission: one part of a transaction."""
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
-        """Write it; what answers it after COMMIT. Reads what it needs in the transaction itself."""
+        """Write it; what answers it after COMMIT. Reads what it needs in the transaction itself.
+
+        One that would keep the loop for long writes a part of it, and is called again in the next transaction if it
+        has put itself into `committed.unfinished`.
+        """
 
     def refuse(self, error: RingqError) -> None:
         """Answer that nothing could be written."""
@@ -225,6 +229,7 @@ class Writer:
         hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         batches = self._next_batches()
         changes, self._changes = self._changes, []
+        applied = 0
         try:
             with self._store.transaction():
                 for batch in batches:
@@ -233,7 +238,10 @@ class Writer:
                 self._verdicts.begin(hand.ended)
                 committed.receipts += hand.ended
                 committed.returned += hand.taken
-                committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
+                until_ns = self._clock.monotonic_ns() + STEP_NS
+                while applied < len(changes) and (not applied or self._clock.monotonic_ns() < until_ns):
+                    committed.answers.append(changes[applied].apply(self._store, self._verdicts, committed))
+                    applied += 1
                 if self.cancels.has_returned:
                     self._verdicts.end_cancelled(committed)
                 self._verdicts.interrupted(self._interrupted, committed)
@@ -250,6 +258,7 @@ class Writer:
             self._verdicts.begin()
             return Committed(revoked=committed.revoked, returned=[*committed.revoked, *hand.back()])  # those go back
         self.trouble = None
+        self._changes[:0] = [*committed.unfinished, *changes[applied:]]  # the next transaction has time for those
         failpoint.hit("writer.after_commit")
         committed.due = self._due
         committed.withdrawn = hand.fresh
@@ -296,19 +305,9 @@ class Writer:
         if self._leased:
             self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
         if self._store.keyed:
-            self._free_keys([row[0] for row in rows], committed)
-
-    def _free_keys(self, ended: list[int], committed: Committed) -> None:
-        """Keys of tasks that have ended are free; who waited for one of them may start, or when its time comes."""
-        keyed = self._store.keyed.intersection(ended)
-        if not keyed:
-            return
-        now_us = self._clock.now_us()
-        released = self._store.free_keys(list(keyed))
-        later = [(run_at_us, task_id) for task_id, run_at_us in released if run_at_us and run_at_us > now_us]
-        self._store.put_off(later)
-        committed.delayed |= bool(later)
-        committed.returned += {task_id for task_id, _ in released}.difference(task_id for _, task_id in later)
+            released, are_later = free_keys(self._store, [row[0] for row in rows], self._clock.now_us())
+            committed.returned += released
+            committed.delayed |= are_later
 
     def _insert_leases(self) -> None:
         if self._leases:

@@ -160,6 +160,9 @@ CREATE TABLE expiry (
 ) STRICT, WITHOUT ROWID
 """
 
+# Serves "the delayed ones among these ids": what is cancelled by filters is found a page of ids at a time.
+DELAYED_TASK = "CREATE INDEX delayed_task ON delayed (task_id)"
+
 # Active tasks at or below meta.low_water, so that the mark may pass them: a task that was delayed for 30 days
 # and became due, or one that runs for a week. Without them the mark would wait, and a start would read every
 # id since.
@@ -247,6 +250,9 @@ CREATE TABLE map_chunk (
 ) STRICT, WITHOUT ROWID
 """
 
+# Serves "does this task carry calls of a map": those stay when dead letters are purged.
+MAP_CHUNK_TASK = "CREATE INDEX map_chunk_task ON map_chunk (task_id)"
+
 # Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.
 CANCEL_REQUEST = """
 CREATE TABLE cancel_request (
@@ -270,6 +276,7 @@ TABLES: Final = (
     ATTEMPT,
     LEASE,
     DELAYED,
+    DELAYED_TASK,
     EXPIRY,
     STRAGGLER,
     SUBMISSION,
@@ -284,6 +291,7 @@ TABLES: Final = (
     OUTPUT,
     MAP,
     MAP_CHUNK,
+    MAP_CHUNK_TASK,
     CANCEL_REQUEST,
     *SCHEDULE_TABLES,
     TASK_VIEW,

@@ -19,7 +19,7 @@ SORTING = {
     "SELECT_ENDED_COUNTS": "one row per kind and status",
     "SELECT_STATISTICS": "one row per kind and status",
     "SELECT_PENDING_ROWS_BELOW": "stragglers and delayed tasks",
-    "SELECT_ACTIVE_OF_SPECS_BELOW": "stragglers and delayed tasks",
+    "SELECT_ACTIVE_OF_THESE": "a page of stragglers and delayed tasks",
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
     "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
@@ -63,6 +63,18 @@ def test_nothing_that_grows_is_scanned(plans: dict[str, list[str]]) -> None:
 def test_nothing_is_sorted_but_the_little_that_is_listed(plans: dict[str, list[str]]) -> None:
     sorting = {name for name, lines in plans.items() if any("TEMP B-TREE" in line for line in lines)}
     assert sorting <= SORTING.keys()
+
+
+def test_what_is_active_below_the_mark_is_read_from_two_indexes_side_by_side(plans: dict[str, list[str]]) -> None:
+    """In the order of the ids, so that a page of them costs as much however many there are."""
+    assert plans["SELECT_OLD"][0] == "MERGE (UNION)"
+    assert any("INDEX delayed_task " in line for line in plans["SELECT_OLD"])
+
+
+@pytest.mark.parametrize("name", ["SELECT_PURGEABLE", "SELECT_CHUNKS"])
+def test_whether_a_task_carries_calls_of_a_map_is_looked_up(plans: dict[str, list[str]], name: str) -> None:
+    assert any(re.match(r"SEARCH map_chunk USING COVERING INDEX map_chunk_task ", line) for line in plans[name])
+    assert not any(line.startswith("SCAN map_chunk") for line in plans[name])
 
 
 def test_every_index_serves_a_statement(plans: dict[str, list[str]]) -> None:
