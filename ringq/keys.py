@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Generator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
@@ -21,6 +21,7 @@ from ringq.receipts import ReceiptRow
 
 KeyRow = tuple[int, int, bytes, str]  # task id, kind, digest, key
 SLICE_KEYS = 256  # 2 ms
+PART = 16_384  # of what is only looked at in memory: 5 ms
 INSERTED, DUPLICATE, UPGRADED = Outcome.INSERTED.code, Outcome.DUPLICATE.code, Outcome.UPGRADED.code
 REQUEUED, SUPERSEDED, REJECTED = Outcome.REQUEUED.code, Outcome.SUPERSEDED.code, Outcome.REJECTED.code
 
@@ -83,6 +84,11 @@ class Hand:
         self.ended.append(cast(ReceiptRow, row))  # no worker
         self._store.leave_key(task_id)
 
+    @property
+    def left(self) -> set[int]:
+        """Of the tasks that were taken those that have not ended."""
+        return self.taken.difference(row[0] for row in self.ended)
+
     def back(self) -> list[int]:
         """After a rollback: what belongs where it was."""
         return [task_id for task_id in self.taken if task_id < self._store.stored_below]
@@ -129,8 +135,13 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
     spec_of = batch.spec_of or [0] * count
     modes = batch.on_duplicate or [0] * count
     kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
-    names = [None if key is None else (kinds[s], key) for s, key in zip(spec_of, batch.keys, strict=True)]
-    last = {name: place for place, name in enumerate(names)}
+    names: list[tuple[int, str] | None] = []
+    last: dict[tuple[int, str] | None, int] = {}  # the place of the one that counts
+    for part in _parts(count):
+        own = zip(spec_of[part], batch.keys[part], strict=True)
+        names += [None if key is None else (kinds[s], key) for s, key in own]
+        last.update(zip(names[part], range(count)[part], strict=True))
+        yield
     decided = Decided(batch, None, [])
     told, inserted = Told([INSERTED] * count, [0] * count, [0] * count), list[int]()
     for place, name in enumerate(names):
@@ -151,13 +162,22 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
             inserted.append(place)
             decided.keys.append(row)
     if len(inserted) < count or told.outcomes.count(INSERTED) < count:
-        for place, name in enumerate(names):
-            told.ids[place] = told.ids[last[name]] if name is not None else told.ids[place]
+        for part in _parts(count):
+            yield
+            for place, name in enumerate(names[part], part.start):
+                told.ids[place] = told.ids[last[name]] if name is not None else told.ids[place]
         decided.told = told
+        yield
+        store.insert_outcome(batch.submission, json.dumps(told))
+    yield
     run_at = None if batch.run_at_us is None else [batch.run_at_us[place] for place in inserted]
     payloads = [batch.payloads[place] for place in inserted]
     decided.batch = replace(batch, spec_of=[spec_of[p] for p in inserted], payloads=payloads, run_at_us=run_at)
     return decided
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, min(count, start + PART)) for start in range(0, count, PART))
 
 
 def _decide_one(

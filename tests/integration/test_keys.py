@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ringq import changes, protocol
+from ringq import changes, keys, protocol, writer
 from ringq.admission import Admission
 from ringq.backlog import Backlog
 from ringq.changes import RetryDead
@@ -351,6 +351,34 @@ def test_a_pending_task_is_superseded_and_never_runs(bench: Bench) -> None:
     assert (record.status, record.reason) == (Status.SUPERSEDED, Reason.REPLACED)
     assert record.error == {"type": "Replaced", "message": "task 3 took its place", "task": 3}
     assert bench.keys() == [2, 3]
+
+
+def test_what_a_large_batch_replaces_ends_a_few_in_each_step_of_its_transaction(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "STEP_NS", 0)
+    monkeypatch.setattr(writer, "REPLACED_AT_ONCE", 3)
+    monkeypatch.setattr(keys, "PART", 4)
+    names = [f"k{n}" for n in range(10)]
+    bench.submit(*names)
+    sizes: list[int] = []
+    insert = bench.store.insert_receipts
+
+    def counted(rows: Any) -> Any:
+        sizes[-1] += len(rows)
+        return insert(rows)
+
+    monkeypatch.setattr(bench.store, "insert_receipts", counted)
+    bench.give(*names, mode=SUPERSEDE)
+    committed = None
+    while committed is None:
+        sizes.append(0)
+        committed = bench.writer.advance(lambda: None)
+    assert [size for size in sizes if size] == [3, 3, 3, 1]
+    assert len(sizes) > 4 + 2 * 3  # its keys are gone through in parts, twice
+    assert sizes[-1] == 0
+    assert [row[0] for row in committed.receipts] == list(range(1, 11))
+    assert (committed.returned, bench.keys()) == ([], list(range(11, 21)))
 
 
 def test_each_of_a_chain_in_one_transaction_takes_the_place_of_the_one_before(bench: Bench) -> None:
