@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ringq import cancelling, protocol, retry, scheduling
@@ -18,6 +19,8 @@ from ringq.writer import Change
 IDS_MAX = 10_000  # dead letters of one transaction; who has more asks again
 Answer = Callable[[protocol.Message], None]
 Refuse = Callable[[RingqError], None]
+Done = tuple[Callable[[], None], int | None]
+NO_TASK = 0  # of a request that is remembered among batches and has stored none
 
 
 def of(message: protocol.Message, admission: Admission, now_us: int, answer: Answer, refuse: Refuse) -> Change:
@@ -40,7 +43,10 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         raise InvalidSubmission(f"no time of a dead letter: {message.dead.before_us}")
     if not 0 < message.dead.limit <= IDS_MAX or len(message.dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")
-    return (RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead)(message.dead, answer, refuse)
+    if message.submission is not None and len(message.submission) != protocol.SUBMISSION_ID_BYTES:
+        raise InvalidSubmission(f"the submission id must have {protocol.SUBMISSION_ID_BYTES} bytes")
+    verb = RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead
+    return Once(verb(message.dead, answer, refuse), message.submission, now_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,29 @@ class ForgetMap:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """What is said of dead letters, and remembered as a batch is: who has lost the answer asks again."""
+
+    change: RetryDead | PurgeDead
+    submission: bytes | None
+    now_us: int
+
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        known = None if self.submission is None else store.find_submission(self.submission)
+        if known is not None:
+            return lambda: self.change.answer(protocol.Changed(known[1]))
+        answer, count = self.change.apply(store, verdicts, committed)
+        if self.submission is not None and count is not None:
+            store.insert_submission(self.submission, NO_TASK, count, self.now_us)
+        return answer
+
+    def refuse(self, error: RingqError) -> None:
+        """See `Change`."""
+        self.change.refuse(error)
+
+
+@dataclass(frozen=True, slots=True)
 class RetryDead:
     """Dead letters shall have another chance: what ended them is an attempt now, and their limits begin anew."""
 
@@ -66,8 +95,8 @@ class RetryDead:
     answer: Answer
     refuse: Refuse
 
-    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
-        """See `Change`."""
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Done:
+        """What answers it after COMMIT, and how many they were; None if it is refused."""
         total = 0
         while True:
             found, wrong = _find(store, self.dead, retryable=True, but=total)
@@ -75,7 +104,7 @@ class RetryDead:
             if self.dead.ids is not None and taken:
                 wrong = KeyInUse(next(iter(taken.values())))
             if wrong is not None:
-                return lambda: self.refuse(wrong)
+                return partial(self.refuse, wrong), None
             able = [task_id for task_id in found if task_id not in taken]
             for task_id, count in store.release_dead(able).items():
                 verdicts.released(task_id, count)
@@ -83,7 +112,7 @@ class RetryDead:
             committed.returned += able
             total += len(able)
             if not taken or total == self.dead.limit:  # else there may be others in place of those that were left
-                return lambda: self.answer(protocol.Changed(total))
+                return partial(self.answer, protocol.Changed(total)), total
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +123,13 @@ class PurgeDead:
     answer: Answer
     refuse: Refuse
 
-    def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
-        """See `Change`."""
+    def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Done:
+        """What answers it after COMMIT, and how many they were; None if it is refused."""
         found, wrong = _find(store, self.dead, purgeable=True)
         if wrong is not None:
-            return lambda: self.refuse(wrong)
+            return partial(self.refuse, wrong), None
         count = store.purge_dead(found)
-        return lambda: self.answer(protocol.Changed(count))
+        return partial(self.answer, protocol.Changed(count)), count
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,9 @@ class TaskRecord:
     ended_at: datetime | None
     result: str | None
     error: dict[str, Any] | None
+    key: str | None = None
+    ttl_s: float | None = None
+    schedule: str | None = None  # that made it, unless that was deleted since
     attempts: tuple[AttemptRecord, ...] = field(default=())
 
 

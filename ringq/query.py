@@ -173,7 +173,7 @@ class Query:
 
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
-    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error) = row[11:]
+    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, key, ttl_ms, schedule) = row[11:]
     started_us = leased_us if duration_us is None else ended_us - duration_us
     active = Status.PENDING if leased_us is None else Status.RUNNING
     return TaskRecord(
@@ -194,6 +194,9 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         ended_at=None if ended_us is None else _instant(ended_us),
         result=result,
         error=_details(error),
+        key=key,
+        ttl_s=None if ttl_ms is None else ttl_ms / 1000,
+        schedule=schedule,
         attempts=attempts,
     )
 

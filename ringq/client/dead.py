@@ -57,7 +57,7 @@ def _change(
         ids = [options.task_id_of(task) for task in tasks]
         if len(ids) > AT_ONCE:
             raise InvalidOption(f"tasks: expected at most {AT_ONCE:,} at a time, got {len(ids):,}")
-        return change(client, verb(protocol.Dead(ids)), protocol.Changed).count
+        return _ask(client, verb, protocol.Dead(ids))
     if queue is not None:
         options.check_queue(queue)
     name = None if kind is None else options.check_kind(kind.kind if isinstance(kind, Task) else kind)
@@ -65,7 +65,12 @@ def _change(
     total = 0
     while True:
         chosen = protocol.Dead(None, name, queue, before_us, AT_ONCE)
-        count = change(client, verb(chosen), protocol.Changed).count
+        count = _ask(client, verb, chosen)
         total += count
         if count < AT_ONCE:
             return total
+
+
+def _ask(client: Asking, verb: type[protocol.RetryDead | protocol.PurgeDead], dead: protocol.Dead) -> int:
+    """One request; asked again after its answer was lost, it is told what it was told before."""
+    return change(client, verb(dead, protocol.submission_id()), protocol.Changed).count

@@ -35,7 +35,10 @@ SELECT
         SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id
             AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
     task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
-    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error
+    CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,
+    (SELECT key FROM task_key WHERE task_key.task_id = task.id), spec.ttl_ms,
+    (SELECT schedule.name FROM scheduled_task CROSS JOIN schedule ON schedule.id = scheduled_task.schedule
+        WHERE scheduled_task.task_id = task.id)
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec

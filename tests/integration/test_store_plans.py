@@ -11,7 +11,7 @@ from store_rows import opened
 
 from ringq.store import cancels, dead, expiry, history, keys, prepare, questions, queues, store, submissions, tasks
 
-GROWING = {"task", "receipt", "attempt", "submission"}
+GROWING = {"task", "receipt", "attempt", "submission", "task_key", "scheduled_task", "map_chunk", "expiry"}
 
 # Statements that sort, and why that is little.
 SORTING = {
@@ -26,7 +26,11 @@ SORTING = {
 }
 
 # Statements that walk along a primary key, and what ends the walk.
-WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT"), "DELETE_OUTCOMES": ("submission", "LIMIT 1")}
+WALKING = {
+    "DELETE_SUBMISSIONS": ("submission", "LIMIT"),
+    "DELETE_OUTCOMES": ("submission", "LIMIT 1"),
+    "SELECT_NEXT_EXPIRY": ("expiry", "LIMIT 1"),
+}
 
 
 def statements() -> list[tuple[str, str]]:
