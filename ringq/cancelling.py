@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,20 +31,23 @@ def check(selection: protocol.Selection) -> None:
 class CancelTasks:
     """Tasks shall end: at once, or as soon as their worker lets go of them.
 
-    Many that are named are seen to in several transactions, PAGE in each, and answered after the last. `left`: those
-    that are not seen to yet; None before the first.
+    Many that are named are seen to in several transactions, PAGE in each, and answered after the last.
+
+    Attributes: `kinds`, all names of the kind that is meant, None for any; `left`, of those that are named the ones not
+    seen to yet, None before the first.
     """
 
     selection: protocol.Selection
     answer: Callable[[protocol.Message], None]
     refuse: Callable[[RingqError], None]
+    kinds: Collection[str] | None = None
     left: list[int] | None = None
     told: Told = field(default_factory=dict)
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
         if self.selection.ids is None:
-            ids, after = store.find_active(self.selection)
+            ids, after = store.find_active(self.selection, self.kinds)
             told, requested = self._end(ids, store, verdicts, committed)
             return lambda: self.answer(_reply(_after_commit(told, requested, committed), after))
         if self.left is None:

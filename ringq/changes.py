@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ringq import cancelling, protocol, retry, scheduling
@@ -19,8 +18,6 @@ from ringq.writer import Change
 IDS_MAX = 10_000  # dead letters of one transaction; who has more asks again
 Answer = Callable[[protocol.Message], None]
 Refuse = Callable[[RingqError], None]
-Done = tuple[Callable[[], None], int | None]
-NO_TASK = 0  # of a request that is remembered among batches and has stored none
 
 
 def of(message: protocol.Message, admission: Admission, now_us: int, answer: Answer, refuse: Refuse) -> Change:
@@ -35,7 +32,9 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         return SetQueue(message, answer, refuse)
     if isinstance(message, protocol.Cancel):
         cancelling.check(message.selection)
-        return cancelling.CancelTasks(message.selection, answer, refuse)
+        kind = message.selection.kind
+        kinds = None if kind is None else admission.names_of(kind)
+        return cancelling.CancelTasks(message.selection, answer, refuse, kinds)
     if isinstance(message, scheduling.REQUESTS):
         return scheduling.Request(message, admission, now_us, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
@@ -46,7 +45,7 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
     if message.submission is not None and len(message.submission) != protocol.SUBMISSION_ID_BYTES:
         raise InvalidSubmission(f"the submission id must have {protocol.SUBMISSION_ID_BYTES} bytes")
     verb = RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead
-    return Once(verb(message.dead, answer, refuse), message.submission, now_us)
+    return verb(message.dead, answer, refuse, message.submission, now_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +64,20 @@ class ForgetMap:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
-    """What is said of dead letters, and remembered as a batch is: who has lost the answer asks again."""
-
-    change: RetryDead | PurgeDead
-    submission: bytes | None
-    now_us: int
-
-    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
-        """See `Change`."""
-        known = None if self.submission is None else store.find_submission(self.submission)
-        if known is not None:
-            return lambda: self.change.answer(protocol.Changed(known[1]))
-        answer, count = self.change.apply(store, verdicts, committed)
-        if self.submission is not None and count is not None:
-            store.insert_submission(self.submission, NO_TASK, count, self.now_us)
-        return answer
-
-    def refuse(self, error: RingqError) -> None:
-        """See `Change`."""
-        self.change.refuse(error)
-
-
-@dataclass(frozen=True, slots=True)
 class RetryDead:
     """Dead letters shall have another chance: what ended them is an attempt now, and their limits begin anew."""
 
     dead: protocol.Dead
     answer: Answer
     refuse: Refuse
+    submission: bytes | None = None
+    now_us: int = 0
 
-    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Done:
-        """What answers it after COMMIT, and how many they were; None if it is refused."""
+    def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        told = _told_before(store, self.submission)
+        if told is not None:
+            return lambda: self.answer(protocol.Changed(told))
         total = 0
         while True:
             found, wrong = _find(store, self.dead, retryable=True, but=total)
@@ -104,7 +85,7 @@ class RetryDead:
             if self.dead.ids is not None and taken:
                 wrong = KeyInUse(next(iter(taken.values())))
             if wrong is not None:
-                return partial(self.refuse, wrong), None
+                return lambda: self.refuse(wrong)
             able = [task_id for task_id in found if task_id not in taken]
             for task_id, count in store.release_dead(able).items():
                 verdicts.released(task_id, count)
@@ -112,7 +93,8 @@ class RetryDead:
             committed.returned += able
             total += len(able)
             if not taken or total == self.dead.limit:  # else there may be others in place of those that were left
-                return partial(self.answer, protocol.Changed(total)), total
+                _remember(store, self.submission, total, self.now_us)
+                return lambda: self.answer(protocol.Changed(total))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +104,20 @@ class PurgeDead:
     dead: protocol.Dead
     answer: Answer
     refuse: Refuse
+    submission: bytes | None = None
+    now_us: int = 0
 
-    def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Done:
-        """What answers it after COMMIT, and how many they were; None if it is refused."""
+    def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
+        """See `Change`."""
+        told = _told_before(store, self.submission)
+        if told is not None:
+            return lambda: self.answer(protocol.Changed(told))
         found, wrong = _find(store, self.dead, purgeable=True)
         if wrong is not None:
-            return partial(self.refuse, wrong), None
+            return lambda: self.refuse(wrong)
         count = store.purge_dead(found)
-        return partial(self.answer, protocol.Changed(count)), count
+        _remember(store, self.submission, count, self.now_us)
+        return lambda: self.answer(protocol.Changed(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +163,18 @@ def _check_retry(name: str, value: str | None) -> None:
             retry.read(value if name == "retry" else f"0 {value}")
     except InvalidOption as error:
         raise InvalidSubmission(f"{name}: {value!r} is not understood: {error}") from None
+
+
+def _told_before(store: Any, submission: bytes | None) -> int | None:
+    """How many dead letters a request concerned that is repeated, because its answer was lost; None for a new one."""
+    known = None if submission is None else store.find_submission(submission)
+    return None if known is None else known[1]
+
+
+def _remember(store: Any, submission: bytes | None, count: int, now_us: int) -> None:
+    """Keep it among the batches, as one that has stored no task."""
+    if submission is not None:
+        store.insert_submission(submission, 0, count, now_us)
 
 
 def _find(

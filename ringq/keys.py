@@ -102,6 +102,7 @@ class Decided:
     told: Told | None
     keys: list[KeyRow | None]  # of the tasks that are inserted, as the store takes them
     behind: dict[int, int] = field(default_factory=dict)  # of those, who waits for whom
+    others: dict[int, list[int]] = field(default_factory=dict)  # kind -> the other kinds that are names of the same
 
     def keep(self, store: Any, part: slice) -> None:
         """Write the keys of this part of the tasks that are inserted."""
@@ -135,14 +136,16 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
     spec_of = batch.spec_of or [0] * count
     modes = batch.on_duplicate or [0] * count
     kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
+    others = _others(store, batch)
+    scopes = [min(kind, *others[kind]) if kind in others else kind for kind in kinds]
     names: list[tuple[int, str] | None] = []
     last: dict[tuple[int, str] | None, int] = {}  # the place of the one that counts
     for part in _parts(count):
         own = zip(spec_of[part], batch.keys[part], strict=True)
-        names += [None if key is None else (kinds[s], key) for s, key in own]
+        names += [None if key is None else (scopes[s], key) for s, key in own]
         last.update(zip(names[part], range(count)[part], strict=True))
         yield
-    decided = Decided(batch, None, [])
+    decided = Decided(batch, None, [], others=others)
     told, inserted = Told([INSERTED] * count, [0] * count, [0] * count), list[int]()
     for place, name in enumerate(names):
         if place and place % SLICE_KEYS == 0:
@@ -153,8 +156,7 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
         task_id = store.next_task_id + len(inserted)
         row = None
         if name is not None:
-            kind, key = name
-            row = (task_id, kind, digest_of(key), key)
+            row = (task_id, kinds[spec_of[place]], digest_of(name[1]), name[1])
             made = _decide_one(store, row, batch.specs[spec_of[place]], modes[place], now_us, hand, decided)
             told.outcomes[place], told.ids[place], told.replaced[place] = made
         if told.outcomes[place] in (INSERTED, REQUEUED, SUPERSEDED):
@@ -180,12 +182,23 @@ def _parts(count: int) -> Iterator[slice]:
     return (slice(start, min(count, start + PART)) for start in range(0, count, PART))
 
 
+def _others(store: Any, batch: Batch) -> dict[int, list[int]]:
+    """Of kinds that have aliases: by the number of each name the numbers of the others."""
+    found: dict[int, list[int]] = {}
+    for kind, names in batch.names.items():
+        if len(names) > 1:
+            found[store.intern_kind(kind)] = [store.intern_kind(name) for name in names if name != kind]
+    return found
+
+
 def _decide_one(
     store: Any, row: KeyRow, spec: Spec, mode: int, now_us: int, hand: Hand, decided: Decided
 ) -> tuple[int, int, int]:
     """(outcome, id of the task that is or will be there, id of the one that was superseded or 0)."""
     task_id, kind, digest, _ = row
     found = store.find_holder(kind, digest)
+    for other in decided.others.get(kind, ()) if found is None else ():
+        found = found or store.find_holder(other, digest)
     if found is None:
         return INSERTED, task_id, 0
     if mode == OnDuplicate.REJECT.code:
@@ -203,16 +216,20 @@ def _decide_one(
 def _supersede(store: Any, found: Any, is_out: bool, row: KeyRow, now_us: int, hand: Hand) -> tuple[int, int, int]:
     """Take the place of what has not begun."""
     task_id, kind, _, _ = row
+    specs = store.specs()
     if found.follower is not None:
-        hand.replace(found.follower, kind, task_id, now_us)
+        hand.replace(found.follower, store.intern_kind(specs[found.follower_spec].kind), task_id, now_us)
     if is_out:
         return (REQUEUED, task_id, 0) if found.follower is None else (SUPERSEDED, task_id, found.follower)
     if found.is_delayed:
         hand.delayed.append(found.task_id)
     else:
-        spec = store.specs()[found.spec]
+        spec = specs[found.spec]
         hand.take(found.task_id, spec.priority, spec.queue)
-    hand.replace(found.task_id, kind, task_id, now_us)
+    was = store.intern_kind(specs[found.spec].kind)
+    if was != kind:
+        store.drop_key(found.task_id)
+    hand.replace(found.task_id, was, task_id, now_us)
     return SUPERSEDED, task_id, found.task_id
 
 

@@ -171,6 +171,7 @@ class Domain(Scheduling):
             ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
             ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
             parameters=handler.arguments.schema(),
+            names=[spec.kind, *traits.aliases],
         )
         return make_task(handler, report, traits)
 

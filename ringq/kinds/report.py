@@ -11,7 +11,8 @@ class KindReport:
     """One kind and its defaults; what it leaves open its domain has already decided.
 
     Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms`, `retry`, `ttl_ms`
-    and `ttl_from`, None if neither kind nor domain says; `parameters`, the JSON Schema of the payload.
+    and `ttl_from`, None if neither kind nor domain says; `parameters`, the JSON Schema of the payload; `names`, the
+    kind and its aliases.
     """
 
     name: str
@@ -23,6 +24,7 @@ class KindReport:
     ttl_ms: int | None
     ttl_from: int | None
     parameters: dict[str, Any]
+    names: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""

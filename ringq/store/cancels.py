@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from ringq.store.queues import QueueTables
@@ -89,12 +89,12 @@ class CancelTables(QueueTables):
         row = self._read_one(SELECT_MISSING, (json.dumps(task_ids),))
         return None if row is None else int(row[0])
 
-    def find_active(self, selection: Any) -> tuple[list[int], int]:
-        """Active tasks that a `protocol.Selection` without ids means, from one behind its `after` on.
+    def find_active(self, selection: Any, kinds: Collection[str] | None) -> tuple[list[int], int]:
+        """Active tasks of these kinds that a `protocol.Selection` without ids means, from one behind its `after` on.
 
         Returns at most its `limit` of them, and no more than PAGE; and behind which to go on, 0 if those are all.
         """
-        specs = json.dumps([number for number, spec in self.specs().items() if _fits(selection, spec)])
+        specs = json.dumps([number for number, spec in self.specs().items() if _fits(selection, kinds, spec)])
         after, newest = selection.after, self.next_task_id - 1
         wanted = (specs, selection.submitted_before_us, min(selection.limit, PAGE))
         if after < self.low_water:
@@ -128,9 +128,9 @@ class CancelTables(QueueTables):
         return [task_id for (task_id,) in self._read(sql, parameters)]
 
 
-def _fits(selection: Any, spec: Any) -> bool:
+def _fits(selection: Any, kinds: Collection[str] | None, spec: Any) -> bool:
     return (
-        selection.kind in (None, spec.kind)
+        (kinds is None or spec.kind in kinds)
         and (selection.domain is None or spec.kind.startswith(f"{selection.domain}::"))
         and selection.queue in (None, spec.queue)
         and selection.group in (None, spec.group)

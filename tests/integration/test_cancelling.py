@@ -374,16 +374,16 @@ def test_a_page_below_the_mark_looks_at_so_many_ids_whether_they_are_meant_or_no
     (above,) = bench.submit(1, OTHERS[0])
     after, afters = 0, []
     while not afters or after:
-        found, after = bench.store.find_active(protocol.Selection(kind=OTHERS[0].kind, after=after, limit=1000))
+        found, after = bench.store.find_active(protocol.Selection(after=after, limit=1000), [OTHERS[0].kind])
         afters.append(after)
     assert (afters, found) == ([7, 14, 20, 0], [above])
-    assert bench.store.find_active(protocol.Selection(after=0, limit=1000)) == (ids[:7], 7)
+    assert bench.store.find_active(protocol.Selection(after=0, limit=1000), None) == (ids[:7], 7)
 
 
 def test_one_page_ends_a_bounded_number_of_tasks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cancels, "PAGE", 4)
     ids = bench.submit(10)
-    assert bench.store.find_active(protocol.Selection(limit=10_000)) == (ids[:4], ids[3])
+    assert bench.store.find_active(protocol.Selection(limit=10_000), None) == (ids[:4], ids[3])
 
 
 @pytest.mark.parametrize("selection", [{"limit": 0}, {"limit": 10_001}, {"ids": [1] * 10_001}])
