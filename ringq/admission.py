@@ -52,6 +52,12 @@ class Admission:
         """The registered kinds, sorted."""
         return sorted(self._defaults)
 
+    def names_of(self, kind: str) -> list[str]:
+        """All names of a kind, its own among them: what was stored under an alias is of this kind too."""
+        report = self._defaults.get(kind, {})
+        names: list[str] = report.get("names") or [kind]
+        return names
+
     def check(self, message: Submit, reply: Callable[..., None], refuse: Callable[[RingqError], None]) -> Batch:
         """The batch to write. Raises a subclass of InvalidSubmission naming the first offender."""
         count = len(message.payloads)
@@ -68,8 +74,9 @@ class Admission:
         chunks = _chunks(message)
         if message.keys is not None or message.on_duplicate is not None:
             _check_keys(message, count)
+        names = {spec.kind: self.names_of(spec.kind) for spec in specs} if message.keys is not None else {}
         return Batch(
-            message.submission, specs, *columns, reply, refuse, chunks, message.keys, message.on_duplicate
+            message.submission, specs, *columns, reply, refuse, chunks, message.keys, message.on_duplicate, names
         )  # fmt: skip
 
     def _resolve(self, fields: SpecFields) -> Spec:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ringq import protocol
@@ -13,7 +13,8 @@ from ringq.errors import InvalidSubmission, RingqError, UnknownTask
 from ringq.model import CancelOutcome, Status
 from ringq.verdicts import Verdicts
 
-IDS_MAX: Final = 10_000  # tasks of one transaction; who has more asks again
+IDS_MAX: Final = 10_000  # tasks of one request; who has more asks again
+PAGE: Final = 250  # of those, what one transaction ends: some 7 ms. All at once took 90 ms
 Told = dict[int, tuple[CancelOutcome, int]]  # task id -> what became of it, the code of its status
 
 
@@ -27,26 +28,48 @@ def check(selection: protocol.Selection) -> None:
             raise InvalidSubmission(f"no id or time of a task: {number}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CancelTasks:
-    """Tasks shall end: at once, or as soon as their worker lets go of them."""
+    """Tasks shall end: at once, or as soon as their worker lets go of them.
+
+    Many that are named are seen to in several transactions, PAGE in each, and answered after the last.
+
+    Attributes: `kinds`, all names of the kind that is meant, None for any; `left`, of those that are named the ones not
+    seen to yet, None before the first.
+    """
 
     selection: protocol.Selection
     answer: Callable[[protocol.Message], None]
     refuse: Callable[[RingqError], None]
+    kinds: Collection[str] | None = None
+    left: list[int] | None = None
+    told: Told = field(default_factory=dict)
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
-        cancels, after = verdicts.cancels, 0
         if self.selection.ids is None:
-            ids, after = store.find_active(self.selection)
-        else:
+            ids, after = store.find_active(self.selection, self.kinds)
+            told, requested = self._end(ids, store, verdicts, committed)
+            return lambda: self.answer(_reply(_after_commit(told, requested, committed), after))
+        if self.left is None:
             ids = sorted(set(self.selection.ids))
+            missing = store.missing_of(ids)
+            if missing is not None:
+                return lambda: self.refuse(UnknownTask(f"there is no task {missing}"))
+            self.left = ids
+        page, self.left = self.left[:PAGE], self.left[PAGE:]
+        told, requested = self._end(page, store, verdicts, committed)
+        if self.left:
+            committed.unfinished.append(self)
+            return lambda: self.told.update(_after_commit(told, requested, committed))
+        return lambda: self.answer(_reply(self.told | _after_commit(told, requested, committed), 0))
+
+    def _end(self, ids: Sequence[int], store: Any, verdicts: Verdicts, committed: Committed) -> tuple[Told, set[int]]:
+        """What becomes of these tasks; those that are only asked to end."""
+        cancels = verdicts.cancels
         states = store.task_states(ids)
-        missing = next((task_id for task_id in ids if task_id not in states), None)
-        if missing is not None:
-            return lambda: self.refuse(UnknownTask(f"there is no task {missing}"))
-        told: Told = {}
+        # A dead letter that is named may have been purged since the first page.
+        told: Told = {i: (CancelOutcome.TOO_LATE, Status.DEAD_LETTER.code) for i in ids if i not in states}
         request: list[int] = []
         returned = set(committed.returned)
         end: list[tuple[int, int, int]] = []
@@ -65,7 +88,7 @@ class CancelTasks:
                 told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
         cancels.end(end, committed)
         cancels.request(request)
-        return lambda: self.answer(_reply(told, set(request), after, committed))
+        return told, set(request)
 
 
 def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: Committed, returned: Set[int]) -> bool:
@@ -81,11 +104,15 @@ def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: 
     return is_revoked is not False
 
 
-def _reply(told: Told, requested: set[int], after: int, committed: Committed) -> protocol.Cancelled:
-    """What to answer after COMMIT. An attempt whose end was on its way has ended in this very transaction."""
+def _after_commit(told: Told, requested: set[int], committed: Committed) -> Told:
+    """What is true after COMMIT. An attempt whose end was on its way has ended in this very transaction."""
     for row in committed.receipts if requested else ():
         if row[0] in requested:
             is_cancelled = row[4] == Status.CANCELLED.code
             told[row[0]] = CancelOutcome.CANCELLED if is_cancelled else CancelOutcome.TOO_LATE, row[4]
+    return told
+
+
+def _reply(told: Told, after: int) -> protocol.Cancelled:
     outcomes = [outcome.code for outcome, _ in told.values()]
     return protocol.Cancelled(list(told), outcomes, [status for _, status in told.values()], after)

@@ -32,7 +32,9 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         return SetQueue(message, answer, refuse)
     if isinstance(message, protocol.Cancel):
         cancelling.check(message.selection)
-        return cancelling.CancelTasks(message.selection, answer, refuse)
+        kind = message.selection.kind
+        kinds = None if kind is None else admission.names_of(kind)
+        return cancelling.CancelTasks(message.selection, answer, refuse, kinds)
     if isinstance(message, scheduling.REQUESTS):
         return scheduling.Request(message, admission, now_us, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
@@ -44,7 +46,10 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         raise InvalidSubmission(f"no place among dead letters: {dead.after}")
     if not 0 < dead.limit <= IDS_MAX or len(dead.ids or ()) > IDS_MAX:
         raise InvalidSubmission(f"1 to {IDS_MAX:,} dead letters in one request: send several")
-    return (RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead)(dead, answer, refuse)
+    if message.submission is not None and len(message.submission) != protocol.SUBMISSION_ID_BYTES:
+        raise InvalidSubmission(f"the submission id must have {protocol.SUBMISSION_ID_BYTES} bytes")
+    verb = RetryDead if isinstance(message, protocol.RetryDead) else PurgeDead
+    return verb(dead, answer, refuse, message.submission, now_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +74,14 @@ class RetryDead:
     dead: protocol.Dead
     answer: Answer
     refuse: Refuse
+    submission: bytes | None = None
+    now_us: int = 0
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
+        told = _told_before(store, self.submission, self.dead)
+        if told is not None:
+            return lambda: self.answer(told)
         found, after, wrong = _find(store, self.dead, retryable=True)
         keys, taken = _keys_of(store, found)
         if self.dead.ids is not None and taken:
@@ -84,6 +94,7 @@ class RetryDead:
         store.hold_keys(keys)
         verdicts.renew(able, committed)
         committed.returned += able
+        _remember(store, self.submission, len(able), self.now_us)
         return lambda: self.answer(protocol.Changed(len(able), after))
 
 
@@ -94,13 +105,19 @@ class PurgeDead:
     dead: protocol.Dead
     answer: Answer
     refuse: Refuse
+    submission: bytes | None = None
+    now_us: int = 0
 
     def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
         """See `Change`."""
+        told = _told_before(store, self.submission, self.dead)
+        if told is not None:
+            return lambda: self.answer(told)
         found, after, wrong = _find(store, self.dead, purgeable=True)
         if wrong is not None:
             return lambda: self.refuse(wrong)
         count = store.purge_dead(found)
+        _remember(store, self.submission, count, self.now_us)
         return lambda: self.answer(protocol.Changed(count, after))
 
 
@@ -147,6 +164,21 @@ def _check_retry(name: str, value: str | None) -> None:
             retry.read(value if name == "retry" else f"0 {value}")
     except InvalidOption as error:
         raise InvalidSubmission(f"{name}: {value!r} is not understood: {error}") from None
+
+
+def _told_before(store: Any, submission: bytes | None, dead: protocol.Dead) -> protocol.Changed | None:
+    """The answer to a request that is repeated, because the first one was lost; None for a new one.
+
+    Where a page ended was not kept: who goes on from where it began finds the others.
+    """
+    known = None if submission is None else store.find_submission(submission)
+    return None if known is None else protocol.Changed(known[1], dead.after if dead.ids is None else None)
+
+
+def _remember(store: Any, submission: bytes | None, count: int, now_us: int) -> None:
+    """Keep it among the batches, as one that has stored no task."""
+    if submission is not None:
+        store.insert_submission(submission, 0, count, now_us)
 
 
 def _find(

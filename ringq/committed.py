@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ringq.backlog import Admitted
 from ringq.receipts import ReceiptRow
@@ -24,6 +25,7 @@ class Committed:
     alone: list[int] = field(default_factory=list)  # tasks that must have the whole pool in their next attempt
     revoked: list[int] = field(default_factory=list)  # published tasks that were taken back and have ended
     removed: list[tuple[int, str, int]] = field(default_factory=list)  # (priority, queue, id) of pending ones likewise
+    unfinished: list[Any] = field(default_factory=list)  # changes that go on in the next transaction
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who asked for it, still to be called
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
     expiring: bool = False  # other times to live are the next that end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ringq.errors import RingqError
@@ -65,6 +65,7 @@ class Batch:
     chunks: Chunks | None = None
     keys: list[str | None] | None = None  # one per payload
     on_duplicate: list[int] | None = None  # codes of `model.OnDuplicate`, one per payload; None: all skip
+    names: dict[str, list[str]] = field(default_factory=dict)  # of kinds that have keys: all that each of them has
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
             delayed.update(task_id for _, task_id in late)
         if decided is not None:
             decided.keep(store, part)
-            delayed.update(decided.behind)
+            delayed.update(decided.behind.keys() & ids[part])
         if has_ttl:
             store.insert_expiries(_expiries(batch, ids, part, now_us, decided.behind if decided else {}))
         if not _is_plain(batch):
@@ -87,11 +87,9 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
         failpoint.hit("writer.after_slice")
         yield
     store.insert_submission(batch.submission, first_id, count, now_us)
-    told = decided.told if decided else None
-    if told is not None:
-        store.insert_outcome(batch.submission, json.dumps(told))
     store.next_task_id = first_id + len(ids)
     admitted = _admitted(store, batch, ids, places)
+    told = decided.told if decided else None
     return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids), has_ttl)
 
 

@@ -9,7 +9,7 @@ reject       rejected                     rejected                          reje
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Generator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
@@ -21,6 +21,7 @@ from ringq.tags import digest_of
 
 KeyRow = tuple[int, int, bytes, str]  # task id, kind, digest, key
 SLICE_KEYS = 256  # 2 ms
+PART = 16_384  # of what is only looked at in memory: 5 ms
 INSERTED, DUPLICATE, UPGRADED = Outcome.INSERTED.code, Outcome.DUPLICATE.code, Outcome.UPGRADED.code
 REQUEUED, SUPERSEDED, REJECTED = Outcome.REQUEUED.code, Outcome.SUPERSEDED.code, Outcome.REJECTED.code
 
@@ -83,6 +84,11 @@ class Hand:
         self.ended.append(cast(ReceiptRow, row))  # no worker
         self._store.leave_key(task_id)
 
+    @property
+    def left(self) -> set[int]:
+        """Of the tasks that were taken those that have not ended."""
+        return self.taken.difference(row[0] for row in self.ended)
+
     def back(self) -> list[int]:
         """After a rollback: what belongs where it was."""
         return [task_id for task_id in self.taken if task_id < self._store.stored_below]
@@ -96,11 +102,23 @@ class Decided:
     told: Told | None
     keys: list[KeyRow | None]  # of the tasks that are inserted, as the store takes them
     behind: dict[int, int] = field(default_factory=dict)  # of those, who waits for whom
+    others: dict[int, list[int]] = field(default_factory=dict)  # kind -> the other kinds that are names of the same
 
     def keep(self, store: Any, part: slice) -> None:
         """Write the keys of this part of the tasks that are inserted."""
         rows = [row for row in self.keys[part] if row is not None]
         store.insert_keys(rows, [(row[0], self.behind[row[0]]) for row in rows if row[0] in self.behind])
+
+
+def free_keys(store: Any, ended: list[int], now_us: int) -> tuple[list[tuple[int, int | None]], set[int]]:
+    """Keys of tasks that have ended are free. Who waited for one of them, with their times; who waits on."""
+    keyed = store.keyed.intersection(ended)
+    if not keyed:
+        return [], set()
+    waited = store.free_keys(list(keyed))
+    later = [(run_at_us, task_id) for task_id, run_at_us in waited if run_at_us and run_at_us > now_us]
+    store.put_off(later)
+    return waited, {task_id for _, task_id in later}
 
 
 def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None, None, Decided]:
@@ -113,9 +131,16 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
     spec_of = batch.spec_of or [0] * count
     modes = batch.on_duplicate or [0] * count
     kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
-    names = [None if key is None else (kinds[s], key) for s, key in zip(spec_of, batch.keys, strict=True)]
-    last = {name: place for place, name in enumerate(names)}
-    decided = Decided(batch, None, [])
+    others = _others(store, batch)
+    scopes = [min(kind, *others[kind]) if kind in others else kind for kind in kinds]
+    names: list[tuple[int, str] | None] = []
+    last: dict[tuple[int, str] | None, int] = {}  # the place of the one that counts
+    for part in _parts(count):
+        own = zip(spec_of[part], batch.keys[part], strict=True)
+        names += [None if key is None else (scopes[s], key) for s, key in own]
+        last.update(zip(names[part], range(count)[part], strict=True))
+        yield
+    decided = Decided(batch, None, [], others=others)
     told, inserted = Told([INSERTED] * count, [0] * count, [0] * count), list[int]()
     for place, name in enumerate(names):
         if place and place % SLICE_KEYS == 0:
@@ -126,8 +151,7 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
         task_id = store.next_task_id + len(inserted)
         row = None
         if name is not None:
-            kind, key = name
-            row = (task_id, kind, digest_of(key), key)
+            row = (task_id, kinds[spec_of[place]], digest_of(name[1]), name[1])
             made = _decide_one(store, row, batch.specs[spec_of[place]], modes[place], now_us, hand, decided)
             told.outcomes[place], told.ids[place], told.replaced[place] = made
         if told.outcomes[place] in (INSERTED, REQUEUED, SUPERSEDED):
@@ -135,13 +159,31 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
             inserted.append(place)
             decided.keys.append(row)
     if len(inserted) < count or told.outcomes.count(INSERTED) < count:
-        for place, name in enumerate(names):
-            told.ids[place] = told.ids[last[name]] if name is not None else told.ids[place]
+        for part in _parts(count):
+            yield
+            for place, name in enumerate(names[part], part.start):
+                told.ids[place] = told.ids[last[name]] if name is not None else told.ids[place]
         decided.told = told
+        yield
+        store.insert_outcome(batch.submission, json.dumps(told))
+    yield
     run_at = None if batch.run_at_us is None else [batch.run_at_us[place] for place in inserted]
     payloads = [batch.payloads[place] for place in inserted]
     decided.batch = replace(batch, spec_of=[spec_of[p] for p in inserted], payloads=payloads, run_at_us=run_at)
     return decided
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, min(count, start + PART)) for start in range(0, count, PART))
+
+
+def _others(store: Any, batch: Batch) -> dict[int, list[int]]:
+    """Of kinds that have aliases: by the number of each name the numbers of the others."""
+    found: dict[int, list[int]] = {}
+    for kind, names in batch.names.items():
+        if len(names) > 1:
+            found[store.intern_kind(kind)] = [store.intern_kind(name) for name in names if name != kind]
+    return found
 
 
 def _decide_one(
@@ -150,6 +192,8 @@ def _decide_one(
     """(outcome, id of the task that is or will be there, id of the one that was superseded or 0)."""
     task_id, kind, digest, _ = row
     found = store.find_holder(kind, digest)
+    for other in decided.others.get(kind, ()) if found is None else ():
+        found = found or store.find_holder(other, digest)
     if found is None:
         return INSERTED, task_id, 0
     if mode == OnDuplicate.REJECT.code:
@@ -167,16 +211,20 @@ def _decide_one(
 def _supersede(store: Any, found: Any, is_out: bool, row: KeyRow, now_us: int, hand: Hand) -> tuple[int, int, int]:
     """Take the place of what has not begun."""
     task_id, kind, _, _ = row
+    specs = store.specs()
     if found.follower is not None:
-        hand.replace(found.follower, kind, task_id, now_us)
+        hand.replace(found.follower, store.intern_kind(specs[found.follower_spec].kind), task_id, now_us)
     if is_out:
         return (REQUEUED, task_id, 0) if found.follower is None else (SUPERSEDED, task_id, found.follower)
     if found.is_delayed:
         hand.delayed.append(found.task_id)
     else:
-        spec = store.specs()[found.spec]
+        spec = specs[found.spec]
         hand.take(found.task_id, spec.priority, spec.queue)
-    hand.replace(found.task_id, kind, task_id, now_us)
+    was = store.intern_kind(specs[found.spec].kind)
+    if was != kind:
+        store.drop_key(found.task_id)
+    hand.replace(found.task_id, was, task_id, now_us)
     return SUPERSEDED, task_id, found.task_id
 
 

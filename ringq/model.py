@@ -207,6 +207,8 @@ class TaskRecord:
     label: str  # the kind, if nobody has given it another
     tags: dict[str, str]
     key: str | None
+    ttl_s: float | None
+    schedule: str | None  # that made it, unless that was deleted since
     attempts: tuple[AttemptRecord, ...] = field(default=())
     pause_reasons: PauseReason = field(default=PauseReason(0))  # any of them: the status is paused
 

@@ -10,6 +10,7 @@ ReceiptRow = tuple[int, int, int, int, int, int, int, int, int, int | None, int 
 RESULT = itemgetter(11)
 DURATION = itemgetter(7)
 HEAD = itemgetter(2, 3, 4, 5)
+Sums = dict[tuple[int, int], tuple[int, int, int]]  # (kind, status) -> (count, total and longest duration in us)
 Head = tuple[int, int, int, int]  # (kind, attempt, status, reason)
 
 
@@ -29,9 +30,9 @@ def result_bytes(rows: Sequence[ReceiptRow]) -> int:
     return sum(map(len, filter(None, map(RESULT, rows))))
 
 
-def sums(rows: Sequence[ReceiptRow]) -> dict[tuple[int, int], tuple[int, int, int]]:
-    """(kind, status) -> (count, total and longest duration in microseconds)."""
-    entries: dict[tuple[int, int], tuple[int, int, int]] = {}
+def sums(rows: Sequence[ReceiptRow]) -> Sums:
+    """What is counted of these receipts."""
+    entries: Sums = {}
     for (kind, _, status, _), group in alike(rows).items():
         durations = list(map(DURATION, group))
         count, total, longest = entries.get((kind, status), (0, 0, 0))

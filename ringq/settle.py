@@ -18,6 +18,7 @@ from ringq.queues import Queues
 from ringq.ring import Parent
 from ringq.writer import Writer
 
+LARGE: Final = 20_000  # tasks that a transaction has stored: its COMMIT has taken some 10 ms
 NOT_RUN: Final = (Status.SUPERSEDED.code, Status.CANCELLED.code)  # most of them
 
 
@@ -34,6 +35,7 @@ class Settlement:
         self._harvest = harvest
         self._queues = queues
         self._untold: list[Committed] = []
+        self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
 
     def commit(self, ring: Parent) -> None:
         """One transaction, or a step of one that stores many tasks.
@@ -73,7 +75,7 @@ class Settlement:
     def answer(self) -> None:
         """Tell clients what is durable now: the workers have been given what they can do meanwhile.
 
-        Then there is time to tidy up. Raises StorageFailed from that.
+        Then there is time to tidy up; after many tasks, in the next turn. Raises StorageFailed from that.
         """
         untold, self._untold = self._untold, []
         for committed in untold:
@@ -81,8 +83,11 @@ class Settlement:
                 answer()
             failpoint.hit("writer.after_reply")
             self._listener.tell(committed.receipts)
-        if untold:
-            self._writer.tidy(sum(committed.body_bytes for committed in untold))
+            self._untidy_bytes = committed.body_bytes + (self._untidy_bytes or 0)
+        is_large = any(committed.submitted >= LARGE for committed in untold)
+        if self._untidy_bytes is not None and not is_large:
+            self._writer.tidy(self._untidy_bytes)
+            self._untidy_bytes = None
 
     def finish(self, ring: Parent) -> None:
         """If a transaction is under way, go through with it: somebody else needs one."""

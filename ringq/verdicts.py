@@ -16,7 +16,15 @@ from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import Config
 from ringq.entries import Interruption
-from ringq.lifecycle import RETRYABLE, Interruptions, Verdict, after_failure, after_interruption, is_legal
+from ringq.lifecycle import (
+    NO_FAILURE,
+    RETRYABLE,
+    Interruptions,
+    Verdict,
+    after_failure,
+    after_interruption,
+    is_legal,
+)
 from ringq.model import Reason, Status
 from ringq.queues import cooldown
 from ringq.receipts import ReceiptRow
@@ -148,6 +156,7 @@ class Verdicts:
         if not again:
             return
         self._store.insert_attempts([row for _, row in again])
+        self._store.prune_attempts({row[0] for verdict, row in again if verdict.reason in NO_FAILURE})
         self._store.delete_leases([row[0] for _, row in again])
         committed.again += [row[0] for _, row in again]
         now_us = self._clock.now_us()

@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
-from ringq import failpoint, intake
+from ringq import failpoint, intake, upkeep
 from ringq.cancels import Cancels
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
 from ringq.entries import Batch, Interruption
 from ringq.errors import RingqError, StorageFull, StoreBusy
-from ringq.keys import Hand, Reach
+from ringq.keys import Hand, Reach, free_keys
 from ringq.lifecycle import Interruptions
-from ringq.receipts import ReceiptRow, result_bytes, sums
+from ringq.receipts import ReceiptRow, Sums, result_bytes, sums
 from ringq.verdicts import Verdicts
 
-LOW_WATER_EVERY = 4096  # receipts between two looks at the smallest active id
+REPLACED_AT_ONCE = 1024  # receipts of superseded tasks in a step: 4 ms. A batch may replace as many as it has
 OUTPUTS_HELD_MAX = 64  # accounts of what attempts printed that wait for a database that cannot be written
 RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
 STEP_NS = 4_000_000  # how long the loop may be kept by a submission of many tasks: the rest is written in later turns
@@ -34,7 +34,11 @@ class Change(Protocol):
     """What somebody asks for besides a submission: one part of a transaction."""
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
-        """Write it; what answers it after COMMIT. Reads what it needs in the transaction itself."""
+        """Write it; what answers it after COMMIT. Reads what it needs in the transaction itself.
+
+        One that would keep the loop for long writes a part of it, and is called again in the next transaction if it
+        has put itself into `committed.unfinished`.
+        """
 
     def refuse(self, error: RingqError) -> None:
         """Answer that nothing could be written."""
@@ -69,7 +73,7 @@ class Writer:
         self._blocked_until_ns = 0
         self._under_way: Generator[None, None, Committed] | None = None  # a transaction that takes several steps
         self.trouble: RingqError | None = None  # why the last transaction was held back
-        self._since_low_water = 0
+        self._since_upkeep = 0
         self.statistics = {"commits": 0, "receipts": 0, "submitted": 0, "replays": 0, "stale": 0}
 
     @property
@@ -225,31 +229,41 @@ class Writer:
         hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         batches = self._next_batches()
         changes, self._changes = self._changes, []
+        applied = 0
         try:
             with self._store.transaction():
                 for batch in batches:
                     yield from self._insert_batch(batch, committed, hand)
                     yield
                 self._verdicts.begin(hand.ended)
-                committed.receipts += hand.ended
-                committed.returned += hand.taken
-                committed.answers += [change.apply(self._store, self._verdicts, committed) for change in changes]
+                for start in range(0, len(hand.ended), REPLACED_AT_ONCE):
+                    yield
+                    self._insert_receipts(hand.ended[start : start + REPLACED_AT_ONCE], committed)
+                committed.returned += hand.left
+                if hand.ended:
+                    yield
+                until_ns = self._clock.monotonic_ns() + STEP_NS
+                while applied < len(changes) and (not applied or self._clock.monotonic_ns() < until_ns):
+                    committed.answers.append(changes[applied].apply(self._store, self._verdicts, committed))
+                    applied += 1
                 if self.cancels.has_returned:
                     self._verdicts.end_cancelled(committed)
                 self._verdicts.interrupted(self._interrupted, committed)
                 committed.receipts += self._verdicts.received(self._receipts, committed)
-                self._insert_receipts(committed)
+                committed.sums = self._insert_receipts(committed.receipts, committed)
+                committed.receipts += hand.ended
                 self._insert_leases()
                 if self._outputs:
                     self._store.insert_outputs(self._outputs)
                 self._store.delete_delayed([*self._due, *hand.delayed])
-                self._move_low_water(lowest_active, len(committed.receipts))
+                self._keep_up(lowest_active, len(committed.receipts))
                 failpoint.hit("writer.before_commit")
         except (StorageFull, StoreBusy) as error:
             self._hold_back([*batches, *self._batches, *changes, *self._changes], error)
             self._verdicts.begin()
             return Committed(revoked=committed.revoked, returned=[*committed.revoked, *hand.back()])  # those go back
         self.trouble = None
+        self._changes[:0] = [*committed.unfinished, *changes[applied:]]  # the next transaction has time for those
         failpoint.hit("writer.after_commit")
         committed.due = self._due
         committed.withdrawn = hand.fresh
@@ -279,10 +293,9 @@ class Writer:
         committed.expiring |= taken.has_ttl
         committed.answers.append(taken.answer)
 
-    def _insert_receipts(self, committed: Committed) -> None:
-        rows = committed.receipts
+    def _insert_receipts(self, rows: Sequence[ReceiptRow], committed: Committed) -> Sums:
         if not rows:
-            return
+            return {}
         refused = self._store.insert_receipts(rows)
         self.cancels.settle(rows)
         if refused:
@@ -291,41 +304,28 @@ class Writer:
             self.statistics["stale"] += len(refused) - replays
             keys = {row[:2] for row, _ in refused}
             rows = [row for row in rows if row[:2] not in keys]
-        committed.sums = sums(rows)
-        self._store.add_statistics(committed.sums)
+        self._store.add_statistics(added := sums(rows))
         if self._leased:
             self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
         if self._store.keyed:
-            self._free_keys([row[0] for row in rows], committed)
-
-    def _free_keys(self, ended: list[int], committed: Committed) -> None:
-        """Keys of tasks that have ended are free; who waited for one of them may start, or when its time comes."""
-        keyed = self._store.keyed.intersection(ended)
-        if not keyed:
-            return
-        released, now_us = self._store.free_keys(list(keyed)), self._clock.now_us()
-        later = [(run_at_us, task_id) for task_id, run_at_us in released if run_at_us and run_at_us > now_us]
-        self._store.put_off(later)
-        committed.delayed |= bool(later)
-        committed.returned += {task_id for task_id, _ in released}.difference(task_id for _, task_id in later)
-        self._verdicts.queued(released, now_us, committed)
+            now_us = self._clock.now_us()
+            waited, later = free_keys(self._store, [row[0] for row in rows], now_us)
+            committed.returned += [task_id for task_id, _ in waited if task_id not in later]
+            committed.delayed |= bool(later)
+            self._verdicts.queued(waited, now_us, committed)
+        return added
 
     def _insert_leases(self) -> None:
         if self._leases:
             ended = {row[0] for row in self._receipts} | {i.task_id for i in self._interrupted}
             self._store.insert_leases([row for row in self._leases if row[0] not in ended])
 
-    def _move_low_water(self, lowest_active: Callable[[], int | None], ended: int) -> None:
-        self._since_low_water += ended
-        if self._since_low_water >= LOW_WATER_EVERY:
-            lowest = lowest_active()
-            mark = (self._store.next_task_id if lowest is None else lowest) - 1
-            span = 2 * LOW_WATER_EVERY  # it has come far behind while there was an old task: not all of it in one turn
-            self._store.set_low_water(min(mark, self._store.low_water + span))
-            self._store.leave_stragglers(span)
+    def _keep_up(self, lowest_active: Callable[[], int | None], ended: int) -> None:
+        self._since_upkeep += ended
+        if self._since_upkeep >= upkeep.EVERY:
             before_us = self._clock.now_us() - round(self._config.submission_keep_s * 1e6)
-            self._store.prune_submissions(before_us, 2 * LOW_WATER_EVERY)  # each receipt may have had one of its own
-            self._since_low_water = 0
+            upkeep.step(self._store, lowest_active(), before_us)
+            self._since_upkeep = 0
 
     def _hold_back(self, refused: Iterable[Batch | Change], error: RingqError) -> None:
         self.trouble, self._batches, self._changes = error, [], []

@@ -33,7 +33,7 @@ LAYER_OF = {
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
-    **dict.fromkeys(["firing", "scheduling"], FLOWS),
+    **dict.fromkeys(["firing", "scheduling", "upkeep"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -84,6 +84,7 @@ NEIGHBOURS = {
     ("intake", "keys"): "has it decide about those that have one",
     ("writer", "keys"): "what they do to other tasks",
     ("writer", "intake"): "has it write submissions",
+    ("writer", "upkeep"): "every few thousand receipts",
     ("intake", "backlog"): "in its form",
     ("splitting", "backlog"): "in its form",
     ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",

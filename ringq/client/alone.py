@@ -136,11 +136,12 @@ def admission_of(store: Store, reports: Iterable[KindReport]) -> Admission:
 
 def _answered(writer: Writer, answers: list[protocol.Message | RingqError], expected: type[Reply]) -> Reply:
     """Commit, and give or raise the one answer."""
-    committed = writer.commit(lambda: 0)
-    for tell in committed.answers:
-        tell()
-        failpoint.hit("writer.after_reply")
-    writer.tidy(committed.body_bytes)
+    while not answers:  # some take several transactions
+        committed = writer.commit(lambda: 0)
+        for tell in committed.answers:
+            tell()
+            failpoint.hit("writer.after_reply")
+        writer.tidy(committed.body_bytes)
     (answer,) = answers
     if isinstance(answer, RingqError):
         raise answer

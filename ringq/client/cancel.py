@@ -14,7 +14,7 @@ from ringq.kinds import Filter, Submitted, options
 from ringq.kinds.filters import FilterOptions
 from ringq.model import Cancellation, CancelOutcome, Status
 
-AT_ONCE: Final = 1000  # of one request by filters: a transaction of some 20 ms
+AT_ONCE: Final = 1000  # asked for at a time by filters; the server decides how many of them it ends in a transaction
 IDS_MAX: Final = 10_000
 
 
@@ -30,6 +30,8 @@ class Cancelling:
 
     def cancel(self: Asking, *tasks: Submitted[Any] | int) -> list[Cancellation]:
         """Cancel tasks, given as handles or ids, at most 10,000; returns what became of each, in that order.
+
+        Many are cancelled in several transactions, so that others go on meanwhile.
 
         One that waits for its turn, its time or its next attempt has ended when this returns: `cancelled`. One that
         runs is asked to end: `cancelling`. AttemptCancelled is raised in its handler, and its worker is killed if that
@@ -61,7 +63,7 @@ class Cancelling:
 
         `filter`: a `ringq.Filter`; or what it would say, by name, as `cancel_all(queue="bulk", tags={"shop": "12"})`. A
         `status` is pending or running, as tasks are listed: of what has begun a moment ago nobody knows. Tasks that
-        are submitted after the call are not meant. A thousand are cancelled in one transaction, so others go on
+        are submitted after the call are not meant. Some hundreds are cancelled in one transaction, so others go on
         meanwhile, and if the server is lost on the way some are cancelled and some are not: ask again.
 
         Returns how many were cancelled and how many run and were asked to end: see `cancel`. Raises InvalidOption if

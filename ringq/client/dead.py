@@ -64,15 +64,20 @@ def _change(
         ids = [options.task_id_of(task) for task in tasks]
         if len(ids) > AT_ONCE:
             raise InvalidOption(f"tasks: expected at most {AT_ONCE:,} at a time, got {len(ids):,}")
-        return change(client, verb(protocol.Dead(ids)), protocol.Changed).count
+        return _ask(client, verb, protocol.Dead(ids)).count
     before_us = SystemClock().now_us() + 1  # what dies again meanwhile is not meant
     wanted = protocol.Dead(
         **chosen.wanted(), before_us=before_us, submitted_before_us=chosen.before_us, limit=AT_ONCE
     )  # fmt: skip
     total = 0
     while True:
-        reply = change(client, verb(wanted), protocol.Changed)
+        reply = _ask(client, verb, wanted)
         total += reply.count
         if reply.after is None:
             return total
         wanted = msgspec.structs.replace(wanted, after=reply.after)
+
+
+def _ask(client: Asking, verb: type[protocol.RetryDead | protocol.PurgeDead], dead: protocol.Dead) -> protocol.Changed:
+    """One request; asked again after its answer was lost, it is told what it was told before."""
+    return change(client, verb(dead, protocol.submission_id()), protocol.Changed)

@@ -147,7 +147,7 @@ class Domain(Scheduling):
 
     def _made(self, function: Callable[..., Any], spec: SpecFields, traits: Traits) -> Task[..., Any]:
         handler = Handler(spec.kind, function)
-        return make_task(handler, report_of(handler, spec, self._spec), traits)
+        return make_task(handler, report_of(handler, spec, self._spec, traits.aliases), traits)
 
 
 class App(Domain):

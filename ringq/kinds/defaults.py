@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -40,7 +40,7 @@ def shared_spec(domain: str, given: DomainOptions) -> SpecFields:
     )  # fmt: skip
 
 
-def report_of(handler: Handler, own: SpecFields, shared: SpecFields) -> KindReport:
+def report_of(handler: Handler, own: SpecFields, shared: SpecFields, aliases: Iterable[str]) -> KindReport:
     """A kind with what it says itself, else its domain; its tags join those of the domain.
 
     Raises InvalidOption if that makes too many tags.
@@ -60,6 +60,7 @@ def report_of(handler: Handler, own: SpecFields, shared: SpecFields) -> KindRepo
         **{name: _first(getattr(own, name), getattr(shared, name)) for name in limit_fields({})},
         parameters=handler.arguments.schema(),
         tags=dict(tags),
+        names=[own.kind, *aliases],
     )
 
 

@@ -12,7 +12,8 @@ class KindReport:
 
     Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms`, `retry`, `ttl_ms`
     `ttl_from`, `kill_after_ms`, `total_timeout_ms`, `queue_timeout_ms` and `memory_limit_kib`, None if neither kind nor
-    domain says; `parameters`, the JSON Schema of the payload; `tags`, those of domain and kind.
+    domain says; `parameters`, the JSON Schema of the payload; `names`, the kind and its aliases; `tags`, those of
+    domain and kind.
     """
 
     name: str
@@ -28,6 +29,7 @@ class KindReport:
     queue_timeout_ms: int | None
     memory_limit_kib: int | None
     parameters: dict[str, Any]
+    names: list[str]
     tags: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

@@ -147,15 +147,17 @@ class Dead(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
 
 
 class RetryDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Give dead letters another chance."""
+    """Give dead letters another chance. A `submission` id seen before is answered as it was then."""
 
     dead: Dead
+    submission: bytes | None = None
 
 
 class PurgeDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Delete dead letters, with all that is known of them."""
+    """Delete dead letters, with all that is known of them. A `submission` id seen before is answered as it was then."""
 
     dead: Dead
+    submission: bytes | None = None
 
 
 class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -41,11 +41,10 @@ SELECT_RETRYABLE: Final = SELECT_CHOSEN.replace(
 LIMIT""",
 )
 
-# The same, without chunks of a map that may be continued: they stay, and would be found again and again. Only what
-# carries calls, by its payload, is looked for there: there is no index by task.
+# The same, without chunks of a map that may be continued: they stay, and would be found again and again.
 SELECT_PURGEABLE: Final = SELECT_CHOSEN.replace(
     "LIMIT",
-    """AND NOT (substr(task.payload, 1, 1) = '[' AND task.id IN (SELECT task_id FROM map_chunk))
+    """AND NOT EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = task.id)
 LIMIT""",
 )
 
@@ -82,7 +81,10 @@ ON CONFLICT (task_id, lease) DO NOTHING
 DELETE_RECEIPTS: Final = "DELETE FROM receipt WHERE task_id IN (SELECT value FROM json_each(?))"
 
 # Those that carry calls of a map that may be continued: it would miss them.
-SELECT_CHUNKS: Final = "SELECT task_id FROM map_chunk WHERE task_id IN (SELECT value FROM json_each(?))"
+SELECT_CHUNKS: Final = """
+SELECT wanted.value FROM json_each(?) AS wanted
+WHERE EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = wanted.value)
+"""
 
 # The last id that was given stays so, though its task is gone: ids are never given twice.
 UPDATE_HIGHEST_ID: Final = "UPDATE meta SET highest_task_id = MAX(highest_task_id, ?) WHERE id = 1"

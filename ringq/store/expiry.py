@@ -25,6 +25,20 @@ SELECT_NEXT_EXPIRY: Final = "SELECT expires_us FROM expiry ORDER BY expires_us, 
 # Has been seen to.
 DELETE_EXPIRY: Final = "DELETE FROM expiry WHERE expires_us = ? AND task_id = ?"
 
+# Where a part of them ends that is looked through.
+SELECT_EXPIRY_AFTER: Final = """
+SELECT expires_us, task_id FROM expiry
+WHERE (expires_us, task_id) > (?1, ?2) ORDER BY expires_us, task_id LIMIT 1 OFFSET ?3
+"""
+
+# Of such a part, what means nothing any more: the task has ended for good, or is gone. A dead letter may live again.
+DELETE_VAIN_EXPIRIES: Final = """
+DELETE FROM expiry
+WHERE (expires_us, task_id) > (?1, ?2) AND (expires_us, task_id) <= (?3, ?4)
+    AND (EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = expiry.task_id AND receipt.status <> 12)
+        OR NOT EXISTS (SELECT 1 FROM task WHERE task.id = expiry.task_id))
+"""
+
 # The limits of a dead letter that gets another chance begin anew.
 INSERT_RENEWAL: Final = """
 INSERT INTO renewal (task_id, since_us) VALUES (?, ?) ON CONFLICT (task_id) DO UPDATE SET since_us = excluded.since_us
@@ -50,9 +64,14 @@ SELECT task.spec, COALESCE(renewal.since_us, task.submitted_us)
 FROM task LEFT JOIN renewal ON renewal.task_id = task.id WHERE task.id = ?
 """
 
+FIRST: Final = (-1, -1)
+LAST: Final = ((1 << 63) - 1, (1 << 63) - 1)
+
 
 class ExpiryTables(CancelTables):
     """Statements about limits in time. Those that write belong into `transaction()`."""
+
+    _pruned_upto = FIRST
 
     def insert_expiries(self, rows: Rows) -> None:
         """These tasks may not begin after an instant, given as (expires_us, task_id)."""
@@ -70,6 +89,18 @@ class ExpiryTables(CancelTables):
     def delete_expiries(self, rows: Rows) -> None:
         """These have been seen to."""
         self._write(DELETE_EXPIRY, rows)
+
+    def prune_expiries(self, span: int) -> int:
+        """Forget the times of tasks that have ended, among the next `span` of all; how many those were.
+
+        Each call goes on where the one before left off, and begins anew after the last. In the transaction of its
+        receipt a task's row would have to be looked for, for each receipt of any task; so it stays a while.
+        """
+        row = self._read_one(SELECT_EXPIRY_AFTER, (*self._pruned_upto, span - 1))
+        upto = LAST if row is None else row
+        count = self._write(DELETE_VAIN_EXPIRIES, [(*self._pruned_upto, *upto)])
+        self._pruned_upto = FIRST if row is None else row
+        return count
 
     def renew(self, task_ids: Sequence[int], since_us: int) -> None:
         """The limits of these tasks count from that instant on."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from ringq.store.submissions import SpecRow
@@ -37,11 +37,14 @@ def whole_tag(wanted: Any) -> tuple[str, str] | None:
     return next(((key, value) for key, value in wanted.tags or () if value is not None), None)
 
 
-def specs_of(wanted: Any, specs: Iterable[tuple[int, SpecRow]]) -> str | None:
-    """The numbers of the specs that wanted tasks may have, as a JSON array; None: any."""
+def specs_of(wanted: Any, specs: Iterable[tuple[int, SpecRow]], kinds: Collection[str] | None = None) -> str | None:
+    """The numbers of the specs that wanted tasks may have, as a JSON array; None: any.
+
+    `kinds`: the names of the kind that is wanted, if it has others than its own.
+    """
     if not asks_for_specs(wanted):
         return None
-    return json.dumps([number for number, spec in specs if fits(wanted, spec)])
+    return json.dumps([number for number, spec in specs if fits(wanted, spec, kinds)])
 
 
 def asks_for_specs(wanted: Any) -> bool:
@@ -50,10 +53,10 @@ def asks_for_specs(wanted: Any) -> bool:
     return any(one is not None for one in asked)
 
 
-def fits(wanted: Any, spec: SpecRow) -> bool:
+def fits(wanted: Any, spec: SpecRow, kinds: Collection[str] | None) -> bool:
     """Whether a wanted task may have this spec."""
     return (
-        wanted.kind in (None, spec.kind)
+        (wanted.kind is None or spec.kind in (kinds or (wanted.kind,)))
         and (wanted.domain is None or spec.kind.startswith(f"{wanted.domain}::"))
         and (wanted.kind_prefix is None or spec.kind.startswith(wanted.kind_prefix))
         and wanted.queue in (None, spec.queue)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
 
-from ringq.model import Status
+from ringq.model import Reason, Status
 from ringq.receipts import Head, ReceiptRow, alike
 from ringq.store.session import Rows, statements
 from ringq.store.tasks import TaskTables
@@ -30,6 +30,7 @@ RECEIPT_COLUMNS: Final = (
     "error",
 )
 
+GIVEN_BACK_KEPT: Final = 100
 OWN: Final = itemgetter(0, 1, 6, 7, 8, 9, 10, 11, 12)  # of those, what a completed task does not share with others
 
 # The one terminal receipt of a task.
@@ -58,6 +59,17 @@ INSERT INTO attempt
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (task_id, lease) DO NOTHING
 """
+
+# Attempts of a task that were given back, without the first of all and without the newest ones.
+SELECT_SURPLUS: Final = """
+SELECT task_id, lease FROM attempt
+WHERE task_id = ?1 AND reason IN (?3, ?4) AND lease > (SELECT MIN(lease) FROM attempt WHERE task_id = ?1)
+ORDER BY lease DESC LIMIT -1 OFFSET ?2
+"""
+
+# Forgets an attempt, and what it printed.
+DELETE_ATTEMPT: Final = "DELETE FROM attempt WHERE task_id = ? AND lease = ?"
+DELETE_OUTPUT: Final = "DELETE FROM output WHERE task_id = ? AND lease = ?"
 
 # What an attempt printed; a second account of the same attempt changes nothing.
 INSERT_OUTPUT: Final = """
@@ -149,6 +161,17 @@ class HistoryTables(TaskTables):
         Columns: task_id, lease, kind, attempt, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error.
         """
         return self._write(INSERT_ATTEMPT, rows)
+
+    def prune_attempts(self, task_ids: Iterable[int]) -> None:
+        """Forget all but the newest GIVEN_BACK_KEPT attempts of each of these tasks that were given back.
+
+        There is no limit to them, and they are not counted. The task's first attempt stays: a time to live may begin
+        with it.
+        """
+        for task_id in task_ids:
+            rows = self._read(SELECT_SURPLUS, (task_id, GIVEN_BACK_KEPT, Reason.SNOOZED.code, Reason.THROTTLED.code))
+            self._write(DELETE_ATTEMPT, rows)
+            self._write(DELETE_OUTPUT, rows)
 
     def insert_outputs(self, rows: Rows) -> None:
         """Keep what attempts printed: (task_id, lease, first bytes, last bytes, bytes dropped between them)."""

@@ -141,6 +141,10 @@ class KeyTables(MapTables):
         self._write(DELETE_FOLLOWERS, [(json.dumps([task_id]),)])
         self._note((), [task_id])
 
+    def drop_key(self, task_id: int) -> None:
+        """This task ends, and who takes its place has the key under another name of their kind."""
+        self._write(DELETE_ACTIVE_KEYS, [(json.dumps([task_id]),)])
+
     def free_keys(self, ended: Sequence[int]) -> list[tuple[int, int | None]]:
         """These keyed tasks have ended; (task_id, run_at_us) of those that waited behind them, which have the keys."""
         gone = [(json.dumps(ended),)]

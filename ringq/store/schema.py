@@ -173,6 +173,8 @@ CREATE TABLE renewal (
     since_us INTEGER NOT NULL
 ) STRICT
 """
+# Serves "the delayed ones among these ids": what is cancelled by filters is found a page of ids at a time.
+DELAYED_TASK = "CREATE INDEX delayed_task ON delayed (task_id)"
 
 # Active tasks at or below meta.low_water, so that the mark may pass them: a task that was delayed for 30 days
 # and became due, or one that runs for a week. Without them the mark would wait, and a start would read every
@@ -261,6 +263,9 @@ CREATE TABLE map_chunk (
 ) STRICT, WITHOUT ROWID
 """
 
+# Serves "does this task carry calls of a map": those stay when dead letters are purged.
+MAP_CHUNK_TASK = "CREATE INDEX map_chunk_task ON map_chunk (task_id)"
+
 # Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.
 CANCEL_REQUEST = """
 CREATE TABLE cancel_request (
@@ -284,6 +289,7 @@ TABLES: Final = (
     ATTEMPT,
     LEASE,
     DELAYED,
+    DELAYED_TASK,
     EXPIRY,
     RENEWAL,
     STRAGGLER,
@@ -299,6 +305,7 @@ TABLES: Final = (
     OUTPUT,
     MAP,
     MAP_CHUNK,
+    MAP_CHUNK_TASK,
     CANCEL_REQUEST,
     *SCHEDULE_TABLES,
     *TAG_TABLES,

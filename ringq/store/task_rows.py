@@ -23,7 +23,9 @@ SELECT
     (SELECT queue.paused FROM queue WHERE queue.name = spec.queue),
     (SELECT text FROM label WHERE label.task_id = task.id),
     (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id),
-    (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id)
+    (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id), spec.ttl_ms,
+    (SELECT schedule.name FROM scheduled_task CROSS JOIN schedule ON schedule.id = scheduled_task.schedule
+        WHERE scheduled_task.task_id = task.id)
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec
@@ -38,7 +40,7 @@ TASK_FILTER: Final = f"""
     AND (?4 IS NULL OR task.spec IN (SELECT id FROM spec WHERE queue = ?4))
     AND (?6 IS NULL OR task.spec IN (SELECT value FROM json_each(?6)))
     AND (?7 IS NULL OR task.submitted_us < ?7) AND (?8 IS NULL OR task.submitted_us >= ?8)
-    AND (?10 IS NULL OR task.id IN (SELECT task_id FROM task_key WHERE digest = ?10)){tagged(9)}
+    AND (?10 IS NULL OR EXISTS (SELECT 1 FROM task_key WHERE task_key.task_id = task.id AND digest = ?10)){tagged(9)}
 """
 # By the table that leads: SQLite would sort all rows rather than see that the other's ids are the same.
 BY_TASK: Final = "ORDER BY task.id DESC LIMIT ?2"

@@ -49,6 +49,42 @@ def test_what_was_stored_under_the_earlier_name_runs(serve: Serve) -> None:
     assert "no handler here" not in served.stderr
 
 
+def test_what_was_stored_under_the_earlier_name_has_its_keys_and_is_cancelled_under_the_new_one(serve: Serve) -> None:
+    served = serve(BEFORE)
+    with served.client() as client:
+        client.pause_queue("default")
+        old = [client.submit("photos::shrink", {"size": size}, key=f"{size}.jpg") for size in range(4)]
+    assert served.stop() == 0
+    new = "pictures::resize"
+    served = serve(AFTER)
+    with served.client() as client:
+        client.pause_queue("fast")
+        same = client.submit(new, {"size": 0}, key="0.jpg")
+        assert (same.outcome, same.id) == (ringq.Outcome.DUPLICATE, old[0].id)
+        instead = client.submit(new, {"size": 9}, key="1.jpg", on_duplicate="supersede")
+        assert instead.outcome is ringq.Outcome.SUPERSEDED
+        record = client.query.task(old[1].id)
+        assert (record.kind, record.status) == ("photos::shrink", ringq.Status.SUPERSEDED)
+        again = client.submit("photos::shrink", {"size": 9}, key="1.jpg")
+        assert (again.outcome, again.id) == (ringq.Outcome.DUPLICATE, instead.id)
+        both = [ringq.Submission(kind, {"size": 5}, key="5.jpg") for kind in ("photos::shrink", new)]
+        assert [one.outcome for one in client.submit_many(both)] == [ringq.Outcome.DUPLICATE, ringq.Outcome.INSERTED]
+        assert client.cancel_all(kind=new).cancelled == 5
+        assert client.query.counts()[ringq.Status.PENDING] == 0
+        freed = client.submit(new, {"size": 0}, key="0.jpg")
+        assert freed.outcome is ringq.Outcome.INSERTED
+        assert client.cancel_all(kind="photos::shrink").cancelled == 1
+
+
+def test_while_no_server_runs_the_names_of_a_kind_are_known_from_the_last_one(serve: Serve) -> None:
+    served = serve(AFTER)
+    assert served.stop() == 0
+    with served.client() as client:
+        old = client.submit("photos::shrink", {"size": 1}, key="1.jpg")
+        assert client.submit("pictures::resize", {"size": 1}, key="1.jpg").id == old.id
+        assert client.cancel_all(kind="pictures::resize").cancelled == 1
+
+
 def test_an_alias_that_is_taken_or_no_kind_is_refused_where_it_stands() -> None:
     app = ringq.App("photos")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ringq import changes, protocol, recover
+from ringq import cancelling, changes, protocol, recover, writer
 from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.codec import encode_json
@@ -310,6 +310,80 @@ def test_a_filter_is_gone_through_in_parts_stragglers_and_delayed_ones_first(
     assert [task_id for part in seen for task_id in part] == [delayed, straggler, *above]
     assert max(map(len, seen)) == 5
     assert bench.store.count_active() == 0
+
+
+def test_many_that_are_named_end_in_several_transactions_and_are_answered_after_the_last(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "PAGE", 3)
+    ids = bench.submit(8)
+    bench.ring.held[ids[0]] = bench.ring.held[ids[4]] = True
+    told = bench.ask(ids=ids)
+    sizes = []
+    while not told:
+        sizes.append(len(bench.commit().receipts))
+        if len(sizes) == 1:
+            bench.record(ids[0], Status.COMPLETED)  # asked to end before, and it was too late
+    assert sizes == [2, 3, 2]
+    wanted = dict.fromkeys(ids, (CANCELLED, Status.CANCELLED))
+    assert outcomes(told[0]) == wanted | dict.fromkeys((ids[0], ids[4]), (CANCELLING, Status.RUNNING))
+    assert bench.writer.wait_ns(False) is None
+
+
+def test_of_many_that_are_named_none_ends_if_one_is_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "PAGE", 3)
+    ids = bench.submit(8)
+    assert bench.ask(ids=[*ids, 99]) == []
+    assert bench.commit().receipts == []
+    assert [str(error) for error in bench.errors] == ["there is no task 99"]
+    assert bench.writer.wait_ns(False) is None
+
+
+def test_a_disk_that_fills_up_between_two_pages_ends_the_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "PAGE", 3)
+    told = bench.ask(ids=bench.submit(8))
+    bench.commit()
+
+    def full_disk(_rows: Any) -> None:
+        raise StorageFull
+
+    with monkeypatch.context() as full:
+        full.setattr(bench.store, "insert_receipts", full_disk)
+        bench.commit()
+    assert told == []
+    assert [type(error) for error in bench.errors] == [StorageFull]
+    assert bench.store.count_active() == 5
+    assert bench.writer.wait_ns(False) is None
+
+
+def test_many_requests_share_no_transaction_that_takes_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "STEP_NS", 0)
+    ids = bench.submit(3)
+    told = [bench.ask(ids=[task_id]) for task_id in ids]
+    assert [[row[0] for row in bench.commit().receipts] for _ in ids] == [[task_id] for task_id in ids]
+    assert all(told)
+
+
+def test_a_page_below_the_mark_looks_at_so_many_ids_whether_they_are_meant_or_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancels, "LED", 7)
+    ids = bench.submit(20, run_at_us=bench.clock.now_us() + 10**9)
+    with bench.store.transaction():
+        assert bench.store.set_low_water(20) == 20
+    (above,) = bench.submit(1, OTHERS[0])
+    after, afters = 0, []
+    while not afters or after:
+        found, after = bench.store.find_active(protocol.Selection(after=after, limit=1000), [OTHERS[0].kind])
+        afters.append(after)
+    assert (afters, found) == ([7, 14, 20, 0], [above])
+    assert bench.store.find_active(protocol.Selection(after=0, limit=1000), None) == (ids[:7], 7)
+
+
+def test_one_page_ends_a_bounded_number_of_tasks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancels, "PAGE", 4)
+    ids = bench.submit(10)
+    assert bench.store.find_active(protocol.Selection(limit=10_000), None) == (ids[:4], ids[3])
 
 
 @pytest.mark.parametrize("selection", [{"limit": 0}, {"limit": 10_001}, {"ids": [1] * 10_001}])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ringq import changes, protocol
+from ringq import changes, keys, protocol, writer
 from ringq.admission import Admission
 from ringq.backlog import Backlog
 from ringq.changes import RetryDead
@@ -86,7 +87,7 @@ class Bench:
 
     def give(
         self, *keys: str | None, spec: Spec = SPEC, mode: OnDuplicate = SKIP, number: int | None = None,
-        run_at: int | None = None, payloads: list[str] | None = None,
+        run_at: int | None = None, payloads: list[str] | None = None, names: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         """Hand a submission to the writer: one task per key."""
         count = len(keys)
@@ -96,6 +97,7 @@ class Bench:
                 payloads=payloads or ["{}"] * count, run_at_us=None if run_at is None else [run_at] * count,
                 reply=lambda first, replayed, told=None: self.answers.append((first, replayed, told)),
                 refuse=self.answers.append, keys=list(keys), on_duplicate=[mode.code] * count,
+                names={spec.kind: list(names or (spec.kind,))},
             )
         )  # fmt: skip
 
@@ -351,6 +353,67 @@ def test_a_pending_task_is_superseded_and_never_runs(bench: Bench) -> None:
     assert (record.status, record.reason) == (Status.SUPERSEDED, Reason.REPLACED)
     assert record.error == {"type": "Replaced", "message": "task 3 took its place", "task": 3}
     assert bench.keys() == [2, 3]
+
+
+def test_what_a_large_batch_replaces_ends_a_few_in_each_step_of_its_transaction(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "STEP_NS", 0)
+    monkeypatch.setattr(writer, "REPLACED_AT_ONCE", 3)
+    monkeypatch.setattr(keys, "PART", 4)
+    names = [f"k{n}" for n in range(10)]
+    bench.submit(*names)
+    sizes: list[int] = []
+    insert = bench.store.insert_receipts
+
+    def counted(rows: Any) -> Any:
+        sizes[-1] += len(rows)
+        return insert(rows)
+
+    monkeypatch.setattr(bench.store, "insert_receipts", counted)
+    bench.give(*names, mode=SUPERSEDE)
+    committed = None
+    while committed is None:
+        sizes.append(0)
+        committed = bench.writer.advance(lambda: None)
+    assert [size for size in sizes if size] == [3, 3, 3, 1]
+    assert len(sizes) > 4 + 2 * 3  # its keys are gone through in parts, twice
+    assert sizes[-1] == 0
+    assert [row[0] for row in committed.receipts] == list(range(1, 11))
+    assert (committed.returned, bench.keys()) == ([], list(range(11, 21)))
+
+
+@pytest.mark.parametrize("mode", [SKIP, SUPERSEDE])
+def test_a_second_run_under_another_name_of_the_kind_waits_for_the_first(bench: Bench, mode: OnDuplicate) -> None:
+    names = (OTHER.kind, SPEC.kind)
+    bench.submit("a")
+    assert bench.run() == [1]
+    assert bench.submit("a", spec=OTHER, mode=mode, names=names) == [(Outcome.REQUEUED, 2, 0)]
+    assert bench.submit("a", spec=OTHER, mode=SUPERSEDE, names=names) == [(Outcome.SUPERSEDED, 3, 2)]
+    assert (bench.run(), bench.status(2)) == ([], Status.SUPERSEDED)
+    bench.end(1)
+    bench.commit()
+    assert (bench.run(), bench.keys()) == ([3], [3])
+    assert bench.submit("a", spec=OTHER, mode=REJECT, names=names) == [(Outcome.REJECTED, 3, 0)]
+    bench.end(3)
+    bench.commit()
+    assert bench.keys() == []
+    assert bench.submit("a", spec=OTHER, names=names) == [(Outcome.INSERTED, 4, 0)]
+
+
+def test_who_takes_the_place_of_a_task_under_another_name_has_its_key_alone(bench: Bench) -> None:
+    names = (OTHER.kind, SPEC.kind)
+    bench.submit("a", "b")
+    assert bench.submit("a", spec=OTHER, mode=SUPERSEDE, names=names) == [(Outcome.SUPERSEDED, 3, 1)]
+    assert Query(bench.database).task(1).attempts == ()
+    counts = {(one.kind, one.status): one.count for one in Query(bench.database).statistics()}
+    assert counts == {(SPEC.kind, Status.SUPERSEDED): 1}
+    assert bench.keys() == [2, 3]
+    bench.reopen()
+    assert bench.keys() == [2, 3]
+    assert bench.submit("a", spec=SPEC, names=names) == [(Outcome.DUPLICATE, 3, 0)]
+    assert bench.submit("b", spec=replace(OTHER, priority=1), names=names) == [(Outcome.UPGRADED, 2, 0)]
+    assert Query(bench.database).task(2).kind == SPEC.kind
 
 
 def test_each_of_a_chain_in_one_transaction_takes_the_place_of_the_one_before(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from ringq.store import Store
 from ringq.store.engine import driver, open_reader
 from ringq.store.failures import store_error
 from ringq.store.questions import asking
+from ringq.store.schedules import ScheduleRow
 
 START = datetime(2027, 1, 15, 8, tzinfo=UTC)
 
@@ -64,7 +65,7 @@ def test_a_completed_task_is_told_in_full(query: Query) -> None:
         reason=Reason.NONE, payload='{"n":1}', run_timeout_s=None, retry=None, attempt_count=1,
         submitted_at=START + timedelta(microseconds=1), run_at=None,
         started_at=START + timedelta(microseconds=750), ended_at=START + timedelta(microseconds=1000),
-        result='{"n":1}', error=None, label="media::thumbnail", tags={}, key=None,
+        result='{"n":1}', error=None, label="media::thumbnail", tags={}, key=None, ttl_s=None, schedule=None,
         attempts=record.attempts,
     )  # fmt: skip
     (only,) = record.attempts
@@ -79,6 +80,24 @@ def test_a_task_is_told_with_its_group_and_limit_and_a_delayed_one_with_its_time
     assert (record.group, record.queue, record.priority, record.run_timeout_s) == ("customer", "bulk", 64, 2.5)
     delayed = query.task(13)
     assert (delayed.status, delayed.run_at) == (Status.PENDING, START + timedelta(minutes=1))
+
+
+def test_a_task_is_told_with_its_key_its_time_to_live_and_the_schedule_that_made_it(store: Store, query: Query) -> None:
+    with store.transaction():
+        spec = store.intern_spec("media::thumbnail", "default", 128, None, None, None, 1_500)
+        store.insert_tasks([(14, spec, NOW, None, "{}"), (15, spec, NOW, None, "{}")])
+        store.next_task_id = 16
+        store.insert_keys([(14, 1, bytes(16), "a.jpg")], [])
+        values = dict.fromkeys(ScheduleRow._fields, 0) | {"id": None, "name": "nightly", "cron": "0 3 * * *"}
+        texts = {"kind": "media::thumbnail", "options": "{}", "payload": "{}", "zone": "UTC"}
+        store.save_schedule(ScheduleRow(**values | texts | {"every_us": None, "occurrences_max": None}))  # type: ignore[arg-type]
+        store.insert_scheduled([(14, 1, NOW, 1)])
+    known = [(one.key, one.ttl_s, one.schedule) for one in query.tasks(limit=3)]
+    assert known == [(None, 1.5, None), ("a.jpg", 1.5, "nightly"), (None, None, None)]
+    assert query.task(14).schedule == "nightly"
+    with store.transaction():
+        store.delete_schedule(1)
+    assert (query.task(14).key, query.task(14).schedule) == ("a.jpg", None)
 
 
 def test_the_run_time_stays_readable_after_the_task_came_due_and_ended(store: Store, query: Query) -> None:

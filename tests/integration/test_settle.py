@@ -125,6 +125,18 @@ def test_what_several_transactions_made_true_is_told_in_their_order_and_then_the
     assert len(office.heard) == 5
 
 
+def test_after_many_tasks_it_is_tidied_up_in_the_next_turn(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringq.settle.LARGE", 2)
+    office.submit(1, 2)
+    office.settlement.commit(office.ring)
+    office.settlement.answer()
+    assert office.heard == [("stored", 1, False)]
+    office.settlement.answer()
+    assert office.heard == [("stored", 1, False), ("tidied", 4)]
+    office.settlement.answer()
+    assert len(office.heard) == 2
+
+
 def test_a_transaction_under_way_is_gone_through_with_and_told_when_it_is_over(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:

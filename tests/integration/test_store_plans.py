@@ -12,6 +12,7 @@ from store_rows import opened
 from ringq.store import (
     cancels,
     dead,
+    expiry,
     history,
     keys,
     pauses,
@@ -25,7 +26,9 @@ from ringq.store import (
     tasks,
 )
 
-GROWING = {"task", "receipt", "attempt", "submission", "tag", "label"}
+GROWING = {
+    "task", "receipt", "attempt", "submission", "tag", "label", "task_key", "scheduled_task", "map_chunk", "expiry",
+}  # fmt: skip
 
 # Statements that sort, and why that is little.
 SORTING = {
@@ -33,7 +36,6 @@ SORTING = {
     "SELECT_ENDED_COUNTS": "one row per kind and status",
     "SELECT_STATISTICS": "one row per kind and status",
     "SELECT_PENDING_ROWS_BELOW": "stragglers and delayed tasks",
-    "SELECT_ACTIVE_OF_SPECS_BELOW": "stragglers and delayed tasks",
     "COUNT_PAUSED_BELOW": "stragglers and delayed tasks",
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
@@ -42,12 +44,16 @@ SORTING = {
 }
 
 # Statements that walk along a primary key, and what ends the walk.
-WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT"), "DELETE_OUTCOMES": ("submission", "LIMIT 1")}
+WALKING = {
+    "DELETE_SUBMISSIONS": ("submission", "LIMIT"),
+    "DELETE_OUTCOMES": ("submission", "LIMIT 1"),
+    "SELECT_NEXT_EXPIRY": ("expiry", "LIMIT 1"),
+}
 
 
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
-    modules: list[ModuleType] = [cancels, dead, history, keys, pauses, prepare, questions, queues, store]
+    modules: list[ModuleType] = [cancels, dead, expiry, history, keys, pauses, prepare, questions, queues, store]
     modules += [submissions, tags, task_rows, tasks]
     for module in modules:
         for name, text in vars(module).items():
@@ -80,6 +86,18 @@ def test_nothing_that_grows_is_scanned(plans: dict[str, list[str]]) -> None:
 def test_nothing_is_sorted_but_the_little_that_is_listed(plans: dict[str, list[str]]) -> None:
     sorting = {name for name, lines in plans.items() if any("TEMP B-TREE" in line for line in lines)}
     assert sorting <= SORTING.keys()
+
+
+def test_what_is_active_below_the_mark_is_read_from_two_indexes_side_by_side(plans: dict[str, list[str]]) -> None:
+    """In the order of the ids, so that a page of them costs as much however many there are."""
+    assert plans["SELECT_OLD"][0] == "MERGE (UNION)"
+    assert any("INDEX delayed_task " in line for line in plans["SELECT_OLD"])
+
+
+@pytest.mark.parametrize("name", ["SELECT_PURGEABLE", "SELECT_CHUNKS"])
+def test_whether_a_task_carries_calls_of_a_map_is_looked_up(plans: dict[str, list[str]], name: str) -> None:
+    assert any(re.match(r"SEARCH map_chunk USING COVERING INDEX map_chunk_task ", line) for line in plans[name])
+    assert not any(line.startswith("SCAN map_chunk") for line in plans[name])
 
 
 def test_every_index_serves_a_statement(plans: dict[str, list[str]]) -> None:

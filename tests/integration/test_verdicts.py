@@ -18,7 +18,7 @@ from ringq.errors import NotDead, RingqError, StorageFull, UnknownTask
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status, TaskRecord
 from ringq.query import Query
-from ringq.store import OwnerLock, Store
+from ringq.store import OwnerLock, Store, history
 from ringq.writer import Writer
 
 PLAIN = Spec("media::thumbnail", "default", 128, None, None)
@@ -325,6 +325,35 @@ def test_a_failure_that_nobody_recorded_is_adopted_and_its_task_tried_again(offi
     assert [office.record(task_id).attempt_count for task_id in (recorded, new)] == [1, 1]
 
 
+def test_a_task_that_snoozes_for_ever_keeps_its_first_and_its_newest_attempts(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "GIVEN_BACK_KEPT", 3)
+    task_id, other = office.submit(TWICE, TWICE)
+    snooze = '{"type":"Snooze","after_s":0}'
+    office.fail(other, Reason.SNOOZED, snooze)
+    for _ in range(5):
+        office.writer.keep_output(task_id, EPOCH + office.leases + 1, b"printed", b"", 0)
+        office.fail(task_id, Reason.SNOOZED, snooze)
+    office.fail(task_id)
+    for _ in range(4):
+        office.fail(task_id, Reason.THROTTLED, snooze)
+    office.fail(task_id)
+    record = office.record(task_id)
+    leases = [one.lease - record.attempts[0].lease for one in record.attempts]
+    assert leases == [0, 5, 7, 8, 9, 10]
+    counted = [one.attempt for one in record.attempts if one.reason == Reason.HANDLER_ERROR]
+    assert (counted, record.attempt_count) == ([1, 2], 2)
+    assert [one.lease for one in Query(office.config.database).output(task_id)] == [record.attempts[0].lease]
+    assert office.store._driver.execute("SELECT COUNT(*) FROM output").fetchone() == (1,)
+    assert len(office.record(other).attempts) == 1
+    counts = dict(office.writer.interruptions)
+    office.reopen()
+    assert office.writer.interruptions == {i: count for i, count in counts.items() if count.attempts} | {
+        other: Interruptions()
+    }
+
+
 # -- dead letters ---------------------------------------------------------------------------------------
 
 
@@ -343,6 +372,43 @@ def test_a_dead_letter_that_is_retried_begins_anew_and_keeps_its_record(office: 
     assert [office.fail(task_id).returned for _ in range(3)] == [[task_id], [task_id], []]
     record = office.record(task_id)
     assert (record.reason, [one.attempt for one in record.attempts]) == (Reason.RETRY_LIMIT, [1, 2, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+@pytest.mark.parametrize("verb", [protocol.RetryDead, protocol.PurgeDead])
+def test_a_request_about_dead_letters_whose_answer_was_lost_is_answered_again_and_not_repeated(
+    office: Office, verb: Any, by_id: bool
+) -> None:
+    ids = office.submit(TWICE, TWICE, TWICE)
+    office.bury(*ids)
+    which = protocol.Dead(ids[:2]) if by_id else protocol.Dead(limit=2)
+
+    def ask(submission: bytes) -> Any:
+        message = verb(which, submission)
+        office.writer.change(changes.of(message, Admission(), 7, office.answers.append, office.answers.append))
+        return office.commit()
+
+    ask(bytes(15) + b"a")
+    office.reopen()
+    assert ask(bytes(15) + b"a").returned == []
+    after = None if by_id else which.after  # who goes on from there finds the others
+    assert [answer.count for answer in office.answers] == [2, 2]
+    assert office.answers[1].after == after
+    assert office.record(ids[2]).status == Status.DEAD_LETTER
+    office.answers.clear()
+    ask(bytes(15) + b"b")  # asked by somebody else, or anew
+    wrong = NotDead if verb is protocol.RetryDead else UnknownTask
+    assert isinstance(office.answers[0], wrong) if by_id else office.answers == [protocol.Changed(1)]
+
+
+def test_a_request_about_dead_letters_that_was_refused_may_succeed_later(office: Office) -> None:
+    (task_id,) = office.submit(TWICE)
+    message = protocol.RetryDead(protocol.Dead([task_id]), bytes(16))
+    for _ in range(2):
+        office.writer.change(changes.of(message, Admission(), 7, office.answers.append, office.answers.append))
+        office.commit()
+        office.bury(task_id)
+    assert [type(answer) for answer in office.answers] == [NotDead, protocol.Changed]
 
 
 def test_dead_letters_are_found_by_kind_queue_and_time_and_all_or_none_by_id(office: Office) -> None:

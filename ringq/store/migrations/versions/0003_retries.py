@@ -59,6 +59,7 @@ CREATE TABLE attempt (
 """,
     "INSERT INTO attempt SELECT *, NULL FROM earlier_attempt",
     "DROP TABLE earlier_attempt",
+    "CREATE INDEX delayed_task ON delayed (task_id)",
     """
 CREATE TABLE expiry (
     expires_us INTEGER NOT NULL,
@@ -111,6 +112,7 @@ CREATE TABLE outcome (
     told TEXT NOT NULL
 ) STRICT, WITHOUT ROWID
 """,
+    "CREATE INDEX map_chunk_task ON map_chunk (task_id)",
     """
 CREATE TABLE cancel_request (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),
