@@ -81,8 +81,8 @@ class Maps:
         of this kind, until `forget_map`: a program that died and starts again with the same inputs goes on where it
         was and gets all results, without a second run of calls whose results are stored. `errors`: "raise" raises
         at the call's place, and `next` goes on after it; "return" gives the exception in the place of a result.
-        `queue`, `priority`, `group`: as for `submit`. `run_timeout`: seconds or timedelta for each call. A call that
-        raised is not made again, whatever `retry` the kind has.
+        `queue`, `priority`, `group`, `tags`, `label`: as for `submit`. `run_timeout`: seconds or timedelta for each
+        call. A call that raised is not made again, whatever `retry` the kind has.
 
         Raises InvalidOption, InvalidPayload at once; while iterating what `MapResults.__next__` says, and MapInUse if
         another program is mapping with this key.

@@ -63,7 +63,7 @@ DELETE_CANCEL_REQUEST: Final = "DELETE FROM cancel_request WHERE task_id = ?"
 SELECT_CANCEL_REQUESTS: Final = "SELECT task_id FROM cancel_request"
 
 SPAN: Final = 50_000  # ids looked at for one request: some 20 ms
-LED: Final = 10_000  # the same, if an index has led to them
+LED: Final = 10_000  # the same, if an index has led to them, or tags of each are looked up
 
 
 class State(NamedTuple):
@@ -98,7 +98,7 @@ class CancelTables(QueueTables):
         if after < self.low_water:
             ids = self._ids(SELECT_ACTIVE_OF_SPECS_BELOW, after, self.low_water, *wanted, selection.limit, *more)
             after = self.low_water
-        upto = min(newest, after + SPAN)
+        upto = min(newest, after + (SPAN if more[1] is None else LED))
         ids += self._ids(SELECT_ACTIVE_OF_SPECS, after, upto, *wanted, selection.limit - len(ids), *more)
         if len(ids) == selection.limit:
             upto = ids[-1]

@@ -14,7 +14,7 @@ from store_rows import NOW, opened, receipt, submit
 
 import ringq
 from ringq import Filter, Status, protocol
-from ringq.store import Store, cancels, dead
+from ringq.store import Store, cancels, dead, questions
 from ringq.testing import Inline, inline
 
 app = ringq.App("shop", tags={"team": "sales"})
@@ -191,6 +191,17 @@ def test_a_filter_means_times_too(run: Inline) -> None:
     assert run.client.cancel_all(submitted_before=between, queue="bulk") == (2, 0)
     assert run.client.cancel_all(submitted_after=between) == (3, 0)
     assert [one.id for one in run.pending()] == [3]
+
+
+@pytest.mark.parametrize("few", [0, 1, 3, 4])
+def test_what_many_or_few_tasks_have_is_listed_alike(run: Inline, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(questions, "FEW", few)
+    goods(run)
+    assert listed(run, tags={"customer": None}) == [1, 2, 4, 6]
+    assert listed(run, tag_prefix="cust", tags={"team": None}) == [1, 2]
+    run.client.cancel(4)
+    assert listed(run, tags={"customer": None}, status="pending") == [1, 2, 6]
+    assert listed(run, tag_prefix="size", status="cancelled") == [4]
 
 
 @pytest.mark.parametrize("status", list(Status))
