@@ -123,8 +123,7 @@ def map_(
         output = Output(inputs, _encoder(task), as_json=as_json, has_bar=has_bar)
         queue = given["queue"] or (None if task is None else task.report.queue or DEFAULT_QUEUE)
         with contextlib.closing(Host(database, kind, queue, None if task is None else target, workers)) as host:
-            shaping = sorted((name, value) for name, value in given.items() if name not in NAMING)
-            shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *shaping]
+            shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *_shaping(given)]
             mapping = Mapping(host, task or kind, key, shape)
             mapping.begin(inputs, chunk=chunk, ordered=not unordered, **given)
             host.find()
@@ -133,6 +132,11 @@ def map_(
             return _run(mapping, output)
     except Terminated:
         return TERMINATED
+
+
+def _shaping(given: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The options that shape what comes out of a map."""
+    return sorted((name, value) for name, value in given.items() if name not in NAMING)
 
 
 class Mapping:

@@ -357,3 +357,11 @@ def test_a_task_that_goes_on_as_others_leaves_them_its_tags(store: Store) -> Non
         store.insert_labels([(1, "the whole")])
         store.copy_tags(1, ids[1:])
     assert store.tasks_of_tag("a", "b", 0, 10) == store.tasks_of_tag("c", "d", 0, 10) == [1, 2, 3]
+
+
+def test_of_equal_keys_in_a_batch_the_last_one_has_its_tags_stored(run: Inline) -> None:
+    batch = [visit.options(key=f"k{n % 2}", tags={"n": str(n)}).submission(n) for n in range(6)]
+    outcome = run.client.submit_many(batch)
+    assert [handle.id for handle in outcome] == [1, 2] * 3
+    assert [one.tags for one in run.pending()] == [{"n": "4"}, {"n": "5"}]
+    assert (len(outcome.inserted), len(outcome.duplicates), len(outcome.upgraded + outcome.rejected)) == (2, 4, 0)
