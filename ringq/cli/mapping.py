@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 TERMINATED: Final = 128 + signal.SIGTERM
 TICK_S: Final = 0.05
 RELEASED_S: Final = 2.0  # within which a server has noticed that a map's connection is closed
+NAMING: Final = ("tags", "label")  # options that do not shape what comes out of a map
 
 
 class Terminated(KeyboardInterrupt):
@@ -67,7 +68,9 @@ def _chunk(text: str) -> int | str:
 @click.option("--memory-limit", metavar="SIZE", help="End a call that holds more memory than e.g. 512MB or 512 (MiB).")
 @click.option("--queue", help="The queue; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
-@click.option("--group", help="A label that is kept with the tasks.")
+@click.option("--group", help="A name that the tasks share with others.")
+@options.tags
+@click.option("--label", help="What to call the tasks where tasks are listed; else their kind.")
 @options.setting("workers", "Processes of a server started here; auto: one a core.", "N|auto")
 @click.option("--quiet", "-q", is_flag=True, help="No bar.")
 def map_(
@@ -121,7 +124,7 @@ def map_(
         output = Output(inputs, _encoder(task), as_json=as_json, has_bar=has_bar)
         queue = given["queue"] or (None if task is None else task.report.queue or DEFAULT_QUEUE)
         with contextlib.closing(Host(database, kind, queue, None if task is None else target, workers)) as host:
-            shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *sorted(given.items())]
+            shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *_shaping(given)]
             mapping = Mapping(host, task or kind, key, shape)
             mapping.begin(inputs, chunk=chunk, ordered=not unordered, **given)
             host.find()
@@ -130,6 +133,11 @@ def map_(
             return _run(mapping, output)
     except Terminated:
         return TERMINATED
+
+
+def _shaping(given: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The options that shape what comes out of a map."""
+    return sorted((name, value) for name, value in given.items() if name not in NAMING)
 
 
 class Mapping:

@@ -85,9 +85,9 @@ class Maps:
         of this kind, until `forget_map`: a program that died and starts again with the same inputs goes on where it
         was and gets all results, without a second run of calls whose results are stored. `errors`: "raise" raises
         at the call's place, and `next` goes on after it; "return" gives the exception in the place of a result.
-        `queue`, `priority`, `group`: as for `submit`. `run_timeout`: seconds or timedelta for each call; `kill_after`
-        and `memory_limit` as `LimitOptions` says, likewise for each. A call that raised is not made again, whatever
-        `retry` the kind has; nor has a map a `total_timeout` or a `queue_timeout` from there.
+        `queue`, `priority`, `group`, `tags`, `label`: as for `submit`. `run_timeout`: seconds or timedelta for each
+        call; `kill_after` and `memory_limit` as `LimitOptions` says, likewise for each. A call that raised is not made
+        again, whatever `retry` the kind has; nor has a map a `total_timeout` or a `queue_timeout` from there.
 
         Raises InvalidOption, InvalidPayload at once; while iterating what `MapResults.__next__` says, and MapInUse if
         another program is mapping with this key.

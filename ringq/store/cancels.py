@@ -69,7 +69,7 @@ SELECT_CANCEL_REQUESTS: Final = "SELECT task_id FROM cancel_request"
 
 PAGE: Final = 250  # tasks that one transaction ends: some 7 ms
 SPAN: Final = 10_000  # ids looked at for that: 4 ms
-LED: Final = 3_000  # … if an index has led to each of them: 5 ms
+LED: Final = 3_000  # … if an index has led to each of them, or tags of each are looked up: 5 ms
 
 
 class State(NamedTuple):
@@ -112,7 +112,7 @@ class CancelTables(QueueTables):
             upto = led[-1] if len(led) == LED else self.low_water
             ids = self._ids(SELECT_ACTIVE_OF_IDS, after, self.low_water, *wanted, json.dumps(led))
         else:
-            upto = min(newest, after + SPAN)
+            upto = min(newest, after + (SPAN if more[1] is None else LED))
             ids = self._ids(SELECT_ACTIVE_OF_SPECS, after, upto, *wanted)
         if len(ids) == limit:
             upto = ids[-1]

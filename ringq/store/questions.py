@@ -27,6 +27,8 @@ from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.submissions import SELECT_SPECS, SpecRow
 from ringq.store.task_rows import (
     SELECT_COMPLETED_ROWS,
+    SELECT_FEW_TAGGED,
+    SELECT_LED_ROWS,
     SELECT_PENDING_ROWS,
     SELECT_PENDING_ROWS_BELOW,
     SELECT_RUNNING_ROWS,
@@ -159,6 +161,8 @@ SELECT_TAG_VALUES: Final = """
 SELECT value, COUNT(*) FROM tag WHERE key = ? GROUP BY value ORDER BY COUNT(*) DESC, value
 """
 
+FEW: Final = 10_000  # tasks looked at one by one: 20 ms
+
 Row = tuple[Any, ...]
 
 
@@ -210,9 +214,9 @@ class Questions:
         """
         given = (before, limit, kind, queue)
         more = (None,) * 5 if wanted is None else self._conditions(wanted)
-        tag = None if wanted is None else whole_tag(wanted)
-        if tag is not None:
-            return self._rows(SELECT_TAGGED_ROWS, *given, None if status is None else status.code, *more, *tag)
+        led = None if wanted is None else self._led(wanted, (*given, None if status is None else status.code, *more))
+        if led is not None:
+            return led
         match status:
             case None:
                 return self._rows(SELECT_TASK_ROWS, *given, None, *more)
@@ -229,6 +233,28 @@ class Questions:
                 return rows
             case _:
                 return self._rows(SELECT_UNSUCCESSFUL_ROWS, *given, status.code, *more)
+
+    def _led(self, wanted: Any, given: tuple[Any, ...]) -> list[Row] | None:
+        """The tasks to which the index of tags leads; None if it does not."""
+        tag = whole_tag(wanted)
+        if tag is not None:
+            return self._rows(SELECT_TAGGED_ROWS, *given, *tag)
+        few = self._few_tagged(wanted)
+        return None if few is None else self._rows(SELECT_LED_ROWS, *given, json.dumps(few))
+
+    def _few_tagged(self, wanted: Any) -> list[int] | None:
+        """The tasks with a tag of the keys that are wanted, the highest first; None if those are many, or any will do.
+
+        A walk over all tasks finds the first of many soon, and is too long for the only one.
+        """
+        keys = [(key, key) for key, _ in wanted.tags or ()]
+        if wanted.tag_prefix is not None:
+            keys.append((wanted.tag_prefix, wanted.tag_prefix + LAST))
+        for first, last in keys:
+            found = self._rows(SELECT_FEW_TAGGED, first, last, FEW + 1)
+            if len(found) <= FEW:
+                return sorted({task_id for (task_id,) in found}, reverse=True)
+        return None
 
     def _conditions(self, wanted: Any) -> tuple[Any, ...]:
         """Parameters 6 to 10 of TASK_FILTER."""

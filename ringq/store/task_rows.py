@@ -91,6 +91,20 @@ CROSS JOIN task ON task.id = leading.task_id"""
     + "ORDER BY leading.task_id DESC LIMIT ?2"
 )
 
+# Of tasks to which an index has led, in this order.
+SELECT_LED_ROWS: Final = (
+    TASK_ROW
+    + """FROM json_each(?11) AS leading
+CROSS JOIN task ON task.id = leading.value"""
+    + TASK_JOINS
+    + """WHERE task.id < ?1 AND (?5 IS NULL OR ?5 = COALESCE(receipt.status, lease.task_id IS NOT NULL))"""
+    + TASK_FILTER
+    + "LIMIT ?2"
+)
+
+# Tasks with a tag of these keys, if they are few.
+SELECT_FEW_TAGGED: Final = "SELECT task_id FROM tag WHERE key BETWEEN ?1 AND ?2 LIMIT ?3"
+
 # What has been running for a while.
 SELECT_RUNNING_ROWS: Final = (
     TASK_ROW

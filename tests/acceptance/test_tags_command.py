@@ -113,3 +113,12 @@ def test_what_makes_no_sense_gets_one_line(cli: Cli, args: list[str], told: str)
     assert ran.returncode == 2
     assert told in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_map_in_a_pipe_has_tags_and_goes_on_under_others(serve: Serve, cli: Cli) -> None:
+    served = serve(HANDLERS + "\n@app.task\ndef double(n: int) -> int:\n    return n + n\n")
+    for tag in ("first", "second"):
+        ran = cli("map", "handlers:double", "--tag", f"by={tag}", "--label", "doubles", "--key", "m", stdin="1\n2\n")
+        assert ran.stdout.split() == ["2", "4"]
+    with served.client() as client:
+        assert {(one.label, one.tags["by"]) for one in client.query.tasks()} == {("doubles", "first")}

@@ -14,7 +14,7 @@ from store_rows import opened, receipt, submit
 
 import ringq
 from ringq import Filter, Status, protocol
-from ringq.store import Store, cancels, dead
+from ringq.store import Store, cancels, dead, questions
 from ringq.testing import Inline, inline
 
 app = ringq.App("shop", tags={"team": "sales"})
@@ -193,6 +193,17 @@ def test_a_filter_means_times_too(run: Inline) -> None:
     assert [one.id for one in run.pending()] == [3]
 
 
+@pytest.mark.parametrize("few", [0, 1, 3, 4])
+def test_what_many_or_few_tasks_have_is_listed_alike(run: Inline, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(questions, "FEW", few)
+    goods(run)
+    assert listed(run, tags={"customer": None}) == [1, 2, 4, 6]
+    assert listed(run, tag_prefix="cust", tags={"team": None}) == [1, 2]
+    run.client.cancel(4)
+    assert listed(run, tags={"customer": None}, status="pending") == [1, 2, 6]
+    assert listed(run, tag_prefix="size", status="cancelled") == [4]
+
+
 @pytest.mark.parametrize("status", list(Status))
 def test_a_list_of_tagged_tasks_knows_every_status(run: Inline, status: Status) -> None:
     goods(run)
@@ -322,3 +333,11 @@ def test_a_task_that_goes_on_as_others_leaves_them_its_tags(store: Store) -> Non
         store.insert_labels([(1, "the whole")])
         store.copy_tags(1, ids[1:])
     assert store.tasks_of_tag("a", "b", 0, 10) == store.tasks_of_tag("c", "d", 0, 10) == [1, 2, 3]
+
+
+def test_of_equal_keys_in_a_batch_the_last_one_has_its_tags_stored(run: Inline) -> None:
+    batch = [visit.options(key=f"k{n % 2}", tags={"n": str(n)}).submission(n) for n in range(6)]
+    outcome = run.client.submit_many(batch)
+    assert [handle.id for handle in outcome] == [1, 2] * 3
+    assert [one.tags for one in run.pending()] == [{"n": "4"}, {"n": "5"}]
+    assert (len(outcome.inserted), len(outcome.duplicates), len(outcome.upgraded + outcome.rejected)) == (2, 4, 0)
