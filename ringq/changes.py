@@ -60,7 +60,7 @@ class ForgetMap:
 
 @dataclass(frozen=True, slots=True)
 class RetryDead:
-    """Dead letters shall have another chance: what ended them is an attempt now, and their limits begin anew."""
+    """Dead letters shall have another chance: what ended them is an attempt now, all limits begin anew."""
 
     dead: protocol.Dead
     answer: Answer
@@ -80,6 +80,7 @@ class RetryDead:
             for task_id, count in store.release_dead(able).items():
                 verdicts.released(task_id, count)
             store.hold_keys(keys)
+            verdicts.renewed(able, committed)
             committed.returned += able
             total += len(able)
             if not taken or total == self.dead.limit:  # else there may be others in place of those that were left

@@ -115,6 +115,11 @@ class Verdicts:
         """A dead letter is given another chance after so many attempts: every limit begins anew."""
         self._tallies[task_id] = Interruptions(attempts)
 
+    def renewed(self, task_ids: Sequence[int], committed: Committed) -> None:
+        """These are no dead letters any more: their times to live begin anew."""
+        if self._store.has_ttl:
+            committed.expiring |= self._store.renew_expiries(task_ids, self._clock.now_us())
+
     def note(self, committed: Committed) -> None:
         """After COMMIT: bring the counts in line with what is durable now."""
         self.cancels.note(committed.receipts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Final
 
 from ringq.store.cancels import CancelTables
@@ -23,10 +25,20 @@ SELECT_NEXT_EXPIRY: Final = "SELECT expires_us FROM expiry ORDER BY expires_us, 
 # Has been seen to.
 DELETE_EXPIRY: Final = "DELETE FROM expiry WHERE expires_us = ? AND task_id = ?"
 
-# From when on a task's time to live counts: its submission, and its first attempt.
+# A dead letter that lives again: when it was over in its first life does not matter any more. Reads the whole table,
+# once for all that an operator retries with one request: an index by task would be paid for by every task.
+DELETE_EXPIRIES_OF: Final = "DELETE FROM expiry WHERE task_id IN (SELECT value FROM json_each(?))"
+
+# From when on a task's time to live counts: its submission, and its first attempt. Of a dead letter that lives again
+# both are the first attempt since.
 SELECT_BEGINNINGS: Final = """
-SELECT task.submitted_us, (SELECT MIN(ended_us - duration_us) FROM attempt WHERE attempt.task_id = task.id)
-FROM task WHERE task.id = ?
+SELECT CASE WHEN died IS NULL THEN submitted_us ELSE first_us END, first_us FROM (
+    SELECT task.submitted_us, died, (
+        SELECT MIN(ended_us - duration_us) FROM attempt WHERE task_id = task.id AND lease > COALESCE(died, 0)
+    ) AS first_us
+    FROM task JOIN (SELECT MAX(lease) AS died FROM attempt WHERE task_id = ?1 AND status IS NOT NULL)
+    WHERE task.id = ?1
+)
 """
 
 
@@ -49,6 +61,16 @@ class ExpiryTables(CancelTables):
     def delete_expiries(self, rows: Rows) -> None:
         """These have been seen to."""
         self._write(DELETE_EXPIRY, rows)
+
+    def renew_expiries(self, task_ids: Sequence[int], now_us: int) -> bool:
+        """The times to live of these active tasks, which were dead letters, begin anew; whether any has one."""
+        rows = {task_id: self._rows[spec] for task_id, spec in self.specs_of(task_ids)}
+        spans_ms = {task_id: (row.ttl_ms, row.ttl_from) for task_id, row in rows.items() if row.ttl_ms is not None}
+        if not spans_ms:
+            return False
+        self._write(DELETE_EXPIRIES_OF, [(json.dumps(list(spans_ms)),)])
+        self.insert_expiries([(now_us + ms * 1000, task_id) for task_id, (ms, first) in spans_ms.items() if not first])
+        return True
 
     def expiry_of(self, task_id: int, spec: int) -> int | None:
         """When a task that has had an attempt may not begin any more; None if it always may."""

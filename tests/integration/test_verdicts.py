@@ -15,6 +15,8 @@ from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import NotDead, RingqError, StorageFull, UnknownTask
+from ringq.expiry import Expiries
+from ringq.feed import Feed
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status, TaskRecord
 from ringq.query import Query
@@ -343,6 +345,43 @@ def test_a_dead_letter_that_is_retried_begins_anew_and_keeps_its_record(office: 
     assert [office.fail(task_id).returned for _ in range(3)] == [[task_id], [task_id], []]
     record = office.record(task_id)
     assert (record.reason, [one.attempt for one in record.attempts]) == (Reason.RETRY_LIMIT, [1, 2, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("lived_s", [50, 500])
+def test_the_time_to_live_of_a_dead_letter_that_is_retried_begins_anew(office: Office, lived_s: float) -> None:
+    """Whether it was over while the task was dead or not."""
+    spec = replace(PLAIN, ttl_ms=100_000)
+    expiries = Expiries(office.writer, Feed(office.store, office.config, office.writer.interruptions))
+
+    def end_what_is_over(after_s: float) -> None:
+        office.clock.advance(after_s)
+        expiries._feed.look_for_expiries()
+        expiries.step(office.clock.now_us())
+        office.commit()
+
+    first, second = office.submit(spec, spec)
+    office.bury(first, second)
+    end_what_is_over(lived_s)
+    office.dead(protocol.RetryDead, [first, second])
+    end_what_is_over(99)
+    assert {office.record(one).status for one in (first, second)} == {Status.PENDING}
+    office.cut_off(first, Reason.CRASH)
+    end_what_is_over(2)
+    assert {office.record(one).status for one in (first, second)} == {Status.EXPIRED}
+
+
+@pytest.mark.parametrize("ttl_from", [0, 1])
+def test_a_dead_letter_that_dies_again_is_not_held_to_any_earlier_time_to_live(office: Office, ttl_from: int) -> None:
+    spec = replace(PLAIN, ttl_ms=100_000, ttl_from=ttl_from)
+    (task_id,) = office.submit(spec)
+    for _ in range(2):
+        office.bury(task_id)
+        office.clock.advance(60)
+        office.dead(protocol.RetryDead, [task_id])
+    due = [at for at, _ in office.store.expiring(office.clock.now_us() + 10**9, 10)]
+    assert due == ([] if ttl_from else [office.clock.now_us() + 100 * 10**6])
+    office.cut_off(task_id, Reason.CRASH)
+    assert office.record(task_id).status == Status.PENDING
 
 
 def test_dead_letters_are_found_by_kind_queue_and_time_and_all_or_none_by_id(office: Office) -> None:

@@ -77,7 +77,8 @@ class Ending:
 
 Answer = tuple[Outcome, int, int]
 DELAYS = {
-    "0": (), "2": (0, 0), "1 constant 1s": (1_000_000,), "3 exponential 1s..10s": (1_000_000, 2_000_000, 4_000_000),
+    "0": (), "1": (0,), "2": (0, 0), "1 constant 1s": (1_000_000,),
+    "3 exponential 1s..10s": (1_000_000, 2_000_000, 4_000_000),
 }  # fmt: skip
 
 
@@ -263,6 +264,9 @@ class Model:
             task.crashes = task.lost = task.failures = 0
             if task.name is not None:
                 self.holder[task.name] = task_id
+            self.expiries = {row for row in self.expiries if row[1] != task_id}
+            if task.ttl_us is not None and not task.ttl_from:
+                self.expiries.add((self.now_us + task.ttl_us, task_id))
             self._move(Status.DEAD_LETTER, PENDING, Reason.NONE)
         return len(task_ids) - len(refused)
 
@@ -342,8 +346,10 @@ class Model:
     def _over_us(self, task: Task) -> int | None:
         if task.ttl_us is None:
             return None
-        begin = min(begun for _, _, begun in task.attempts.values()) if task.ttl_from else task.submitted_us
-        return begin + task.ttl_us
+        died = max((lease for lease, of in task.attempts.items() if of[1] is not None), default=0)
+        if not died and not task.ttl_from:
+            return task.submitted_us + task.ttl_us
+        return min(begun for lease, (_, _, begun) in task.attempts.items() if lease > died) + task.ttl_us
 
     def _expire(self) -> None:
         for at, task_id in sorted(self.expiries):
