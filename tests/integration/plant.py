@@ -106,11 +106,14 @@ class Plant:
 
     stopping = False  # as the listener says
 
-    def __init__(self, folder: Path, **config: Any) -> None:
+    def __init__(
+        self, folder: Path, *, clock: ManualClock | None = None, segment: Segment | None = None, **config: Any
+    ) -> None:
+        """`clock`, `segment`: as another process has left them."""
         self.config = Config(folder / "t.db", **config)
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.answers: list[Any] = []
-        self.start(None)
+        self.start(segment)
 
     def start(self, segment: Segment | None) -> None:
         """As `Supervisor` does."""
