@@ -5,7 +5,7 @@ One call of `Model.commit` is one transaction of the server; its parts come in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ringq.lifecycle import is_legal
@@ -21,7 +21,9 @@ Name = tuple[str, str]  # kind and key
 
 @dataclass
 class Task:
-    """`place`: where a task that has not ended is: pending, delayed, waiting (behind another), published, running."""
+    """`place`: where a task that has not ended is: pending, delayed, waiting (behind another), published,
+    running, dropped (cancelled, and its worker is gone).
+    """
 
     id: int
     kind: str
@@ -106,15 +108,15 @@ class Model:
 
     def commit(
         self, now_us: int, action: Callable[[], object] = lambda: None, endings: Iterable[Ending] = (),
-        due: Iterable[int] = (), *, expires: bool = True, dropped: Collection[int] = (),
+        due: Iterable[int] = (), *, expires: bool = True,
     ) -> None:  # fmt: skip
-        """`dropped`: cancelled tasks that no worker has any more."""
+        """`action`: what somebody asked for; `endings`: what came of attempts; `due`: delayed tasks whose time came."""
         self.now_us, self._takes_back = now_us, False
         action()
         if expires:
             self._expire()
         for task in self.active():
-            if task.id in dropped:
+            if task.place == "dropped":
                 self._finish(task, Status.CANCELLED, Reason.CANCELLED)
         endings = list(endings)
         for ending in [one for one in endings if one.status is None] + [one for one in endings if one.status]:
@@ -123,7 +125,8 @@ class Model:
             if self.tasks[task_id].place == "delayed":
                 self.tasks[task_id].place = "pending"
         if self._takes_back:
-            self._give_back(task for task in self.active() if task.place == "published")
+            for task in self.active():
+                task.place = "pending" if task.place == "published" else task.place
 
     def active(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.status is None]
@@ -138,7 +141,9 @@ class Model:
     def restart(self) -> None:
         """Another parent: whatever was published is not any more."""
         self.closed_until = {queue: until_us for queue, (_, until_us) in self.cooling.items()}
-        self._give_back(task for task in self.active() if task.place in ("published", "running"))
+        for task in self.active():
+            if task.place in ("published", "running", "dropped"):
+                task.place = "dropped" if task.is_cancelled else "pending"
 
     def publish(self, task_id: int) -> None:
         self.tasks[task_id].place = "published"
@@ -173,7 +178,7 @@ class Model:
             return Outcome.INSERTED, self._insert(wish, name).id, 0
         follower = self.tasks[self.behind[name]] if name in self.behind else None
         newest = follower or holder
-        is_out = holder.place in ("published", "running")
+        is_out = holder.place in ("published", "running", "dropped")
         if wish.mode is OnDuplicate.REJECT:
             return Outcome.REJECTED, newest.id, 0
         if wish.mode is OnDuplicate.SUPERSEDE:
@@ -222,7 +227,7 @@ class Model:
             task = self.tasks[task_id]
             if task.status is not None:
                 told[task_id] = CancelOutcome.TOO_LATE, task.status
-            elif task.place != "running":
+            elif task.place not in ("running", "dropped"):
                 self._finish(task, Status.CANCELLED, Reason.CANCELLED)
                 told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED
             else:
@@ -357,7 +362,7 @@ class Model:
                 break
             self.expiries.discard((at, task_id))
             task = self.tasks.get(task_id)
-            if task is not None and task.status is None and task.place != "running":
+            if task is not None and task.status is None and task.place not in ("running", "dropped"):
                 self._finish(task, Status.EXPIRED, Reason.TTL)
 
     def _throttle(self, queue: str, hint_us: int) -> None:
@@ -392,10 +397,6 @@ class Model:
                 follower = self.tasks[self.behind.pop(task.name)]
                 self.holder[task.name] = follower.id
                 self._may_start(follower)
-
-    def _give_back(self, tasks: Iterable[Task]) -> None:
-        for task in tasks:
-            task.place = "pending"
 
     def _said(self, task: Task) -> bool:
         """Whether somebody said how often the task is tried again."""

@@ -51,11 +51,11 @@ endings = st.sampled_from(  # None: it goes on
         *[(None, reason, None) for reason in (Reason.CRASH, Reason.LOST, Reason.DAMAGED_RECEIPT, Reason.RUN_TIMEOUT)],
     ]
 )  # fmt: skip
-points = st.sampled_from([None] * 12 + POINTS)
+points = st.sampled_from([None] * 8 + POINTS)  # where the parent is killed
 STEPS = [
     *["submit"] * 7, *["work"] * 6, *["run"] * 2, *["let_time_pass"] * 2, *["cancel"] * 2, *["one_dead_letter"] * 2,
-    "crash_again_and_again", "die_before_it_began", "run_for_long", "cancel_many", "cancel_what_is_unknown",
-    "dead_letters_of", "set_queue", "set_the_clock", "be_killed", "stop",
+    *["die_before_it_began", "run_for_long"] * 2, "crash_again_and_again", "cancel_many", "cancel_what_is_unknown",
+    "dead_letters_of", "purge_and_be_killed", "set_queue", "set_the_clock", "be_killed", "stop",
 ]  # fmt: skip
 Draw = Callable[[Any], Any]
 
@@ -153,6 +153,7 @@ class Machine(RuleBasedStateMachine):
             else:
                 self.receive(task_id, status, reason, after_s)
         if draw(st.booleans()):
+            self.turn(point=draw(points))
             self.publish(draw(st.integers(1, 4)))
 
     def crash_again_and_again(self, draw: Draw) -> None:
@@ -171,8 +172,9 @@ class Machine(RuleBasedStateMachine):
             if task.lease is not None:
                 return  # it has begun
             self.plant.drop(task_id)
-            task.place = "running" if task.is_cancelled else "pending"
-            self.turn(dropped=[task.id] if task.is_cancelled else [])
+            task.place = "dropped" if task.is_cancelled else "pending"
+            if draw(st.booleans()):
+                self.turn()
 
         self.take_one(draw, drop)
 
@@ -273,6 +275,12 @@ class Machine(RuleBasedStateMachine):
             answer = self.plant.answers.pop()
             assert (answer.count if isinstance(answer, protocol.Changed) else type(answer)) == expected[0]
 
+    def purge_and_be_killed(self, _: Draw) -> None:
+        """The last id may be that of a purged one."""
+        self.plant.ask(protocol.PurgeDead(protocol.Dead(None, limit=100)))
+        self.turn(lambda: self.model.purge(self.model.dead()))
+        self.kill(with_host=False)
+
     def set_queue(self, draw: Draw) -> None:
         changes = [{"paused": True}, {"paused": False}, {"paused": False}, {"retry": "0"}, {"retry": "2"}]
         self.say(draw(st.sampled_from(QUEUES)), draw(st.sampled_from(changes)))
@@ -309,8 +317,7 @@ class Machine(RuleBasedStateMachine):
         self.plant.kill(with_host=with_host)
         self.model.commit(now_us, endings=endings, expires=False)
         self.model.restart()
-        cancelled = [task.id for task in self.model.active() if task.is_cancelled]
-        self.model.commit(now_us, expires=False, dropped=cancelled)
+        self.model.commit(now_us, expires=False)
 
     def found(self, slot: Slot, now_us: int) -> Ending:
         if slot.receipt is None:
@@ -329,9 +336,7 @@ class Machine(RuleBasedStateMachine):
         self.inbox.clear()
         self.model.restart()
 
-    def turn(
-        self, action: Callable[[], object] = lambda: None, point: str | None = None, dropped: list[int] | None = None
-    ) -> None:
+    def turn(self, action: Callable[[], object] = lambda: None, point: str | None = None) -> None:
         """A turn of the loop; with `point`, the parent is killed there."""
         now_us, due = self.plant.clock.now_us(), self.plant.look_at_the_time()
         note(f"turn at {now_us % 10**12}, due: {due}, inbox: {list(self.inbox)}")
@@ -340,7 +345,7 @@ class Machine(RuleBasedStateMachine):
         else:
             self.plant.die_committing(point)
         if point != "writer.before_commit":
-            self.model.commit(now_us, action, self.inbox.values(), due, dropped=dropped or ())
+            self.model.commit(now_us, action, self.inbox.values(), due)
             self.model.look(now_us)
         if point is not None:
             answers = list(self.plant.answers)
@@ -461,4 +466,7 @@ def _shown(task: Task) -> tuple[int, str, str | None]:
 
 
 TestLife = Machine.TestCase
-TestLife.settings = settings(suppress_health_check=list(HealthCheck))  # 500 runs of 60 steps in `scripts/check --deep`
+IS_DEEP = settings.get_current_profile_name() == "deep"  # scripts/check --deep: 500 runs of 60 steps
+TestLife.settings = settings(
+    suppress_health_check=list(HealthCheck), **{} if IS_DEEP else {"max_examples": 40, "stateful_step_count": 40}
+)
