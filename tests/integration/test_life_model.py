@@ -466,7 +466,7 @@ def _shown(task: Task) -> tuple[int, str, str | None]:
 
 
 TestLife = Machine.TestCase
-IS_DEEP = settings.get_current_profile_name() == "deep"  # scripts/check --deep: 500 runs of 60 steps
+IS_DEEP = settings().max_examples == settings.get_profile("deep").max_examples  # in scripts/check --deep
 TestLife.settings = settings(
     suppress_health_check=list(HealthCheck), **{} if IS_DEEP else {"max_examples": 40, "stateful_step_count": 40}
 )
