@@ -171,8 +171,12 @@ class Machine(RuleBasedStateMachine):
             task = self.model.tasks[task_id]
             if task.lease is not None:
                 return  # it has begun
+            if draw(st.booleans()):
+                self.plant.cancel(task_id)
+                self.check_cancel(lambda: [task_id], None)
             self.plant.drop(task_id)
             task.place = "dropped" if task.is_cancelled else "pending"
+            self.plant.clock.advance(draw(st.sampled_from([0, 3])))
             if draw(st.booleans()):
                 self.turn()
 
