@@ -69,7 +69,7 @@ class ForgetMap:
 
 @dataclass(frozen=True, slots=True)
 class RetryDead:
-    """Dead letters shall have another chance: what ended them is an attempt now, and their limits begin anew."""
+    """Dead letters shall have another chance: what ended them is an attempt now, all limits begin anew."""
 
     dead: protocol.Dead
     answer: Answer

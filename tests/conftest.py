@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("ringq", deadline=None)  # shared machines pause; timeouts are pytest-timeout's job
+settings.register_profile("deep", deadline=None, max_examples=500, stateful_step_count=60)  # scripts/check --deep
 settings.load_profile("ringq")
 
 HERE = Path(__file__).parent

@@ -117,6 +117,31 @@ def test_killed_at_any_step_around_a_fire_nothing_is_lost_and_nothing_doubled(
     )
 
 
+@pytest.mark.parametrize("point", ["writer.before_commit", "writer.after_commit"])
+def test_killed_at_a_cron_fire_each_second_has_one_task(
+    serve: Serve, source: Callable[..., str], tmp_path: Path, point: str
+) -> None:
+    served = serve(source())
+    with served.client() as client:
+        client.schedule(
+            "s", "life::beat", {"name": "beats"}, cron="* * * * * *", max_occurrences=6, catch_up="all",
+            skip_if_running=False,
+        )  # fmt: skip
+    served.kill()
+    for commits in (1, 2, 3):
+        dying = serve(ready=False, env={"RINGQ_FAILPOINT": f"{point}=kill:{commits}"})
+        wait_for(lambda dying=dying: dying.process.poll() is not None)
+    served = serve()
+    query = Query(served.database)
+    wait_for(lambda: query.counts().get(ringq.Status.COMPLETED, 0) == 6)
+    assert scheduled(query, "s").state == "ended"
+    assert served.stop() == 0
+    assert len(query.tasks()) == len(set(lines(tmp_path / "beats"))) == 6
+    with contextlib.closing(sqlite3.connect(served.database)) as db:
+        fires = [at for (at,) in db.execute("SELECT occurrence_us FROM scheduled_task ORDER BY task_id")]
+    assert [at - fires[0] for at in fires] == [second * 1_000_000 for second in range(6)]
+
+
 @pytest.mark.parametrize("point", ["writer.before_commit", "writer.after_commit", "writer.after_free"])
 def test_killed_at_any_step_around_a_successor_from_completion_there_is_one_at_a_time(
     serve: Serve, source: Callable[..., str], tmp_path: Path, point: str

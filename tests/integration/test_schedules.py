@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from store_rows import opened
@@ -393,6 +397,45 @@ def test_a_clock_that_is_set_back_fires_nothing_twice(desk: Desk) -> None:
     assert desk.turn() == []
     assert desk.after(599) == []
     assert desk.after(61) == [3]
+
+
+# Every change of these zones in 2026 and 2027, as their governments have announced it; UTC.
+CHANGES = {
+    "America/New_York": ["2026-03-08T07", "2026-11-01T06", "2027-03-14T07", "2027-11-07T06"],
+    "Europe/Berlin": ["2026-03-29T01", "2026-10-25T01", "2027-03-28T01", "2027-10-31T01"],
+    "Australia/Lord_Howe": ["2026-04-04T15", "2026-10-03T15:30", "2027-04-03T15", "2027-10-02T15:30"],
+    "Africa/Casablanca": ["2026-02-15T02", "2026-03-22T02", "2027-02-07T02", "2027-03-14T02"],
+}
+
+
+@pytest.mark.parametrize("line", ["30 2 * * *", "30 1 * * *", "*/20 * * * *", "0 2,3 * * *", "0 15 1-3 * * *"])
+@pytest.mark.parametrize(("zone", "text"), [(zone, text) for zone in CHANGES for text in CHANGES[zone]])
+def test_over_a_change_of_its_zone_each_fire_that_cronsim_gives_has_one_task(
+    desk: Desk, zone: str, text: str, line: str
+) -> None:
+    """The parent is killed at the change, and the clock is set back an hour later: nothing fires twice."""
+    info, change = ZoneInfo(zone), datetime.fromisoformat(f"{text}{'' if ':' in text else ':00'}+00:00")
+    before = change - timedelta(minutes=1)
+    assert change.astimezone(info).utcoffset() != before.astimezone(info).utcoffset()
+    begin, end = change - timedelta(hours=30, seconds=7), change + timedelta(hours=30)
+    desk.clock.jump((_us(begin) - desk.clock.now_us()) / 1e6)
+    desk.put(cron=line, zone=zone, skip_if_running=False)
+    odd = [(change, lambda: desk.restart(0)), (change + timedelta(hours=1), lambda: desk.clock.jump(-600))]
+    while (next_us := desk.schedules.next_us) is not None and next_us < _us(end):
+        if odd and next_us >= _us(odd[0][0]):
+            _, happens = odd.pop(0)
+            happens()
+        else:
+            desk.clock.jump(max(0, next_us - desk.clock.now_us()) / 1e6)
+        desk.turn()
+    assert not odd
+    rows = desk.store._read("SELECT occurrence_us FROM task JOIN scheduled_task ON task_id = id ORDER BY id")
+    expected = takewhile(lambda at: at < end, CronSim(line, begin.astimezone(info)))
+    assert [at for (at,) in rows] == sorted({_us(at) for at in expected})
+
+
+def _us(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def test_many_that_are_due_at_once_fire_in_several_transactions(desk: Desk) -> None:

@@ -15,6 +15,8 @@ from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import NotDead, RingqError, StorageFull, UnknownTask
+from ringq.expiry import Expiries
+from ringq.feed import Feed
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status, TaskRecord
 from ringq.query import Query
@@ -409,6 +411,41 @@ def test_a_request_about_dead_letters_that_was_refused_may_succeed_later(office:
         office.commit()
         office.bury(task_id)
     assert [type(answer) for answer in office.answers] == [NotDead, protocol.Changed]
+
+
+@pytest.mark.parametrize("lived_s", [50, 500])
+def test_the_time_to_live_of_a_dead_letter_that_is_retried_begins_anew(office: Office, lived_s: float) -> None:
+    """Whether it was over while the task was dead or not."""
+    spec = replace(PLAIN, ttl_ms=100_000)
+    expiries = Expiries(office.writer, Feed(office.store, office.config, office.writer.interruptions))
+
+    def end_what_is_over(after_s: float) -> None:
+        office.clock.advance(after_s)
+        expiries._feed.look_for_expiries()
+        expiries.step(office.clock.now_us())
+        office.commit()
+
+    first, second = office.submit(spec, spec)
+    office.bury(first, second)
+    end_what_is_over(lived_s)
+    office.dead(protocol.RetryDead, [first, second])
+    end_what_is_over(99)
+    assert {office.record(one).status for one in (first, second)} == {Status.PENDING}
+    office.cut_off(first, Reason.CRASH)
+    end_what_is_over(2)
+    assert {office.record(one).status for one in (first, second)} == {Status.EXPIRED}
+
+
+@pytest.mark.parametrize("ttl_from", [0, 1])
+def test_a_dead_letter_that_dies_again_is_not_held_to_any_earlier_time_to_live(office: Office, ttl_from: int) -> None:
+    spec = replace(PLAIN, ttl_ms=100_000, ttl_from=ttl_from)
+    (task_id,) = office.submit(spec)
+    for _ in range(2):
+        office.bury(task_id)
+        office.clock.advance(60)
+        office.dead(protocol.RetryDead, [task_id])
+    office.cut_off(task_id, Reason.CRASH)
+    assert office.record(task_id).status == Status.PENDING
 
 
 def test_dead_letters_are_found_by_kind_queue_and_time_and_all_or_none_by_id(office: Office) -> None:

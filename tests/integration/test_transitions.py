@@ -1,0 +1,386 @@
+"""Every line of the transition table is gone over by the real machinery, and nothing makes any other move.
+
+Whoever adds a line to the table adds a situation that goes over it, or says in COMES_LATER what will be its cause.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plant import Plant
+
+import ringq
+from ringq import protocol
+from ringq.entries import Batch, Spec
+from ringq.lifecycle import TRANSITIONS, is_legal
+from ringq.model import OnDuplicate, Reason, Status
+from ringq.testing.attempt import attempt
+
+Line = tuple[Status | None, Status, Reason]
+LINES = [(source, target, reason) for (source, target), reasons in TRANSITIONS.items() for reason in reasons]
+
+# Lines without a cause so far, each with what will be its cause. A line that is listed here and reached is an error.
+COMES_LATER: dict[Line, str] = {}
+
+app = ringq.App("life")
+
+
+@app.task
+def fine() -> int:
+    return 1
+
+
+@app.task
+def wrong() -> None:
+    raise ValueError("no")
+
+
+@app.task
+def hopeless() -> None:
+    raise ringq.Permanent("never")
+
+
+@app.task
+def too_long() -> None:
+    raise ringq.RunTimeout
+
+
+@app.task
+def not_now() -> None:
+    raise ringq.RetryLater("later", after=1)
+
+
+@app.task
+def asleep() -> None:
+    raise ringq.Snooze(1)
+
+
+@app.task
+def slowed() -> None:
+    raise ringq.Throttled("slow down")
+
+
+@app.task
+def unwanted() -> None:
+    raise ringq.Cancel("not needed any more")
+
+
+@app.task
+def unspeakable() -> object:
+    return object()
+
+
+@app.task
+def add(first: int, second: int) -> int:
+    return first + second
+
+
+class Watched(Plant):
+    """A plant of which every move of every task is noted, and has to be a legal one. `moves`: in their order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.moves: list[Line] = []
+        self.seen: dict[int, Status] = {}
+        self.attempts: set[tuple[int, int]] = set()
+        self.numbers = itertools.count(1)
+        super().__init__(folder)
+
+    # -- what happens -------------------------------------------------------------------------
+
+    def give(
+        self, kind: str = "fine", payload: str = "{}", *, key: str | None = None, mode: OnDuplicate = OnDuplicate.SKIP,
+        run_at_us: int | None = None, **options: Any,
+    ) -> int:  # fmt: skip
+        """A task is submitted; its id, if one was inserted."""
+        task_id: int = self.store.next_task_id
+        spec = Spec(f"life::{kind}", "default", 128, None, None, **options)
+        self.writer.submit(
+            Batch(
+                next(self.numbers).to_bytes(16, "big"), [spec], [0], [payload], [run_at_us],
+                lambda *_: None, self.answers.append, keys=[key], on_duplicate=[mode.code],
+            )
+        )  # fmt: skip
+        self.turn()
+        return task_id
+
+    def begin(self, *task_ids: int) -> None:
+        """Workers have these tasks."""
+        self.turn()
+        self.fill(len(task_ids) + self.ring.in_flight())
+        for task_id in task_ids:
+            self.claim(task_id)
+        self.look()
+
+    def work(self, task_id: int) -> None:
+        """The worker's own code runs the handler, whose receipt is recorded."""
+        slot = self.ring.by_task[task_id]
+        row = self.read(f"SELECT kind.name, payload FROM task JOIN spec ON spec.id = spec JOIN kind ON kind.id = kind "
+                        f"WHERE task.id = {task_id}")[0]  # fmt: skip
+        handler: Any = app.kinds().get(row[0])
+        claim = (task_id, slot.lease, slot.kind, slot.attempt, 0, row[1].encode())
+        receipt = attempt(handler, claim, self.folder)
+        self.receive(task_id, Status.of(receipt.status), Reason.of(receipt.reason), receipt.body)
+        self.turn()
+
+    def run(self, kind: str, payload: str = "{}", **options: Any) -> int:
+        """A task is submitted and run once."""
+        task_id = self.give(kind, payload, **options)
+        self.begin(task_id)
+        self.work(task_id)
+        return task_id
+
+    def cut(self, reason: Reason, times: int = 1, *, payload: str = "{}") -> int:
+        """A task is submitted, and its attempts end without a receipt."""
+        task_id = self.give("add", payload)
+        for _ in range(times):
+            self.begin(task_id)
+            self.interrupt(task_id, reason)
+            self.turn()
+        return task_id
+
+    def turn(self) -> None:
+        self.look_at_the_time()
+        self.commit()
+        self.look()
+
+    # -- what is noted ------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Compare with what was there the last time."""
+        for task_id, lease, reason in self.read("SELECT task_id, lease, reason FROM attempt WHERE status IS NULL"):
+            if (task_id, lease) not in self.attempts:
+                self.attempts.add((task_id, lease))
+                self.note(task_id, Status.PENDING, Reason.of(reason))
+        for task_id, code, reason in self.read(
+            "SELECT id, status, reason FROM task LEFT JOIN receipt ON task_id = id ORDER BY id"
+        ):
+            slot = self.ring.by_task.get(task_id)
+            now = Status.RUNNING if slot is not None and slot.is_claimed else Status.PENDING
+            now = now if code is None else Status.of(code)
+            if self.seen.get(task_id) is None and now is not Status.PENDING:
+                self.note(task_id, Status.PENDING, Reason.NONE)
+            if self.seen.get(task_id) is not now:
+                self.note(task_id, now, Reason.of(reason or 0))
+
+    def note(self, task_id: int, now: Status, reason: Reason) -> None:
+        line = (self.seen.get(task_id), now, reason)
+        assert is_legal(*line), f"task {task_id}: {line}"
+        self.moves.append(line)
+        self.seen[task_id] = now
+
+
+# -- a situation for each line ----------------------------------------------------------------
+
+
+def a_task_is_submitted(plant: Watched) -> None:
+    plant.give()
+
+
+def a_worker_takes_it(plant: Watched) -> None:
+    plant.begin(plant.give())
+
+
+def it_is_cancelled_before_it_began(plant: Watched) -> None:
+    plant.cancel(plant.give())
+    plant.turn()
+
+
+def its_time_to_live_is_over(plant: Watched) -> None:
+    plant.give(ttl_ms=1000)
+    plant.clock.advance(1)
+    plant.turn()
+
+
+def its_handler_returns(plant: Watched) -> None:
+    plant.run("fine")
+
+
+def its_handler_raises(plant: Watched) -> None:
+    plant.run("wrong")
+
+
+def its_handler_says_never(plant: Watched) -> None:
+    plant.run("hopeless", retry="3")
+
+
+def it_takes_too_long(plant: Watched) -> None:
+    plant.run("too_long")
+
+
+def its_arguments_fit_no_handler(plant: Watched) -> None:
+    plant.run("fine", '{"nobody": 1}')
+
+
+def its_result_cannot_be_stored(plant: Watched) -> None:
+    plant.run("unspeakable")
+
+
+def its_handler_is_gone(plant: Watched) -> None:
+    plant.run("forgotten")
+
+
+def its_handler_says_not_needed(plant: Watched) -> None:
+    plant.run("unwanted", retry="3")
+
+
+def its_worker_dies(plant: Watched) -> None:
+    plant.cut(Reason.CRASH)
+
+
+def its_server_dies(plant: Watched) -> None:
+    plant.begin(plant.give())
+    plant.kill()
+    plant.look()
+
+
+def its_receipt_is_damaged(plant: Watched) -> None:
+    plant.cut(Reason.DAMAGED_RECEIPT)
+
+
+def its_server_is_stopped(plant: Watched) -> None:
+    plant.begin(plant.give())
+    plant.stop()
+    plant.look()
+
+
+def its_handler_raises_and_may_again(plant: Watched) -> None:
+    plant.run("wrong", retry="1")
+
+
+def it_takes_too_long_and_may_again(plant: Watched) -> None:
+    plant.run("too_long", retry="1")
+
+
+def its_handler_says_later(plant: Watched) -> None:
+    plant.run("not_now")
+
+
+def its_handler_sleeps(plant: Watched) -> None:
+    plant.run("asleep")
+
+
+def its_handler_is_throttled(plant: Watched) -> None:
+    plant.run("slowed")
+
+
+def its_workers_die_again_and_again(plant: Watched) -> None:
+    plant.cut(Reason.CRASH, 3)
+
+
+def it_is_lost_again_and_again(plant: Watched) -> None:
+    plant.cut(Reason.LOST, 4)
+
+
+def its_retries_are_used_up(plant: Watched) -> None:
+    task_id = plant.run("wrong", retry="1")
+    plant.begin(task_id)
+    plant.work(task_id)
+
+
+def a_chunk_is_cut_off(plant: Watched) -> None:
+    plant.cut(Reason.CRASH, payload="[[1,2],[3,4]]")
+
+
+def another_takes_its_place(plant: Watched) -> None:
+    plant.give(key="x")
+    plant.give(key="x", mode=OnDuplicate.SUPERSEDE)
+
+
+def somebody_gives_it_another_chance(plant: Watched) -> None:
+    task_id = plant.cut(Reason.CRASH, 3)
+    plant.ask(protocol.RetryDead(protocol.Dead([task_id])))
+    plant.turn()
+
+
+PENDING, RUNNING = Status.PENDING, Status.RUNNING
+SITUATIONS: dict[Line, Callable[[Watched], None]] = {
+    (None, PENDING, Reason.NONE): a_task_is_submitted,
+    (PENDING, RUNNING, Reason.NONE): a_worker_takes_it,
+    (PENDING, Status.CANCELLED, Reason.CANCELLED): it_is_cancelled_before_it_began,
+    (PENDING, Status.EXPIRED, Reason.TTL): its_time_to_live_is_over,
+    (PENDING, Status.SUPERSEDED, Reason.REPLACED): another_takes_its_place,
+    (RUNNING, Status.COMPLETED, Reason.NONE): its_handler_returns,
+    (RUNNING, Status.FAILED, Reason.HANDLER_ERROR): its_handler_raises,
+    (RUNNING, Status.FAILED, Reason.PERMANENT): its_handler_says_never,
+    (RUNNING, Status.FAILED, Reason.RUN_TIMEOUT): it_takes_too_long,
+    (RUNNING, Status.FAILED, Reason.INVALID_PAYLOAD): its_arguments_fit_no_handler,
+    (RUNNING, Status.FAILED, Reason.INVALID_RESULT): its_result_cannot_be_stored,
+    (RUNNING, Status.FAILED, Reason.UNKNOWN_KIND): its_handler_is_gone,
+    (RUNNING, Status.CANCELLED, Reason.CANCELLED): its_handler_says_not_needed,
+    (RUNNING, PENDING, Reason.CRASH): its_worker_dies,
+    (RUNNING, PENDING, Reason.LOST): its_server_dies,
+    (RUNNING, PENDING, Reason.DAMAGED_RECEIPT): its_receipt_is_damaged,
+    (RUNNING, PENDING, Reason.STOPPED): its_server_is_stopped,
+    (RUNNING, PENDING, Reason.HANDLER_ERROR): its_handler_raises_and_may_again,
+    (RUNNING, PENDING, Reason.RUN_TIMEOUT): it_takes_too_long_and_may_again,
+    (RUNNING, PENDING, Reason.RETRY_LATER): its_handler_says_later,
+    (RUNNING, PENDING, Reason.SNOOZED): its_handler_sleeps,
+    (RUNNING, PENDING, Reason.THROTTLED): its_handler_is_throttled,
+    (RUNNING, Status.DEAD_LETTER, Reason.CRASH_LIMIT): its_workers_die_again_and_again,
+    (RUNNING, Status.DEAD_LETTER, Reason.LOST_LIMIT): it_is_lost_again_and_again,
+    (RUNNING, Status.DEAD_LETTER, Reason.RETRY_LIMIT): its_retries_are_used_up,
+    (RUNNING, Status.SUPERSEDED, Reason.SPLIT): a_chunk_is_cut_off,
+    (Status.DEAD_LETTER, PENDING, Reason.NONE): somebody_gives_it_another_chance,
+}
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Iterator[Watched]:
+    plant = Watched(tmp_path)
+    yield plant
+    plant.store.close()
+
+
+@pytest.mark.parametrize("line", SITUATIONS, ids=lambda line: SITUATIONS[line].__name__)
+def test_the_machinery_goes_over_this_line(plant: Watched, line: Line) -> None:
+    SITUATIONS[line](plant)
+    assert line in plant.moves
+
+
+def test_every_line_of_the_table_is_gone_over_or_its_cause_comes_later() -> None:
+    without = set(LINES) - SITUATIONS.keys() - COMES_LATER.keys()
+    assert not without, "add a situation, or say in COMES_LATER what will be the cause"
+    assert not SITUATIONS.keys() & COMES_LATER.keys(), "this has come"
+    assert SITUATIONS.keys() | COMES_LATER.keys() <= set(LINES), "the table has no such line"
+
+
+@pytest.mark.parametrize("line", SITUATIONS, ids=lambda line: SITUATIONS[line].__name__)
+def test_whatever_is_asked_of_a_task_there_no_other_move_is_made(plant: Watched, line: Line) -> None:
+    """Receipts of old attempts, deaths, cancels, retries, time: `Watched.note` refuses every illegal move."""
+    SITUATIONS[line](plant)
+    before, tasks = dict(plant.seen), sorted(plant.seen)
+    for task_id in tasks:
+        _late_receipts(plant, task_id)
+        plant.turn()
+        plant.ask(protocol.RetryDead(protocol.Dead([task_id])))
+        plant.turn()
+        plant.cancel(task_id)
+        plant.turn()
+    plant.clock.advance(10**6)
+    plant.turn()
+    plant.kill()
+    plant.look()
+    for task_id, status in before.items():
+        if status.is_terminal and status is not Status.DEAD_LETTER:
+            assert plant.seen[task_id] is status
+
+
+def _late_receipts(plant: Watched, task_id: int) -> None:
+    """What a worker that was taken for dead may still say of attempts that are over."""
+    if plant.seen[task_id] is Status.PENDING:
+        return  # nobody says anything of it
+    now_us = plant.clock.now_us()
+    if task_id in plant.ring.by_task:
+        plant.receive(task_id, Status.COMPLETED, Reason.NONE, "1")
+        return
+    for lease, (status, reason) in enumerate(
+        [(Status.COMPLETED, Reason.NONE), (Status.FAILED, Reason.HANDLER_ERROR), (Status.FAILED, Reason.CANCELLED)]
+    ):
+        bodies = ("1", None) if status is Status.COMPLETED else (None, "{}")
+        codes = (status.code, reason.code)
+        plant.writer.record([(task_id, 7 + lease, 1, 1, *codes, now_us, 5, 0, None, None, *bodies)])
