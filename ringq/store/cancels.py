@@ -61,8 +61,7 @@ DELETE_CANCEL_REQUEST: Final = "DELETE FROM cancel_request WHERE task_id = ?"
 # What a server has left undone.
 SELECT_CANCEL_REQUESTS: Final = "SELECT task_id FROM cancel_request"
 
-PAGE: Final = 250  # tasks that one transaction ends: some 7 ms
-SPAN: Final = 10_000  # ids looked at for that: 4 ms
+SPAN: Final = 10_000  # ids looked at for one answer: 4 ms
 SPAN_BELOW: Final = 3_000  # … at or below the mark, where each is found by an index: 5 ms
 
 
@@ -89,14 +88,16 @@ class CancelTables(QueueTables):
         row = self._read_one(SELECT_MISSING, (json.dumps(task_ids),))
         return None if row is None else int(row[0])
 
-    def find_active(self, selection: Any, kinds: Collection[str] | None) -> tuple[list[int], int]:
-        """Active tasks of these kinds that a `protocol.Selection` without ids means, from one behind its `after` on.
+    def find_active(
+        self, selection: Any, kinds: Collection[str] | None, after: int, limit: int
+    ) -> tuple[list[int], int]:
+        """Active tasks of these kinds that a `protocol.Selection` without ids means, from one behind `after` on.
 
-        Returns at most its `limit` of them, and no more than PAGE; and behind which to go on, 0 if those are all.
+        Returns at most `limit` of them, and behind which to go on; 0 if those are all.
         """
         specs = json.dumps([number for number, spec in self.specs().items() if _fits(selection, kinds, spec)])
-        after, newest = selection.after, self.next_task_id - 1
-        wanted = (specs, selection.submitted_before_us, min(selection.limit, PAGE))
+        newest = self.next_task_id - 1
+        wanted = (specs, selection.submitted_before_us, limit)
         if after < self.low_water:
             old = self._ids(SELECT_OLD, after, self.low_water, SPAN_BELOW)
             ids = self._ids(SELECT_ACTIVE_OF_THESE, json.dumps(old), *wanted)
@@ -104,7 +105,7 @@ class CancelTables(QueueTables):
         else:
             upto = min(newest, after + SPAN)
             ids = self._ids(SELECT_ACTIVE_OF_SPECS, after, upto, *wanted)
-        if len(ids) == wanted[-1]:
+        if len(ids) == limit:
             upto = ids[-1]
         return ids, 0 if upto >= newest else upto
 
