@@ -48,7 +48,7 @@ class CancelTasks:
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
         if self.selection.ids is None:
-            ids, after = store.find_active(self.selection, self.kinds)
+            ids, after = self._found(store, verdicts.cancels.ring is None)
             told, requested = self._end(ids, store, verdicts, committed)
             return lambda: self.answer(_reply(_after_commit(told, requested, committed), after))
         if self.left is None:
@@ -63,6 +63,15 @@ class CancelTasks:
             committed.unfinished.append(self)
             return lambda: self.told.update(_after_commit(told, requested, committed))
         return lambda: self.answer(_reply(self.told | _after_commit(told, requested, committed), 0))
+
+    def _found(self, store: Any, is_alone: bool) -> tuple[list[int], int]:
+        """The first tasks that the filters mean, and behind which to go on; many where no loop waits (`is_alone`)."""
+        limit = self.selection.limit if is_alone else min(self.selection.limit, PAGE)
+        ids, after = store.find_active(self.selection, self.kinds, self.selection.after, limit)
+        while is_alone and after and len(ids) < limit:
+            more, after = store.find_active(self.selection, self.kinds, after, limit - len(ids))
+            ids += more
+        return ids, after
 
     def _end(self, ids: Sequence[int], store: Any, verdicts: Verdicts, committed: Committed) -> tuple[Told, set[int]]:
         """What becomes of these tasks; those that are only asked to end."""

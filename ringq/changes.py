@@ -15,7 +15,7 @@ from ringq.model import Status
 from ringq.verdicts import Verdicts
 from ringq.writer import Change
 
-IDS_MAX = 10_000  # dead letters of one transaction; who has more asks again
+IDS_MAX = 1000  # dead letters of one transaction, of some 20 ms; who has more asks again
 Answer = Callable[[protocol.Message], None]
 Refuse = Callable[[RingqError], None]
 

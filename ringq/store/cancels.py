@@ -67,8 +67,7 @@ DELETE_CANCEL_REQUEST: Final = "DELETE FROM cancel_request WHERE task_id = ?"
 # What a server has left undone.
 SELECT_CANCEL_REQUESTS: Final = "SELECT task_id FROM cancel_request"
 
-PAGE: Final = 250  # tasks that one transaction ends: some 7 ms
-SPAN: Final = 10_000  # ids looked at for that: 4 ms
+SPAN: Final = 10_000  # ids looked at for one answer: 4 ms
 LED: Final = 3_000  # … if an index has led to each of them, or tags of each are looked up: 5 ms
 
 
@@ -95,17 +94,18 @@ class CancelTables(QueueTables):
         row = self._read_one(SELECT_MISSING, (json.dumps(task_ids),))
         return None if row is None else int(row[0])
 
-    def find_active(self, selection: Any, kinds: Collection[str] | None) -> tuple[list[int], int]:
-        """Active tasks of these kinds that a `protocol.Selection` without ids means, from one behind its `after` on.
+    def find_active(
+        self, selection: Any, kinds: Collection[str] | None, after: int, limit: int
+    ) -> tuple[list[int], int]:
+        """Active tasks of these kinds that a `protocol.Selection` without ids means, from one behind `after` on.
 
-        Returns at most its `limit` of them, and no more than PAGE; and behind which to go on, 0 if those are all.
+        Returns at most `limit` of them, and behind which to go on; 0 if those are all.
         """
-        after, newest = selection.after, self.next_task_id - 1
-        specs, limit = specs_of(selection, self.specs().items(), kinds), min(selection.limit, PAGE)
+        specs, newest = specs_of(selection, self.specs().items(), kinds), self.next_task_id - 1
         more = (selection.submitted_after_us, wanted_tags(selection), selection.is_running)
         wanted = (specs, selection.submitted_before_us, limit, *more)
         if selection.key is not None or whole_tag(selection) is not None:
-            led, upto = self._led_to(selection, kinds)
+            led, upto = self._led_to(selection, kinds, after)
             ids = self._ids(SELECT_ACTIVE_OF_IDS, after, newest, *wanted, json.dumps(led))
         elif after < self.low_water:
             led = self._ids(SELECT_OLD, after, self.low_water, LED)
@@ -118,11 +118,11 @@ class CancelTables(QueueTables):
             upto = ids[-1]
         return ids, 0 if upto >= newest else upto
 
-    def _led_to(self, selection: Any, kinds: Collection[str] | None) -> tuple[list[int], int]:
+    def _led_to(self, selection: Any, kinds: Collection[str] | None, after: int) -> tuple[list[int], int]:
         """The tasks to which a key leads, or a tag, also those that have ended; behind which to go on, 0 for all."""
         if selection.key is not None:
             return sorted(task_id for kind in kinds or () for task_id in self.tasks_of_key(kind, selection.key)), 0
-        led = self.tasks_of_tag(*(whole_tag(selection) or ("", "")), selection.after, LED)
+        led = self.tasks_of_tag(*(whole_tag(selection) or ("", "")), after, LED)
         return led, led[-1] if len(led) == LED else 0
 
     def forget_delayed(self, task_ids: Sequence[int]) -> int:

@@ -374,16 +374,33 @@ def test_a_page_below_the_mark_looks_at_so_many_ids_whether_they_are_meant_or_no
     (above,) = bench.submit(1, OTHERS[0])
     after, afters = 0, []
     while not afters or after:
-        found, after = bench.store.find_active(protocol.Selection(after=after, limit=1000), [OTHERS[0].kind])
+        found, after = bench.store.find_active(protocol.Selection(), [OTHERS[0].kind], after, 1000)
         afters.append(after)
     assert (afters, found) == ([7, 14, 20, 0], [above])
-    assert bench.store.find_active(protocol.Selection(after=0, limit=1000), None) == (ids[:7], 7)
+    assert bench.store.find_active(protocol.Selection(), None, 0, 1000) == (ids[:7], 7)
 
 
 def test_one_page_ends_a_bounded_number_of_tasks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancels, "PAGE", 4)
+    monkeypatch.setattr(cancelling, "PAGE", 4)
     ids = bench.submit(10)
-    assert bench.store.find_active(protocol.Selection(limit=10_000), None) == (ids[:4], ids[3])
+    told = bench.ask(limit=10_000)
+    assert len(bench.commit().receipts) == 4
+    assert (told[0].task_ids, told[0].after) == (ids[:4], ids[3])
+
+
+def test_who_cancels_while_no_server_runs_keeps_nobody_waiting_and_takes_all_that_was_asked_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "PAGE", 4)
+    monkeypatch.setattr(cancels, "SPAN", 3)
+    bench.store.mark_clean()
+    bench.store.close()
+    with Store.open(bench.database) as bench.store:
+        bench.writer = Writer(bench.store, bench.config, bench.clock)
+        ids = bench.submit(12)
+        told = bench.ask(limit=10)
+        bench.commit()
+        assert (told[0].task_ids, told[0].after) == (ids[:10], ids[9])
 
 
 @pytest.mark.parametrize("selection", [{"limit": 0}, {"limit": 10_001}, {"ids": [1] * 10_001}])

@@ -319,10 +319,10 @@ def test_the_page_of_a_tag_leads_past_those_that_have_ended(store: Store, monkey
     with store.transaction():
         store.insert_tags([(task_id, "a", "b") for task_id in ids])
         store.insert_receipts([receipt(task_id) for task_id in ids[:24]])
-    selection = protocol.Selection(tags=[("a", "b")], limit=5)
-    pages = [store.find_active(selection, None)]
+    selection = protocol.Selection(tags=[("a", "b")])
+    pages = [store.find_active(selection, None, 0, 5)]
     while pages[-1][1]:
-        pages.append(store.find_active(protocol.Selection(tags=[("a", "b")], limit=5, after=pages[-1][1]), None))
+        pages.append(store.find_active(selection, None, pages[-1][1], 5))
     assert pages == [([], 10), ([], 20), ([25], 0)]
 
 
