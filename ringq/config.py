@@ -44,6 +44,7 @@ class Config:
     reload: bool = False  # replace the workers when a Python file below the working directory changes
     log_level: str = "info"  # of the records of Python's logging that handlers leave: the least that is shown
     log_format: str = "text"  # text, or json: one object a line
+    unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
@@ -79,6 +80,7 @@ class Config:
         power_of_two = self.slots & (self.slots - 1) == 0
         _check("slots", 8 <= self.slots <= 65536 and power_of_two, "a power of two, 8 to 65536", self.slots)
         _check("drain_timeout_s", 0 <= self.drain_timeout_s <= 86400, "0 to 86400", self.drain_timeout_s)
+        _check("unknown_kind_wait_s", self.unknown_kind_wait_s >= 0, "0 or more", self.unknown_kind_wait_s)
         _check("log_level", self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS), self.log_level)
         _check("log_format", self.log_format in ("text", "json"), "text or json", self.log_format)
         for field, limit in _RECYCLE_MAX.items():

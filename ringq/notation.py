@@ -99,6 +99,16 @@ def span(written: object) -> float:
     return seconds
 
 
+def span_or_forever(written: object) -> float:
+    """Seconds as `span`, or `forever`: infinitely many."""
+    if written == math.inf or (isinstance(written, str) and written.strip().lower() == "forever"):
+        return math.inf
+    try:
+        return span(written)
+    except ValueError as error:
+        raise ValueError(f"{error}, or forever") from None
+
+
 def size_mib(written: object) -> int:
     """MiB, from a number with or without a unit: 512, 512MB, 1.5GB. Units are powers of 1024, with or without an i."""
     size = _measure(_text(written).lower(), _SIZES_MIB, "m")

@@ -5,6 +5,7 @@ flag ─► RINGQ_* ─► ringq.toml or [tool.ringq] of pyproject.toml ─► t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Setting:
             return ",".join(name if cap is None else f"{name}:{cap}" for name, cap in value)
         if self.name == "workers":
             return value or "auto"
+        if value == math.inf:
+            return "forever"
         return str(value) if isinstance(value, Path) else value
 
 
@@ -120,6 +123,7 @@ SETTINGS = {
         Setting("durability", "durability", notation.one_of("full", "normal")),
         Setting("drain_timeout", "drain_timeout_s", notation.span, "s"),
         Setting("retry", "retry", notation.retry),
+        Setting("unknown_kind_wait", "unknown_kind_wait_s", notation.span_or_forever, "s"),
         Setting("recycle_tasks", "recycle_tasks", notation.count),
         Setting("recycle_rss", "recycle_rss_mib", notation.size_mib, "MB"),
         Setting("recycle_age", "recycle_age_s", notation.span, "s"),

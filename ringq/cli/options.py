@@ -149,6 +149,11 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "Try a failed task again, if nobody says more of it: 3 or e.g. '5 exponential 1s..1h'; 0 if not given.",
         "RETRY",
     ),
+    setting(
+        "unknown_kind_wait",
+        "How long tasks of a kind that no worker has wait for one (1m if not given) before they are dead letters.",
+        "SPAN|forever",
+    ),
     setting("recycle_tasks", "Replace a worker after so many attempts.", "N"),
     setting(
         "recycle_rss",

@@ -1,0 +1,44 @@
+"""Flow: what the parent sees to in each turn besides attempts: queues that cool down, kinds that nobody has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ringq.clock import Clock
+from ringq.config import Config
+from ringq.dispatch import Dispatcher
+from ringq.pool import Pool
+from ringq.queues import Queues
+from ringq.registry import Registry
+from ringq.vanishing import Vanishing
+from ringq.writer import Writer
+
+
+class Duties:
+    """Attributes: `queues`. `running` gives the ids of the tasks that run now."""
+
+    def __init__(
+        self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
+        writer: Writer, running: Callable[[], list[int]], say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._dispatcher = dispatcher
+        self._vanishing = Vanishing(config.unknown_kind_wait_s, clock, registry, pool, dispatcher, writer)
+        self.queues = Queues(config, store, dispatcher.gate, clock, running, say)
+        self._queues_ns: int | None = None
+        self._is_stopping = False
+
+    def step(self, is_stopping: bool) -> None:
+        """See to everything. To be called before tasks are published; `is_stopping`: nothing new is begun."""
+        self._is_stopping = is_stopping
+        self._dispatcher.is_cut = False
+        self._queues_ns = self.queues.step()
+        if not is_stopping:
+            self._vanishing.step()
+
+    def wait_ns(self) -> int | None:
+        """Until `step` must be called again, as it is after tasks were published; None if that takes an event first."""
+        if self._dispatcher.is_cut:
+            return 0
+        waits = [self._queues_ns, None if self._is_stopping else self._vanishing.wait_ns()]
+        return min((wait for wait in waits if wait is not None), default=None)
