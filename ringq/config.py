@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ class Config:
     reload: bool = False  # replace the workers when a Python file below the working directory changes
     log_level: str = "info"  # of the records of Python's logging that handlers leave: the least that is shown
     log_format: str = "text"  # text, or json: one object a line
+    retention_s: float = math.inf  # how long ended tasks stay, if nobody says more of their queue
+    dead_retention_s: float = math.inf  # … dead letters
     unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
@@ -81,6 +84,8 @@ class Config:
         _check("slots", 8 <= self.slots <= 65536 and power_of_two, "a power of two, 8 to 65536", self.slots)
         _check("drain_timeout_s", 0 <= self.drain_timeout_s <= 86400, "0 to 86400", self.drain_timeout_s)
         _check("unknown_kind_wait_s", self.unknown_kind_wait_s >= 0, "0 or more", self.unknown_kind_wait_s)
+        _check("retention_s", self.retention_s >= 1, "1 second or more", self.retention_s)
+        _check("dead_retention_s", self.dead_retention_s >= 1, "1 second or more", self.dead_retention_s)
         _check("log_level", self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS), self.log_level)
         _check("log_format", self.log_format in ("text", "json"), "text or json", self.log_format)
         for field, limit in _RECYCLE_MAX.items():

@@ -13,6 +13,8 @@ from ringq.retry import UNITS_S, Retry
 
 Queues = tuple[tuple[str, int | None], ...]
 
+RETENTION_S_MAX = 36_500 * 86_400.0
+
 _SIZES_MIB = {
     f"{unit}{tail}": mib for unit, mib in (("k", 1 / 1024), ("m", 1), ("g", 1024)) for tail in ("", "b", "ib")
 }
@@ -107,6 +109,14 @@ def span_or_forever(written: object) -> float:
         return span(written)
     except ValueError as error:
         raise ValueError(f"{error}, or forever") from None
+
+
+def retention(written: object) -> float:
+    """How long something is kept: `span_or_forever`, at least a second, at most a hundred years."""
+    seconds = span_or_forever(written)
+    if not (1 <= seconds <= RETENTION_S_MAX or seconds == math.inf):
+        raise ValueError(f"{written!r} is not 1s to 36500d, nor forever")
+    return seconds
 
 
 def size_mib(written: object) -> int:

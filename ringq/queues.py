@@ -32,10 +32,12 @@ class Queues:
         self._flags = dict(config.queues)
         self._told: set[str] = set()
         self._cooling: dict[str, int] = {}  # until when, Unix microseconds
+        self.changes = 0  # how often something was said of queues
         self.follow(store.queues())
 
     def follow(self, names: Collection[str]) -> None:
         """Something was said of these queues, and is durable."""
+        self.changes += 1
         for name in names:
             row = self._store.queue(name)
             cap = self._flags.get(name) if row.max_workers is None else row.max_workers

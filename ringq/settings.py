@@ -123,6 +123,8 @@ SETTINGS = {
         Setting("durability", "durability", notation.one_of("full", "normal")),
         Setting("drain_timeout", "drain_timeout_s", notation.span, "s"),
         Setting("retry", "retry", notation.retry),
+        Setting("retention", "retention_s", notation.retention, "s"),
+        Setting("dead_retention", "dead_retention_s", notation.retention, "s"),
         Setting("unknown_kind_wait", "unknown_kind_wait_s", notation.span_or_forever, "s"),
         Setting("recycle_tasks", "recycle_tasks", notation.count),
         Setting("recycle_rss", "recycle_rss_mib", notation.size_mib, "MB"),

@@ -33,7 +33,7 @@ LAYER_OF = {
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
     **dict.fromkeys(["firing", "scheduling"], FLOWS),
-    **dict.fromkeys(["duties", "stranded", "vanishing"], FLOWS),
+    **dict.fromkeys(["duties", "retention", "stranded", "vanishing"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -56,7 +56,11 @@ NEIGHBOURS = {
     ("duties", "pool"): "whose workers it is about",
     ("duties", "queues"): "one of them",
     ("duties", "registry"): "knows which kinds nobody has",
+    ("duties", "retention"): "one of them",
     ("duties", "vanishing"): "one of them",
+    ("retention", "committed"): "in its form",
+    ("retention", "verdicts"): "in its form",
+    ("retention", "writer"): "has it written",
     ("duties", "writer"): "has it written",
     ("vanishing", "committed"): "adds to it",
     ("vanishing", "dispatch"): "has met those that nobody serves",

@@ -149,6 +149,8 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "Try a failed task again, if nobody says more of it: 3 or e.g. '5 exponential 1s..1h'; 0 if not given.",
         "RETRY",
     ),
+    setting("retention", "Forget ended tasks after so long, e.g. 30d; forever if not given.", "SPAN|forever"),
+    setting("dead_retention", "The same of dead letters; forever if not given.", "SPAN|forever"),
     setting(
         "unknown_kind_wait",
         "How long tasks of a kind that no worker has wait for one (1m if not given) before they are dead letters.",

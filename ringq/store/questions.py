@@ -221,7 +221,8 @@ COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
 
 # What was said of queues.
 SELECT_QUEUE_ROWS: Final = """
-SELECT name, max_workers, paused, retry, cooldown, throttled_until_us FROM queue ORDER BY name
+SELECT name, max_workers, paused, retry, cooldown, throttled_until_us, retention, dead_retention
+FROM queue ORDER BY name
 """
 
 # Every kind that was ever submitted.
@@ -322,7 +323,7 @@ class Questions:
         return self._count(COUNT_NOT_DUE, now_us)
 
     def queues(self) -> list[Row]:
-        """(name, max_workers, paused, retry, cooldown, throttled_until_us) of queues of which something was said."""
+        """Queues of which something was said, in the columns of SELECT_QUEUE_ROWS."""
         return self._rows(SELECT_QUEUE_ROWS)
 
     def schedules(self) -> list[ScheduleRow]:

@@ -188,7 +188,9 @@ CREATE TABLE queue (
     retry TEXT CHECK (retry <> ''),
     cooldown TEXT CHECK (cooldown <> ''),
     throttles INTEGER NOT NULL CHECK (throttles >= 0),
-    throttled_until_us INTEGER
+    throttled_until_us INTEGER,
+    retention TEXT CHECK (retention <> ''),
+    dead_retention TEXT CHECK (dead_retention <> '')
 ) STRICT, WITHOUT ROWID
 """
 
@@ -247,6 +249,9 @@ CREATE TABLE map_chunk (
 ) STRICT, WITHOUT ROWID
 """
 
+# Serves "may this task be forgotten".
+MAP_CHUNK_TASK = "CREATE INDEX map_chunk_task ON map_chunk (task_id)"
+
 # Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.
 CANCEL_REQUEST = """
 CREATE TABLE cancel_request (
@@ -284,6 +289,7 @@ TABLES: Final = (
     OUTPUT,
     MAP,
     MAP_CHUNK,
+    MAP_CHUNK_TASK,
     CANCEL_REQUEST,
     *SCHEDULE_TABLES,
     TASK_VIEW,

@@ -205,24 +205,30 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
     assert served.stop() == 0
     assert cli("queue", "pause", "bulk").returncode == 0
     assert cli("queue", "set", "bulk", "--max-workers", "3", "--cooldown", "exponential 1s..1m").returncode == 0
+    assert cli("queue", "set", "bulk", "--retention", "7d").returncode == 0
     (line,) = cli("queue", "list", "--json").stdout.splitlines()
     assert json.loads(line) == {
         **{"name": "bulk", "max_workers": 3, "paused": True, "retry": None},
-        **{"cooldown": "exponential 1s..1m", "cooling_until": None},
+        **{"cooldown": "exponential 1s..1m", "cooling_until": None, "retention": "7d", "dead_retention": None},
     }
     served = serve()
     with served.client() as client:
         assert client.health()["closed_queues"] == {"bulk": "queue_paused"}
     assert cli("queue", "resume", "bulk").returncode == 0
-    assert cli("queue", "set", "bulk", "--max-workers", "none").returncode == 0
+    assert cli("queue", "set", "bulk", "--max-workers", "none", "--dead-retention", "forever").returncode == 0
     shown = cli("queue", "list").stdout.splitlines()
-    assert shown == ["queue\tstate\tmax workers\tretry\tcooldown", "bulk\topen\t\t\texponential 1s..1m"]
+    assert shown == [
+        "queue\tstate\tmax workers\tretry\tcooldown\tretention\tdead retention",
+        "bulk\topen\t\t\texponential 1s..1m\t7d\tforever",
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["set", "bulk"], "say at least one of --max-workers, --retry, --cooldown"),
+        (["set", "bulk"], "say at least one of --max-workers, --retry, --cooldown, --retention, --dead-retention"),
+        (["set", "bulk", "--retention", "0"], "retention: '0' is not 1s to 36500d, nor forever"),
+        (["set", "bulk", "--dead-retention", "soon"], "dead_retention: 'soon' is no span"),
         (["set", "bulk", "--max-workers", "many"], "'many' is neither none nor a number"),
         (["set", "bulk", "--max-workers", "256"], "max_workers: expected 0 to 255 or None, got 256"),
         (["set", "bulk", "--retry", "often"], "retry: expected e.g. 3"),

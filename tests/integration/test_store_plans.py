@@ -9,7 +9,20 @@ from types import ModuleType
 import pytest
 from store_rows import opened
 
-from ringq.store import cancels, dead, history, keys, pauses, prepare, questions, queues, store, submissions, tasks
+from ringq.store import (
+    cancels,
+    dead,
+    history,
+    keys,
+    pauses,
+    prepare,
+    questions,
+    queues,
+    retention,
+    store,
+    submissions,
+    tasks,
+)
 
 GROWING = {"task", "receipt", "attempt", "submission"}
 
@@ -33,7 +46,7 @@ WALKING = {"DELETE_SUBMISSIONS": ("submission", "LIMIT"), "DELETE_OUTCOMES": ("s
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     modules: list[ModuleType] = [cancels, dead, history, keys, pauses, prepare, questions, queues, store]
-    modules += [submissions, tasks]
+    modules += [retention, submissions, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ def shown(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
         ("recycle_rss", 300, 300),
         ("recycle_rss", "2048k", 2),
         ("recycle_age", "6h", 21600.0),
+        ("retention", "30d", 2_592_000.0),
+        ("dead_retention", " Forever ", math.inf),
+        ("unknown_kind_wait", "0", 0.0),
         ("reload", True, True),
         ("reload", "Yes", True),
         ("quiet", "off", False),
@@ -85,6 +89,9 @@ def test_a_setting_is_read(name: str, written: object, value: object) -> None:
         ("drain_timeout", float("inf"), "no span"),
         ("drain_timeout", -1, "no span of 0 or more"),
         ("drain_timeout", "2d", "expected 0 to 86400, got 172800.0"),
+        ("retention", "0", "is not 1s to 36500d, nor forever"),
+        ("dead_retention", "37000d", "is not 1s to 36500d, nor forever"),
+        ("unknown_kind_wait", "never", "500ms, 15m, 2h, or forever"),
         ("recycle_tasks", -1, "no whole number"),
         ("recycle_tasks", 1.5, "no whole number"),
         ("recycle_tasks", 1 << 40, "expected 0 (never) to"),
@@ -359,7 +366,7 @@ def test_what_nobody_gave_is_left_for_the_app_to_decide(tmp_path: Path, monkeypa
     (config,) = served
     assert config.undecided == {
         *("drain_timeout_s", "recycle_tasks", "recycle_rss_mib", "recycle_age_s", "reload", "log_format", "quiet"),
-        *("log_level", "retry", "shm_dir", "unknown_kind_wait_s"),
+        *("log_level", "retry", "shm_dir", "unknown_kind_wait_s", "retention_s", "dead_retention_s"),
     }
     assert (config.database, config.queues, config.durability) == (tmp_path / "a.db", (("bulk", None),), "normal")
     assert (config.workers, config.host_pidfd) == (0, 7)

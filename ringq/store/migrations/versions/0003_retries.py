@@ -69,7 +69,9 @@ CREATE TABLE queue (
     retry TEXT CHECK (retry <> ''),
     cooldown TEXT CHECK (cooldown <> ''),
     throttles INTEGER NOT NULL CHECK (throttles >= 0),
-    throttled_until_us INTEGER
+    throttled_until_us INTEGER,
+    retention TEXT CHECK (retention <> ''),
+    dead_retention TEXT CHECK (dead_retention <> '')
 ) STRICT, WITHOUT ROWID
 """,
     """
@@ -100,6 +102,7 @@ CREATE TABLE outcome (
     told TEXT NOT NULL
 ) STRICT, WITHOUT ROWID
 """,
+    "CREATE INDEX map_chunk_task ON map_chunk (task_id)",
     """
 CREATE TABLE cancel_request (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),
