@@ -11,7 +11,7 @@ from typing import Any
 from ringq import retry
 from ringq.clock import Clock
 from ringq.config import Config
-from ringq.gate import Gate
+from ringq.gate import UNSERVED_MAX, Gate
 
 COOLDOWN = "constant 60s"  # if nobody has said
 QUIET_US = 120_000_000  # after a cool-down: a queue that was not throttled for so long begins with the shortest again
@@ -51,10 +51,16 @@ class Queues:
 
         Returns the nanoseconds until it must be called again; None when no queue cools down.
         """
+        if len(self._gate.unserved) > len(self._told):
+            self._tell()
+        return self._look(self._clock.now_us()) if self._cooling else None
+
+    def _tell(self) -> None:
         for name in self._gate.unserved - self._told:
             self._told.add(name)
             self._say(f"tasks wait in the queue {name!r}, which this server does not serve: add it to --queues")
-        return self._look(self._clock.now_us()) if self._cooling else None
+        if len(self._told) == UNSERVED_MAX:
+            self._say("so many queues have tasks and are not served here that no more of them are named")
 
     def _look(self, now_us: int) -> int | None:
         for name, until_us in list(self._cooling.items()):

@@ -13,7 +13,8 @@ from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
-from ringq.kinds.report import KindReport
+from ringq.kinds.report import KindReport, first
+from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
@@ -163,13 +164,13 @@ class Domain(Scheduling):
         handler = Handler(spec.kind, function)
         report = KindReport(
             name=spec.kind,
-            queue=_first(spec.queue, self._spec.queue),
-            priority=_first(spec.priority, self._spec.priority),
+            queue=first(spec.queue, self._spec.queue),
+            priority=first(spec.priority, self._spec.priority),
             group=spec.group,
-            run_timeout_ms=_first(spec.run_timeout_ms, self._spec.run_timeout_ms),
-            retry=_first(spec.retry, self._spec.retry),
-            ttl_ms=_first(spec.ttl_ms, self._spec.ttl_ms),
-            ttl_from=_first(spec.ttl_from, self._spec.ttl_from),
+            run_timeout_ms=first(spec.run_timeout_ms, self._spec.run_timeout_ms),
+            retry=first(spec.retry, self._spec.retry),
+            ttl_ms=first(spec.ttl_ms, self._spec.ttl_ms),
+            ttl_from=first(spec.ttl_from, self._spec.ttl_from),
             parameters=handler.arguments.schema(),
         )
         return make_task(handler, report, traits)
@@ -196,6 +197,7 @@ class App(Domain):
         workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
+        route: Route | None = None,
     ) -> None:
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
@@ -205,6 +207,9 @@ class App(Domain):
         (survives crashes of processes); `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get
         when the server stops, 0 to a day.
 
+        `route`: the queue of all kinds here, included ones too, for which nobody else says one: by how they begin, as
+        `{"media::": "bulk"}`, the longest that fits; or a function of a kind that returns its queue, or None.
+
         Raises InvalidKind for the name, InvalidOption for the others.
         """
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")  # by which workers may find it
@@ -212,6 +217,7 @@ class App(Domain):
         self._tasks: dict[str, Task[..., Any]] = {}
         self._taken_in_by: list[App] = []
         self._schedules: dict[str, ScheduleFields] = {}
+        self._routes = Routes(route)
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(
@@ -297,7 +303,7 @@ class App(Domain):
         """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values; with its
         schedules.
         """
-        reports = {name: {**task.report.as_dict(), "name": name} for name, task in self._tasks.items()}
+        reports = {name: {**self._routes.report(task.report), "name": name} for name, task in self._tasks.items()}
         for schedule in self._schedules.values():
             reports[schedule.spec.kind].setdefault("schedules", []).append(plain_schedule(schedule))
         return list(reports.values())
@@ -331,6 +337,7 @@ class App(Domain):
 
     def _check(self, task: Task[..., Any]) -> None:
         for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
+            app._routes.learn(task.kind)
             taken = app._tasks.get(name)
             if taken is not None and taken is not task:
                 places = f"at {place_of(taken.function)} and at {place_of(task.function)}"
@@ -339,7 +346,3 @@ class App(Domain):
     def _register(self, task: Task[..., Any]) -> None:
         for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
             app._tasks[name] = task
-
-
-def _first(own: Any, shared: Any) -> Any:
-    return own if own is not None else shared

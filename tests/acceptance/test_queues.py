@@ -189,6 +189,71 @@ def test_what_a_pause_holds_is_told_with_its_reason_and_what_runs_goes_on(
     assert served.stop() == 0
 
 
+def test_a_flag_decides_until_an_operator_has_spoken_also_after_a_restart(serve: Serve, tmp_path: Path) -> None:
+    """2 by the flag; 5 by the operator, over the same flag; then again what the flag says, which is another number."""
+    gate = tmp_path / "gate"
+
+    def running_of(served: Any, client: Any, most: int) -> None:
+        tasks = client.submit_many([hold(gate)] * 6)
+        wait_for(lambda: running(served) == most)
+        assert client.health()["refusals"]["queue_full"] > 0
+        gate.touch()
+        client.wait_many(tasks, timeout=20)
+        gate.unlink()
+
+    served = serve(HANDLERS, "--workers", "4", "--queues", "bulk:2")
+    with served.client() as client:
+        running_of(served, client, 2)
+        client.set_queue("bulk", max_workers=3)
+    assert served.stop() == 0
+    served = serve(None, "--workers", "4", "--queues", "bulk:2")
+    with served.client() as client:
+        running_of(served, client, 3)
+        client.set_queue("bulk", max_workers=None)
+    assert served.stop() == 0
+    served = serve(None, "--workers", "4", "--queues", "bulk:1")
+    with served.client() as client:
+        running_of(served, client, 1)
+        (record,) = client.query.queues()
+        assert record.max_workers is None  # nobody wrote down what a flag says
+
+
+def test_an_app_routes_kinds_for_which_nobody_else_says_a_queue(serve: Serve) -> None:
+    served = serve("""
+import ringq
+other = ringq.App("other")
+app = ringq.App("media", route={"media::": "bulk", "media::thumb": "fast", "other::": "rest"})
+mail = app.domain("mail", queue="mail")
+
+@app.task
+def convert() -> None: ...
+
+@app.task(aliases=["old::thumb"])
+def thumbnail() -> None: ...
+
+@app.task(queue="own")
+def special() -> None: ...
+
+@mail.task
+def send() -> None: ...
+
+@other.task
+def more() -> None: ...
+
+app.include(other)
+""")
+    with served.client() as client:
+        kinds = ["media::convert", "media::thumbnail", "old::thumb", "media::special", "mail::send", "other::more"]
+        tasks = client.submit_many([ringq.Submission(kind) for kind in kinds])
+        said = client.submit("media::convert", queue="here")
+        queues = [client.query.task(task.id).queue for task in tasks]
+        assert queues == ["bulk", "fast", "fast", "own", "mail", "rest"]
+        assert client.query.task(said.id).queue == "here"
+    assert served.stop() == 0
+    with served.client() as client:  # nobody runs: the last server's word counts
+        assert client.query.task(client.submit("media::convert").id).queue == "bulk"
+
+
 def test_a_queue_that_nobody_serves_is_told_of_once(serve: Serve) -> None:
     served = serve(HANDLERS, "--queues", "net")
     with served.client() as client:
