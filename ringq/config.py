@@ -23,6 +23,7 @@ WORKERS_MAX = 255  # the ring has 256 places; one is for the replacement of a wo
 EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
 CANCEL_HOOK_CALL = 1 << 55  # what the ring is told to run while an attempt answers to a cancel
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
+LABEL_CHARS_MAX = 64  # of each part
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
@@ -43,6 +44,9 @@ class Config:
     recycle_rss_mib: int = 0  # … when it holds so much memory between two attempts; 0: never
     recycle_age_s: float = 0.0  # … when it is that old; 0: never
     reload: bool = False  # replace the workers when a Python file below the working directory changes
+    worker_prefix: str = ""  # what the labels of workers begin with; empty: they have none
+    worker_version: str = ""  # stands in their labels
+    worker_id: str = ""  # … in place of four digits that are made up
     log_level: str = "info"  # of the records of Python's logging that handlers leave: the least that is shown
     log_format: str = "text"  # text, or json: one object a line
     retention_s: float = math.inf  # how long ended tasks stay, if nobody says more of their queue
@@ -88,6 +92,10 @@ class Config:
         _check("dead_retention_s", self.dead_retention_s >= 1, "1 second or more", self.dead_retention_s)
         _check("log_level", self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS), self.log_level)
         _check("log_format", self.log_format in ("text", "json"), "text or json", self.log_format)
+        for field in ("worker_prefix", "worker_version", "worker_id"):
+            part = getattr(self, field)
+            plain = part.isprintable() and not set(part) & {" ", ","} and len(part) <= LABEL_CHARS_MAX
+            _check(field, plain, f"at most {LABEL_CHARS_MAX} characters without space or comma", part)
         for field, limit in _RECYCLE_MAX.items():
             _check(field, 0 <= getattr(self, field) <= limit, f"0 (never) to {limit}", getattr(self, field))
         for name, cap in self.queues:

@@ -135,6 +135,14 @@ def count(written: object) -> int:
     return int(text)
 
 
+def word(written: object) -> str:
+    """A word, without the blanks around it."""
+    text = _text(written).strip()
+    if not text and written != "":
+        raise ValueError(f"{written!r} is no word")
+    return text
+
+
 def boolean(written: object) -> bool:
     """True or false; as text also yes and no, on and off, 1 and 0."""
     value = written if isinstance(written, bool) else _BOOLEANS.get(_text(written).strip().lower())

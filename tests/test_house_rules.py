@@ -20,7 +20,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
-    **dict.fromkeys(["retry", "schedule", "spelling", "version"], VALUES),
+    **dict.fromkeys(["labels", "retry", "schedule", "spelling", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),

@@ -32,10 +32,10 @@ def _show(answer: dict[str, Any]) -> None:
     printing.table(["", ""], (_fact(name, value) for name, value in facts.items()))
     click.echo()
     printing.table(
-        ["worker", "pid", "state", "task", "running for", "progress"],
+        ["worker", "label", "pid", "state", "task", "running for", "progress"],
         (
             (
-                *(one["index"], one["pid"], _state(one), one["task_id"]),
+                *(one["index"], one["label"], one["pid"], _state(one), one["task_id"]),
                 *(printing.seconds(one["running_s"]), _progress(one)),
             )
             for one in answer["workers"]

@@ -164,6 +164,9 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
     ),
     setting("recycle_age", "Replace a worker that is this old, e.g. 6h.", "SPAN"),
     setting("reload", "Replace the workers when a Python file below the working directory changes."),
+    setting("worker_prefix", "Label the workers, as PREFIX-worker-VERSION-ID; no label if not given.", "PREFIX"),
+    setting("worker_version", "What stands in their labels as the version.", "VERSION"),
+    setting("worker_id", "… as the id; four digits of the database and the worker's place if not given.", "ID"),
     setting(
         "shm_dir", "Where the segment of shared memory lies: a directory in memory (/dev/shm if not given).", "DIR"
     ),
