@@ -280,6 +280,8 @@ class Questions:
                 return self._rows(SELECT_COMPLETED_ROWS, *given)
             case Status.RUNNING:
                 return self._rows(SELECT_RUNNING_ROWS, *given)
+            case Status.PAUSED if not self._rows(SELECT_PAUSED_SPECS):
+                return []  # without a walk over all that is pending
             case Status.PENDING | Status.PAUSED:
                 which = (self._count(SELECT_LOW_WATER), int(status is Status.PAUSED))
                 rows = self._rows(SELECT_PENDING_ROWS, *given, *which)
