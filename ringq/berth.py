@@ -20,7 +20,8 @@ class Berth:
     is for the next replacement; `generation`, how many reloads came before the process; `attempts`, how many it ended;
     `disabled`, given up until the next reload; `retry_at_ns`, when an empty berth may be filled; `stage`, how far up
     the ladder of what must end the present call is: 1 soft exception, 2 SIGTERM, 3 SIGKILL; `reports`, the kinds
-    of the app that the last process here has imported; `error`, why it could not.
+    of the app that the last process here has imported; `error`, why it could not; `label`, what its
+    process is called, if anything.
     """
 
     def __init__(self, index: int, *, is_kept: bool = True) -> None:
@@ -31,6 +32,7 @@ class Berth:
         self.attempts = 0
         self.reports: list[dict[str, Any]] | None = None
         self.error: str | None = None
+        self.label = ""
         self.ready = self.is_leaving = self.claims = self.runs_last = False
         self.disabled = False
         self.retry_at_ns = 0
@@ -47,6 +49,11 @@ class Berth:
     # -- life ---------------------------------------------------------------------------------
 
     @property
+    def name(self) -> str:
+        """How lines speak of it: by its number and its label."""
+        return f"{self.index} ({self.label})" if self.label else str(self.index)
+
+    @property
     def takes_tasks(self) -> bool:
         """Whether the process claims tasks, and will go on to."""
         return self.ready and not self.is_leaving
@@ -54,6 +61,7 @@ class Berth:
     def fill(self, process: WorkerProcess, now_ns: int, generation: int = 0) -> None:
         """A new process begins to import the app."""
         self.process, self.ready, self.started_ns = process, False, now_ns
+        self.label = process.label
         self.generation, self.attempts, self.error = generation, 0, None
         self.stage, self._over_limit, self._is_signalled = 0, None, False
         self.is_ended = self.is_leaving = self.claims = self.runs_last = False

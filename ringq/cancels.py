@@ -74,16 +74,16 @@ class Cancels:
 
     def end(
         self, tasks: Sequence[tuple[int, int, int]], committed: Committed, status: Status = Status.CANCELLED,
-        reason: Reason = Reason.CANCELLED,
+        reason: Reason = Reason.CANCELLED, why: str | None = None,
     ) -> None:  # fmt: skip
-        """End active tasks that no worker has, given as (task_id, spec, attempts so far)."""
+        """End active tasks that no worker has, given as (task_id, spec, attempts so far); `why` is the error."""
         assert is_legal(Status.PENDING, status, reason)
         codes = (status.code, reason.code)
         now_us = self._clock.now_us()
         specs = self._store.specs()
         for task_id, spec, attempts in tasks:
             kind = self._store.intern_kind(specs[spec].kind)
-            error = NOT_AGAIN if attempts else NOT_BEGUN
+            error = why or (NOT_AGAIN if attempts else NOT_BEGUN)
             row: Any = (task_id, 0, kind, attempts, *codes, now_us, 0, None, None, None, None, error)  # of no worker
             committed.receipts.append(row)
             self._ended[task_id] = status.code

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, protocol, retry, scheduling
+from ringq import cancelling, notation, protocol, retry, scheduling
 from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -153,7 +153,18 @@ def _check_queue(message: protocol.SetQueue) -> None:
         if name in ("retry", "cooldown") and (value is None or isinstance(value, str)):
             _check_retry(name, value)
             continue
+        if name in ("retention", "dead_retention") and (value is None or isinstance(value, str)):
+            _check_retention(name, value)
+            continue
         raise InvalidSubmission(f"queue {message.name}: {name} cannot be {value!r}")
+
+
+def _check_retention(name: str, value: str | None) -> None:
+    try:
+        if value is not None:
+            notation.retention(value)
+    except ValueError as error:
+        raise InvalidSubmission(f"{name}: {error}") from None
 
 
 def _check_retry(name: str, value: str | None) -> None:

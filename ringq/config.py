@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ WORKERS_MAX = 255  # the ring has 256 places; one is for the replacement of a wo
 EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody can say by whom
 CANCEL_HOOK_CALL = 1 << 55  # what the ring is told to run while an attempt answers to a cancel
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
+LABEL_CHARS_MAX = 64  # of each part
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
@@ -44,8 +46,14 @@ class Config:
     recycle_rss_mib: int = 0  # … when it holds so much memory between two attempts; 0: never
     recycle_age_s: float = 0.0  # … when it is that old; 0: never
     reload: bool = False  # replace the workers when a Python file below the working directory changes
+    worker_prefix: str = ""  # what the labels of workers begin with; empty: they have none
+    worker_version: str = ""  # stands in their labels
+    worker_id: str = ""  # … in place of four digits that are made up
     log_level: str = "info"  # of the records of Python's logging that handlers leave: the least that is shown
     log_format: str = "text"  # text, or json: one object a line
+    retention_s: float = math.inf  # how long ended tasks stay, if nobody says more of their queue
+    dead_retention_s: float = math.inf  # … dead letters
+    unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
@@ -81,8 +89,15 @@ class Config:
         power_of_two = self.slots & (self.slots - 1) == 0
         _check("slots", 8 <= self.slots <= 65536 and power_of_two, "a power of two, 8 to 65536", self.slots)
         _check("drain_timeout_s", 0 <= self.drain_timeout_s <= 86400, "0 to 86400", self.drain_timeout_s)
+        _check("unknown_kind_wait_s", self.unknown_kind_wait_s >= 0, "0 or more", self.unknown_kind_wait_s)
+        _check("retention_s", self.retention_s >= 1, "1 second or more", self.retention_s)
+        _check("dead_retention_s", self.dead_retention_s >= 1, "1 second or more", self.dead_retention_s)
         _check("log_level", self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS), self.log_level)
         _check("log_format", self.log_format in ("text", "json"), "text or json", self.log_format)
+        for field in ("worker_prefix", "worker_version", "worker_id"):
+            part = getattr(self, field)
+            plain = part.isprintable() and not set(part) & {" ", ","} and len(part) <= LABEL_CHARS_MAX
+            _check(field, plain, f"at most {LABEL_CHARS_MAX} characters without space or comma", part)
         for field, limit in _RECYCLE_MAX.items():
             _check(field, 0 <= getattr(self, field) <= limit, f"0 (never) to {limit}", getattr(self, field))
         for name, cap in self.queues:

@@ -12,6 +12,7 @@ from ringq import failpoint
 from ringq.backlog import TASK_ID, Backlog, Lane, Row
 from ringq.gate import Gate
 from ringq.merge import CHUNK_ROWS, Merge, Share
+from ringq.stranded import Stranded
 
 CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
 UNKNOWN_US = 10_000.0  # a kind that never ran is taken for this long, so the ring starts shallow
@@ -112,16 +113,16 @@ class Dispatcher:
         self._running_alone: int | None = None
         self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
         self._strangers: frozenset[int] = frozenset()  # kinds that the app of these workers has no handler for
-        self.stranded: set[int] = set()  # pending tasks of such kinds
+        self.stranded = Stranded()  # pending tasks of such kinds
+        self.is_cut = False  # whether the last `fill` met so many of them that it went no further
 
     def learn(self, strangers: frozenset[int]) -> list[int]:
         """These kinds have no handler: their tasks stay pending, out of the way of others.
 
-        Returns the tasks that were out of the way until now, to be given back.
+        Returns the tasks of other kinds that were out of the way until now, to be given back.
         """
         self._strangers = strangers
-        stranded, self.stranded = self.stranded, set()
-        return sorted(stranded)
+        return self.stranded.take_out(strangers)
 
     def note_turn(self, turn_ns: int) -> None:
         """A turn of the loop took so long: as long may the workers be on their own."""
@@ -186,6 +187,7 @@ class Dispatcher:
 
         Returns the number of tasks published.
         """
+        self.is_cut = False
         if workers == 0 or self._running_alone is not None:
             return 0
         published = 0
@@ -198,8 +200,10 @@ class Dispatcher:
             source = shares[0] if len(shares) == 1 else Merge(shares)
             rows = self._next_rows(source, room)
             for share in shares:
-                self.stranded.update(share.stranded)
-                if share.is_refused:
+                for kind, task_ids in share.stranded.items():
+                    self.stranded.add(kind, task_ids)
+                self.is_cut |= share.is_cut
+                if share.is_refused or share.is_cut:
                     blocked.add(share.lane)
             if rows is None:
                 break  # the next in order must wait, so all behind it do

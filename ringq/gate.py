@@ -6,6 +6,8 @@ import enum
 from collections import Counter
 from collections.abc import Iterable
 
+UNSERVED_MAX = 1000  # named of them: any client may name a new queue
+
 
 class Refusal(enum.StrEnum):
     """Why a candidate may not start now."""
@@ -38,7 +40,8 @@ class Gate:
         if not self._caps and not self._closed:
             return wanted
         if self._served and queue not in self._served:
-            self.unserved.add(queue)
+            if len(self.unserved) < UNSERVED_MAX:
+                self.unserved.add(queue)
             return self._refuse(Refusal.QUEUE_NOT_SERVED)
         if queue in self._closed:
             return self._refuse(self._closed[queue])

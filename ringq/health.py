@@ -61,6 +61,7 @@ def _worker(berth: Berth, ring: Parent, running: tuple[int, ...] | None, now_ns:
     seen_ns = ring.heartbeat_ns(berth.index)
     return {
         "index": berth.index,
+        "label": berth.label or None,
         "pid": berth.process.pid if berth.process else None,
         "ready": berth.takes_tasks,
         "leaving": berth.is_leaving,

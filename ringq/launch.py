@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ringq.config import Config
 from ringq.errors import AlreadyServed, CannotCreate
+from ringq.labels import label_of
 from ringq.process import WorkerProcess
 from ringq.recover import create_lock, remove_locks, spill_dir
 from ringq.ring import Parent, Segment, Shape
@@ -68,6 +69,7 @@ class Launcher:
         """Start the worker of one berth."""
         assert self._segment is not None
         arguments = {
+            "label": label_of(self._config, self._store.uuid, index),  # first: whoever looks at `ps` sees it
             "app": self._config.app, "index": index, "segment": self._segment.fd, "size": self._segment.size,
             "uuid": self._store.uuid.hex(), "epoch": self.epoch, "nonce": self._nonce, "eventfd": self.eventfd,
             "parent": self._pidfd, "lock": str(self._lock_path), "spill": str(spill_dir(self._config)),

@@ -34,6 +34,7 @@ CAUSED: Final[Moves] = {
     (Status.PENDING, Status.CANCELLED): (Reason.CANCELLED,),
     (Status.PENDING, Status.EXPIRED): (Reason.TTL, Reason.QUEUE_TIMEOUT, Reason.TOTAL_TIMEOUT),
     (Status.PENDING, Status.SUPERSEDED): (Reason.REPLACED,),  # another task with its key took its place
+    (Status.PENDING, Status.DEAD_LETTER): (Reason.UNKNOWN_KIND,),  # its turn came, and nobody has a handler
     (Status.PAUSED, Status.PENDING): (Reason.NONE,),  # with the last bit of the mask
     (Status.PAUSED, Status.CANCELLED): (Reason.CANCELLED,),
     (Status.PAUSED, Status.EXPIRED): (

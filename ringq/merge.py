@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ringq.backlog import TASK_ID, Lane, Row
 from ringq.gate import Gate
 
+STRANGERS_AT_ONCE = 1024  # to read 10^6 of them in one turn would stop the loop for seconds
 CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked at again for each
 
 
@@ -17,7 +18,7 @@ class Share:
     Together no more than CHUNK_ROWS may be asked for.
     """
 
-    __slots__ = ("_gate", "_left", "_strangers", "_taken", "is_refused", "lane", "stranded")
+    __slots__ = ("_gate", "_left", "_strangers", "_taken", "is_cut", "is_refused", "lane", "stranded")
 
     def __init__(self, lane: Lane, gate: Gate, strangers: frozenset[int]) -> None:
         self.lane = lane
@@ -25,8 +26,8 @@ class Share:
         self._strangers = strangers
         self._left: int | None = None  # of what was admitted; None: its turn has not come yet
         self._taken: list[Row] = []
-        self.is_refused = False
-        self.stranded: list[int] = []  # met on the way: tasks of kinds that have no handler
+        self.is_refused = self.is_cut = False
+        self.stranded: dict[int, list[int]] = {}  # met on the way: tasks of kinds that have no handler, by kind
 
     @property
     def head(self) -> int | None:
@@ -42,7 +43,7 @@ class Share:
         rows = self.lane.take(limit, before)
         if self._strangers:
             rows = self._without_strangers(rows, limit, before)
-        self._left -= len(rows)
+        self._left = 0 if self.is_cut else self._left - len(rows)
         self._taken += rows
         return rows
 
@@ -62,10 +63,15 @@ class Share:
     def _without_strangers(self, rows: list[Row], limit: int, before: int | None) -> list[Row]:
         """The tasks among `rows` that have a handler, and others instead of those that have none."""
         served: list[Row] = []
+        met = 0
         while rows:
-            self.stranded += [row[0] for row in rows if row[1] in self._strangers]
+            found = [row for row in rows if row[1] in self._strangers]
+            for row in found:
+                self.stranded.setdefault(row[1], []).append(row[0])
             served += [row for row in rows if row[1] not in self._strangers]
-            rows = self.lane.take(limit - len(served), before)
+            met += len(found)
+            self.is_cut = met >= STRANGERS_AT_ONCE
+            rows = [] if self.is_cut else self.lane.take(limit - len(served), before)
         return served
 
 

@@ -223,6 +223,8 @@ class QueueRecord:
     retry: str | None
     cooldown: str | None
     cooling_until: datetime | None
+    retention: str | None = None  # how long its ended tasks stay
+    dead_retention: str | None = None  # … its dead letters
 
 
 @dataclass(frozen=True, slots=True)

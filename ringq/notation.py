@@ -13,6 +13,8 @@ from ringq.retry import UNITS_S, Retry
 
 Queues = tuple[tuple[str, int | None], ...]
 
+RETENTION_S_MAX = 36_500 * 86_400.0
+
 _SIZES_MIB = {
     f"{unit}{tail}": mib for unit, mib in (("k", 1 / 1024), ("m", 1), ("g", 1024)) for tail in ("", "b", "ib")
 }
@@ -99,6 +101,24 @@ def span(written: object) -> float:
     return seconds
 
 
+def span_or_forever(written: object) -> float:
+    """Seconds as `span`, or `forever`: infinitely many."""
+    if written == math.inf or (isinstance(written, str) and written.strip().lower() == "forever"):
+        return math.inf
+    try:
+        return span(written)
+    except ValueError as error:
+        raise ValueError(f"{error}, or forever") from None
+
+
+def retention(written: object) -> float:
+    """How long something is kept: `span_or_forever`, at least a second, at most a hundred years."""
+    seconds = span_or_forever(written)
+    if not (1 <= seconds <= RETENTION_S_MAX or seconds == math.inf):
+        raise ValueError(f"{written!r} is not 1s to 36500d, nor forever")
+    return seconds
+
+
 def size_mib(written: object) -> int:
     """MiB, from a number with or without a unit: 512, 512MB, 1.5GB. Units are powers of 1024, with or without an i."""
     size = _measure(_text(written).lower(), _SIZES_MIB, "m")
@@ -113,6 +133,14 @@ def count(written: object) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise ValueError(f"{written!r} is no whole number of 0 (never) or more")
     return int(text)
+
+
+def word(written: object) -> str:
+    """A word, without the blanks around it."""
+    text = _text(written).strip()
+    if not text and written != "":
+        raise ValueError(f"{written!r} is no word")
+    return text
 
 
 def boolean(written: object) -> bool:

@@ -126,7 +126,7 @@ class Pool:
                 waits += [berth.retry_at_ns - now_ns] if is_wanted else []
             elif berth.is_late(now_ns, self._config.boot_timeout_s):
                 self._say(
-                    f"worker {berth.index} was not ready after {self._config.boot_timeout_s:g} s; killed",
+                    f"worker {berth.name} was not ready after {self._config.boot_timeout_s:g} s; killed",
                     level="warning",
                 )
                 berth.end()
@@ -139,7 +139,7 @@ class Pool:
         try:
             process = self._launch(berth.index)
         except OSError as error:  # no descriptor, process or memory left: perhaps later
-            self._say(f"worker {berth.index} cannot be started: {error.strerror}", level="warning")
+            self._say(f"worker {berth.name} cannot be started: {error.strerror}", level="warning")
             if berth.is_kept:
                 self._plan(berth, now_ns, has_worked=False)
             return
@@ -166,7 +166,7 @@ class Pool:
                 self._echo.learn(numbers)
                 process.send({"numbers": numbers})
             except (StorageFull, StoreBusy) as error:
-                self._say(f"worker {berth.index} cannot be told its kinds: {error}", level="warning")
+                self._say(f"worker {berth.name} cannot be told its kinds: {error}", level="warning")
                 berth.claims = False
                 process.kill()
         elif message.get("ready"):
@@ -252,7 +252,7 @@ class Pool:
             self.deaths += 1
             whereabouts = f" while running task {held[0][0]}" if held else ""
             self._say(
-                f"worker {berth.index} (pid {exit_.pid}) {exit_.describe()}{whereabouts}",
+                f"worker {berth.name} (pid {exit_.pid}) {exit_.describe()}{whereabouts}",
                 level="warning",
                 worker=berth.index,
             )
@@ -273,7 +273,7 @@ class Pool:
     def _plan(self, berth: Berth, now_ns: int, *, has_worked: bool) -> None:
         if berth.plan(self._config, now_ns, has_worked=has_worked):
             self._say(
-                f"worker {berth.index} died {self._config.boot_deaths_max} times while starting; given up",
+                f"worker {berth.name} died {self._config.boot_deaths_max} times while starting; given up",
                 level="error",
             )
 

@@ -104,6 +104,7 @@ class WorkerProcess:
             on_failure.pop_all()
         self.pid = self._popen.pid
         self.epoch: int = arguments["epoch"]
+        self.label: str = arguments.get("label", "")
         self.control.setblocking(False)
         os.set_blocking(self.output, False)
         self._inbox = b""

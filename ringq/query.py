@@ -174,9 +174,9 @@ class Query:
             return [
                 QueueRecord(
                     name, cap, bool(paused), retry, cooldown,
-                    _instant(until_us) if until_us is not None and until_us > now_us else None,
+                    _instant(until_us) if until_us is not None and until_us > now_us else None, *kept,
                 )
-                for name, cap, paused, retry, cooldown, until_us in ask.queues()
+                for name, cap, paused, retry, cooldown, until_us, *kept in ask.queues()
             ]  # fmt: skip
 
     def schedules(self, fires: int = 3) -> list[ScheduleRecord]:

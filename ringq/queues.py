@@ -11,7 +11,7 @@ from typing import Any
 from ringq import retry
 from ringq.clock import Clock
 from ringq.config import Config
-from ringq.gate import Gate
+from ringq.gate import UNSERVED_MAX, Gate
 
 COOLDOWN = "constant 60s"  # if nobody has said
 QUIET_US = 120_000_000  # after a cool-down: a queue that was not throttled for so long begins with the shortest again
@@ -32,10 +32,12 @@ class Queues:
         self._flags = dict(config.queues)
         self._told: set[str] = set()
         self._cooling: dict[str, int] = {}  # until when, Unix microseconds
+        self.changes = 0  # how often something was said of queues
         self.follow(store.queues())
 
     def follow(self, names: Collection[str]) -> None:
         """Something was said of these queues, and is durable."""
+        self.changes += 1
         for name in names:
             row = self._store.queue(name)
             cap = self._flags.get(name) if row.max_workers is None else row.max_workers
@@ -49,10 +51,16 @@ class Queues:
 
         Returns the nanoseconds until it must be called again; None when no queue cools down.
         """
+        if len(self._gate.unserved) > len(self._told):
+            self._tell()
+        return self._look(self._clock.now_us()) if self._cooling else None
+
+    def _tell(self) -> None:
         for name in self._gate.unserved - self._told:
             self._told.add(name)
             self._say(f"tasks wait in the queue {name!r}, which this server does not serve: add it to --queues")
-        return self._look(self._clock.now_us()) if self._cooling else None
+        if len(self._told) == UNSERVED_MAX:
+            self._say("so many queues have tasks and are not served here that no more of them are named")
 
     def _look(self, now_us: int) -> int | None:
         for name, until_us in list(self._cooling.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ class Registry:
         self._strangers: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()
         self._is_in_motion = False
+        self.vanished: dict[int, str] = {}  # kinds, by number, that no worker has any more
+        self.is_settled = False  # whether every worker that should be there has told its kinds
 
     def follow(self, berths: Sequence[Berth], ring: Revoking) -> None:
         """Workers have come or gone: what may be submitted and served from now on."""
@@ -38,6 +41,9 @@ class Registry:
         self._is_in_motion = any(berth.is_leaving and berth.claims for berth in berths)
         self._admission.learn(list({kind["name"]: kind for berth in told for kind in berth.reports or []}.values()))
         served = [{kind["name"] for kind in berth.reports or []} for berth in berths if berth.claims]
+        self.is_settled = not self._is_in_motion and all(
+            berth.claims and berth.error is None for berth in berths if berth.is_kept
+        )
         if not served:
             return  # nobody to run anything: whoever comes next decides
         shared = set.intersection(*served)
@@ -48,12 +54,14 @@ class Registry:
             self._dispatcher.ended(task_ids)
             self._dispatcher.came_back(task_ids)
             self._feed.give_back(task_ids)
+        known = shared.union(self._admission.kinds)
+        self.vanished = {number: name for number, name in kinds.items() if name not in known}
         if strangers != self._strangers:
             self._strangers = strangers
             numbers = frozenset(number for number, name in kinds.items() if name in strangers)
             self._feed.give_back(self._dispatcher.learn(numbers))
 
-    def tell(self, say: Callable[[str], None]) -> None:
+    def tell(self, say: Callable[[str], None], wait_s: float) -> None:
         """Say which kinds are not served, if that has changed for longer than until some worker has left."""
         if self._strangers == self._told or self._is_in_motion:
             return
@@ -61,7 +69,8 @@ class Registry:
         partly = self._strangers.intersection(self._admission.kinds)
         if self._strangers - partly:
             names = ", ".join(sorted(self._strangers - partly))
-            say(f"no handler here for {names}: tasks of that kind stay pending")
+            come_to = "stay pending" if wait_s == math.inf else f"are dead letters after {wait_s:g} s, if none comes"
+            say(f"no handler here for {names}: tasks of that kind {come_to}")
         if partly:
             names = ", ".join(sorted(partly))
             say(f"not every worker has a handler for {names}: tasks of that kind stay pending until a reload (HUP)")

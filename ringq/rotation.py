@@ -85,7 +85,7 @@ class Rotation:
         if self.is_reloading:
             self._begin_next(now_ns)
         elif now_ns >= self._retry_at_ns and (due := self._used_up(now_ns)) is not None:
-            self._say(f"worker {due[0].index} is replaced after {due[1]}")
+            self._say(f"worker {due[0].name} is replaced after {due[1]}")
             self._begin(due[0], now_ns)
         return self._wait_ns(now_ns)
 
@@ -133,7 +133,7 @@ class Rotation:
     def _fail(self, old: Berth, why: str, now_ns: int) -> None:
         if not self.is_reloading:
             self._retry_at_ns = now_ns + RETRY_NS
-            self._say(f"worker {old.index} stays, because of its replacement: {why}", level="warning")
+            self._say(f"worker {old.name} stays, because of its replacement: {why}", level="warning")
             return
         self._reload_began_ns = None
         place, consequence = "", "the workers stay as they are"
@@ -159,7 +159,7 @@ class Rotation:
         if wait_ns > 0:
             return wait_ns
         self._has_told = True
-        self._say(f"reload: worker {berth.index} leaves when task {self._busy().get(berth.index)} has ended")
+        self._say(f"reload: worker {berth.name} leaves when task {self._busy().get(berth.index)} has ended")
         return None
 
     # -- new code -----------------------------------------------------------------------------

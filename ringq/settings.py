@@ -5,6 +5,7 @@ flag ─► RINGQ_* ─► ringq.toml or [tool.ringq] of pyproject.toml ─► t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Setting:
             return ",".join(name if cap is None else f"{name}:{cap}" for name, cap in value)
         if self.name == "workers":
             return value or "auto"
+        if value == math.inf:
+            return "forever"
         return str(value) if isinstance(value, Path) else value
 
 
@@ -120,10 +123,16 @@ SETTINGS = {
         Setting("durability", "durability", notation.one_of("full", "normal")),
         Setting("drain_timeout", "drain_timeout_s", notation.span, "s"),
         Setting("retry", "retry", notation.retry),
+        Setting("retention", "retention_s", notation.retention, "s"),
+        Setting("dead_retention", "dead_retention_s", notation.retention, "s"),
+        Setting("unknown_kind_wait", "unknown_kind_wait_s", notation.span_or_forever, "s"),
         Setting("recycle_tasks", "recycle_tasks", notation.count),
         Setting("recycle_rss", "recycle_rss_mib", notation.size_mib, "MB"),
         Setting("recycle_age", "recycle_age_s", notation.span, "s"),
         Setting("reload", "reload", notation.boolean),
+        Setting("worker_prefix", "worker_prefix", notation.word),
+        Setting("worker_version", "worker_version", notation.word),
+        Setting("worker_id", "worker_id", notation.word),
         Setting("shm_dir", "shm_dir", notation.path),
         Setting("log_level", "log_level", notation.one_of(*LOG_LEVELS)),
         Setting("log_format", "log_format", notation.one_of("text", "json")),

@@ -19,7 +19,9 @@ from ringq.ring import Parent
 from ringq.writer import Writer
 
 LARGE: Final = 20_000  # tasks that a transaction has stored: its COMMIT has taken some 10 ms
-NOT_RUN: Final = (Status.SUPERSEDED.code, Status.CANCELLED.code)  # most of them
+NOT_RUN: Final = (  # most of them
+    *(Status.SUPERSEDED.code, Status.CANCELLED.code, Status.EXPIRED.code, Status.DEAD_LETTER.code),
+)
 
 
 class Settlement:
@@ -123,7 +125,7 @@ class Settlement:
             self._feed.look_for_delayed()
 
     def _lowest_active(self, ring: Parent) -> int | None:
-        ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), min(self._dispatcher.stranded, default=None))
+        ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), self._dispatcher.stranded.oldest())
         return min((task_id for task_id in ids if task_id is not None), default=None)
 
     def _say(self, before: RingqError | None, now: RingqError | None) -> None:

@@ -21,6 +21,7 @@ from ringq.bounds import Bounds
 from ringq.clock import Clock
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
+from ringq.duties import Duties
 from ringq.errors import RingqError, StorageFailed
 from ringq.expiry import Expiries
 from ringq.feed import Feed
@@ -34,7 +35,6 @@ from ringq.log import say, warn
 from ringq.notify import ServiceSocket
 from ringq.orphans import bury_orphans
 from ringq.pool import Pool
-from ringq.queues import Queues
 from ringq.recover import adopt
 from ringq.registry import Registry
 from ringq.reload import Watcher
@@ -72,7 +72,6 @@ class Supervisor:
         self._is_reloading = self._has_orphans = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
-        self._cool_ns: int | None = None
         self._longest_gap_ns = 0
         self._recover()
         self._open_ring()
@@ -119,12 +118,12 @@ class Supervisor:
         self._harvest = Harvest(
             self.config, self._clock, self._ring, self._pool, self._writer, self._feed, self._dispatcher
         )
-        self._queues = Queues(
-            self.config, self._store, self._dispatcher.gate, self._clock,
+        self._duties = Duties(
+            self.config, self._store, self._clock, self._pool, self._registry, self._dispatcher, self._writer,
             running=lambda: [row[1] for row in self._ring.running()], say=warn,
         )  # fmt: skip
         self._settlement = Settlement(
-            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._queues
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties.queues
         )
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
@@ -165,7 +164,7 @@ class Supervisor:
             if self.config.reload:
                 self._watcher = Watcher(self._selector, self._on_watcher_end)
         if not self._is_reloading:
-            self._registry.tell(warn)
+            self._registry.tell(warn, self.config.unknown_kind_wait_s)
         return numbers
 
     # -- the loop -----------------------------------------------------------------------------
@@ -202,7 +201,7 @@ class Supervisor:
             self._writer.change(self._schedules)
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
-        self._cool_ns = self._queues.step()
+        self._duties.step(self._shutdown.is_begun)
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
         self._settlement.answer()
@@ -232,7 +231,7 @@ class Supervisor:
             self._writer.wait_ns(self._is_saturated()),
             self._tend_ns,
             self._limit_ns,
-            self._cool_ns,
+            self._duties.wait_ns(),
             self._renewal.retry_ns,
             self._listener.next_expiry_ns,
             self._shutdown.wait_ns(now_ns),
@@ -296,7 +295,7 @@ class Supervisor:
         """Workers have come, gone, or claim no more: other kinds may be served."""
         self._registry.follow(self._pool.berths, self._ring)
         if not self._is_reloading:
-            self._registry.tell(warn)
+            self._registry.tell(warn, self.config.unknown_kind_wait_s)
 
     def _on_host_death(self) -> None:
         assert self.config.host_pidfd is not None

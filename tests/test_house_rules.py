@@ -20,7 +20,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
-    **dict.fromkeys(["retry", "schedule", "spelling", "tags", "version"], VALUES),
+    **dict.fromkeys(["labels", "retry", "schedule", "spelling", "tags", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
@@ -33,7 +33,7 @@ LAYER_OF = {
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
-    **dict.fromkeys(["firing", "scheduling", "upkeep"], FLOWS),
+    **dict.fromkeys(["duties", "firing", "retention", "scheduling", "stranded", "upkeep", "vanishing"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -51,6 +51,23 @@ NEIGHBOURS = {
     ("dispatch", "backlog"): "its order",
     ("dispatch", "gate"): "its limits",
     ("dispatch", "merge"): "takes from several lanes at once by it",
+    ("dispatch", "stranded"): "what it leaves out",
+    ("duties", "dispatch"): "whether it has more to do at once",
+    ("duties", "pool"): "whose workers it is about",
+    ("duties", "queues"): "one of them",
+    ("duties", "registry"): "knows which kinds nobody has",
+    ("duties", "retention"): "one of them",
+    ("duties", "vanishing"): "one of them",
+    ("retention", "committed"): "in its form",
+    ("retention", "verdicts"): "in its form",
+    ("retention", "writer"): "has it written",
+    ("duties", "writer"): "has it written",
+    ("vanishing", "committed"): "adds to it",
+    ("vanishing", "dispatch"): "has met those that nobody serves",
+    ("vanishing", "pool"): "whether there is newer code",
+    ("vanishing", "registry"): "knows which kinds nobody has",
+    ("vanishing", "verdicts"): "how many attempts each has had",
+    ("vanishing", "writer"): "has it written",
     ("merge", "backlog"): "its lanes",
     ("merge", "gate"): "their limits",
     ("feed", "backlog"): "fills it",

@@ -91,4 +91,4 @@ def _text(one: Setting, value: Any) -> str:
         return str(value).lower()
     if one.name.startswith("recycle_") and not value:
         return "never"
-    return f"{value:g}{one.unit}" if one.unit else str(value)
+    return f"{value:g}{one.unit}" if one.unit and not isinstance(value, str) else str(value)

@@ -31,11 +31,12 @@ def _show(answer: dict[str, Any]) -> None:
     facts = {name: value for name, value in answer.items() if name != "workers" and value is not None}
     printing.table(["", ""], (_fact(name, value) for name, value in facts.items()))
     click.echo()
+    labels = ["label"] if any(one["label"] for one in answer["workers"]) else []
     printing.table(
-        ["worker", "pid", "state", "task", "running for", "progress"],
+        ["worker", *labels, "pid", "state", "task", "running for", "progress"],
         (
             (
-                *(one["index"], one["pid"], _state(one), one["task_id"]),
+                *(one["index"], *(one[name] for name in labels), one["pid"], _state(one), one["task_id"]),
                 *(printing.seconds(one["running_s"]), _progress(one)),
             )
             for one in answer["workers"]

@@ -122,7 +122,7 @@ def map_(
         inputs = Inputs(descriptor, name, form, str if task is None or ndjson else task.text_reader())
         has_bar = not quiet and sys.stderr.isatty()
         output = Output(inputs, _encoder(task), as_json=as_json, has_bar=has_bar)
-        queue = given["queue"] or (None if task is None else task.report.queue or DEFAULT_QUEUE)
+        queue = given["queue"] or (None if task is None else _queue_of(task) or DEFAULT_QUEUE)
         with contextlib.closing(Host(database, kind, queue, None if task is None else target, workers)) as host:
             shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *_shaping(given)]
             mapping = Mapping(host, task or kind, key, shape)
@@ -241,6 +241,10 @@ def _opened(source: str | None) -> tuple[int, str]:
     if sys.stdin.isatty():
         click.echo("ringq: the inputs are lines from the keyboard; Ctrl-D ends them", err=True)
     return sys.stdin.fileno(), "standard input"
+
+
+def _queue_of(task: Any) -> str | None:
+    return next((report["queue"] for report in task.app.reports() if report["name"] == task.kind), None)
 
 
 def _target(target: str) -> tuple[ringq.Task[..., Any] | None, str]:

@@ -174,6 +174,13 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "Try a failed task again, if nobody says more of it: 3 or e.g. '5 exponential 1s..1h'; 0 if not given.",
         "RETRY",
     ),
+    setting("retention", "Forget ended tasks after so long, e.g. 30d; forever if not given.", "SPAN|forever"),
+    setting("dead_retention", "The same of dead letters; forever if not given.", "SPAN|forever"),
+    setting(
+        "unknown_kind_wait",
+        "How long tasks of a kind that no worker has wait for one (1m if not given) before they are dead letters.",
+        "SPAN|forever",
+    ),
     setting("recycle_tasks", "Replace a worker after so many attempts.", "N"),
     setting(
         "recycle_rss",
@@ -182,6 +189,9 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
     ),
     setting("recycle_age", "Replace a worker that is this old, e.g. 6h.", "SPAN"),
     setting("reload", "Replace the workers when a Python file below the working directory changes."),
+    setting("worker_prefix", "Label the workers, as PREFIX-worker-VERSION-ID; no label if not given.", "PREFIX"),
+    setting("worker_version", "What stands in their labels as the version.", "VERSION"),
+    setting("worker_id", "… as the id; four digits of the database and the worker's place if not given.", "ID"),
     setting(
         "shm_dir", "Where the segment of shared memory lies: a directory in memory (/dev/shm if not given).", "DIR"
     ),

@@ -33,8 +33,8 @@ def list_(database: Path, as_json: bool) -> None:
         printing.lines(map(_plain, records))
         return
     printing.table(
-        ["queue", "state", "max workers", "retry", "cooldown"],
-        ((one.name, _state(one), *map(_said, (one.max_workers, one.retry, one.cooldown))) for one in records),
+        ["queue", "state", "max workers", "retry", "cooldown", "retention", "dead retention"],
+        ((one.name, _state(one), *map(_said, _settings(one))) for one in records),
         right=["max workers"],
     )
 
@@ -47,11 +47,13 @@ def list_(database: Path, as_json: bool) -> None:
 @click.option(
     "--cooldown", metavar="HOW|none", help="After a task was throttled: 'constant 60s' or e.g. 'exponential 60s..30m'."
 )
+@click.option("--retention", metavar="SPAN|forever|none", help="Forget its ended tasks after so long, e.g. 30d.")
+@click.option("--dead-retention", metavar="SPAN|forever|none", help="Forget its dead letters after so long.")
 def set_(name: str, database: Path, **given: str | None) -> None:
     """Say something of queue NAME; `none` takes it back, so that the server's flags decide again."""
     settings: dict[str, Any] = {key: None if text == NONE else text for key, text in given.items() if text is not None}
     if not settings:
-        raise click.UsageError("say at least one of --max-workers, --retry, --cooldown")
+        raise click.UsageError("say at least one of --max-workers, --retry, --cooldown, --retention, --dead-retention")
     cap = settings.get("max_workers")
     if cap is not None:
         if not (cap.isascii() and cap.isdecimal() and len(cap) < 10):
@@ -89,6 +91,10 @@ def _state(one: QueueRecord) -> str:
     if one.paused:
         return "paused"
     return "open" if one.cooling_until is None else f"cools down until {printing.moment(one.cooling_until)}"
+
+
+def _settings(one: QueueRecord) -> tuple[object, ...]:
+    return one.max_workers, one.retry, one.cooldown, one.retention, one.dead_retention
 
 
 def _said(value: object) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict, Unpack
+import math
+from datetime import timedelta
+from typing import Any, Final, TypedDict, Unpack
 
-from ringq import protocol
+from ringq import notation, protocol
 from ringq.client.changing import Asking, change
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
@@ -18,6 +20,8 @@ class QueueSettings(TypedDict, total=False):
     max_workers: int | None
     retry: Retry | str | int | None
     cooldown: str | None
+    retention: float | timedelta | str | None
+    dead_retention: float | timedelta | str | None
 
 
 SETTINGS: Final = tuple(QueueSettings.__annotations__)
@@ -44,6 +48,9 @@ class Queues:
         `max_workers`: how many of its tasks run at a time, 0 to 255. `retry`: what happens to its tasks after a failure
         if neither they nor their kind nor domain say: a Retry, a number, or text. `cooldown`: how long no task starts
         after one was `Throttled`: "constant 60s", or "exponential 60s..30m", which doubles while it goes on.
+        `retention`: how long its ended tasks stay, with all that is known of them, before they are forgotten: seconds,
+        timedelta or text as "30d", from 1 second to 36,500 days, or "forever". `dead_retention`: the same of its dead
+        letters.
 
         Raises as `pause_queue`.
         """
@@ -60,9 +67,24 @@ class Queues:
             changes["retry"] = None if given is None else str(Retry.of(given))
         if "cooldown" in settings:
             changes["cooldown"] = options.cooldown_of(settings["cooldown"])
+        if "retention" in settings:
+            changes["retention"] = _retention("retention", settings["retention"])
+        if "dead_retention" in settings:
+            changes["dead_retention"] = _retention("dead_retention", settings["dead_retention"])
         if not changes:
             raise InvalidOption(f"set_queue: say at least one of {', '.join(SETTINGS)}")
         _set(self, name, changes)
+
+
+def _retention(name: str, given: Any) -> str | None:
+    """As it is stored: the words that were given, a number in seconds."""
+    if given is None:
+        return None
+    try:
+        seconds = notation.retention(given)
+    except ValueError as error:
+        raise InvalidOption(f"{name}: {error}") from None
+    return given.strip().lower() if isinstance(given, str) else "forever" if seconds == math.inf else f"{seconds:.15g}s"
 
 
 def _set(client: Asking, name: str, changes: dict[str, int | bool | str | None]) -> None:

@@ -9,7 +9,10 @@ import ringq
 
 SLEEP_S_MAX = 366 * 24 * 3600
 
+THROTTLED_MAX = 1000
+
 app = ringq.App("ringq")
+_throttled: dict[int, None] = {}  # tasks that this worker has sent back, the latest last
 
 
 class EchoFailed(ringq.RingqError):
@@ -17,14 +20,23 @@ class EchoFailed(ringq.RingqError):
 
 
 @app.task
-def echo(value: Any = None, sleep: float = 0.0, fail: str | None = None) -> Any:
+def echo(
+    ctx: ringq.Context, value: Any = None, sleep: float = 0.0, fail: str | None = None, throttle: float | None = None
+) -> Any:
     """Return `value`, which may be anything that JSON can carry.
 
     `sleep`: seconds to take for it, up to a year. `fail`: the message of the EchoFailed that is raised instead, after
-    the sleep. Raises InvalidPayload for a sleep that is not possible.
+    the sleep. `throttle`: seconds for which its queue shall rest before; asked for once by each worker that gets the
+    task. Raises InvalidPayload for a time that is not possible.
     """
-    if not 0 <= sleep <= SLEEP_S_MAX:
-        raise ringq.InvalidPayload(f"ringq::echo: sleep: expected 0 to {SLEEP_S_MAX:,} seconds, got {sleep!r}")
+    for name, seconds in (("sleep", sleep), ("throttle", throttle or 0.0)):
+        if not 0 <= seconds <= SLEEP_S_MAX:
+            raise ringq.InvalidPayload(f"ringq::echo: {name}: expected 0 to {SLEEP_S_MAX:,} seconds, got {seconds!r}")
+    if throttle is not None and ctx.task_id not in _throttled:
+        _throttled[ctx.task_id] = None
+        if len(_throttled) > THROTTLED_MAX:
+            del _throttled[next(iter(_throttled))]
+        raise ringq.Throttled("as asked", after=throttle)
     time.sleep(sleep)
     if fail is not None:
         raise EchoFailed(fail)

@@ -15,6 +15,7 @@ from ringq.kinds.defaults import DomainOptions, report_of, shared_spec
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
+from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
@@ -165,6 +166,7 @@ class App(Domain):
         workers: int | Literal["auto"] | None = None,
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
+        route: Route | None = None,
         **defaults: Unpack[DomainOptions],
     ) -> None:
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
@@ -176,6 +178,9 @@ class App(Domain):
         a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
         `drain_timeout`, seconds, timedelta or text as "1m" that running attempts get when the server stops, 0 to a day.
 
+        `route`: the queue of all kinds here, included ones too, for which nobody else says one: by how they begin, as
+        `{"media::": "bulk"}`, the longest that fits; or a function of a kind that returns its queue, or None.
+
         Raises InvalidKind for the name, InvalidOption for the others.
         """
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")  # by which workers may find it
@@ -183,6 +188,7 @@ class App(Domain):
         self._tasks: dict[str, Task[..., Any]] = {}
         self._taken_in_by: list[App] = []
         self._schedules: dict[str, ScheduleFields] = {}
+        self._routes = Routes(route)
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(self, name, **defaults)
@@ -257,7 +263,7 @@ class App(Domain):
         """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values; with its
         schedules.
         """
-        reports = {name: {**task.report.as_dict(), "name": name} for name, task in self._tasks.items()}
+        reports = {name: {**self._routes.report(task.report), "name": name} for name, task in self._tasks.items()}
         for schedule in self._schedules.values():
             reports[schedule.spec.kind].setdefault("schedules", []).append(plain_schedule(schedule))
         return list(reports.values())
@@ -291,6 +297,7 @@ class App(Domain):
 
     def _check(self, task: Task[..., Any]) -> None:
         for app, name in itertools.product(self._takers(), (task.kind, *task.aliases)):
+            app._routes.learn(task.kind)
             taken = app._tasks.get(name)
             if taken is not None and taken is not task:
                 places = f"at {place_of(taken.function)} and at {place_of(task.function)}"

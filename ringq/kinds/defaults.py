@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
 
 from ringq.errors import InvalidOption
 from ringq.kinds import options
 from ringq.kinds.handler import Handler
 from ringq.kinds.limits import LimitOptions, limit_fields, limits_of
 from ringq.kinds.options import TtlFrom
-from ringq.kinds.report import KindReport
+from ringq.kinds.report import KindReport, first
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 from ringq.tags import TAGS_MAX, merged
@@ -50,19 +49,15 @@ def report_of(handler: Handler, own: SpecFields, shared: SpecFields, aliases: It
         raise InvalidOption(f"tags: {own.kind} has {len(tags)} with those of its domain, of at most {TAGS_MAX}")
     return KindReport(
         name=own.kind,
-        queue=_first(own.queue, shared.queue),
-        priority=_first(own.priority, shared.priority),
-        group=_first(own.group, shared.group),
-        run_timeout_ms=_first(own.run_timeout_ms, shared.run_timeout_ms),
-        retry=_first(own.retry, shared.retry),
-        ttl_ms=_first(own.ttl_ms, shared.ttl_ms),
-        ttl_from=_first(own.ttl_from, shared.ttl_from),
-        **{name: _first(getattr(own, name), getattr(shared, name)) for name in limit_fields({})},
+        queue=first(own.queue, shared.queue),
+        priority=first(own.priority, shared.priority),
+        group=first(own.group, shared.group),
+        run_timeout_ms=first(own.run_timeout_ms, shared.run_timeout_ms),
+        retry=first(own.retry, shared.retry),
+        ttl_ms=first(own.ttl_ms, shared.ttl_ms),
+        ttl_from=first(own.ttl_from, shared.ttl_from),
+        **{name: first(getattr(own, name), getattr(shared, name)) for name in limit_fields({})},
         parameters=handler.arguments.schema(),
         tags=dict(tags),
         names=[own.kind, *aliases],
     )
-
-
-def _first(own: Any, shared: Any) -> Any:
-    return own if own is not None else shared

@@ -35,3 +35,8 @@ class KindReport:
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return asdict(self)
+
+
+def first(own: Any, shared: Any) -> Any:
+    """What is said nearer, else what is said for all."""
+    return own if own is not None else shared

@@ -139,7 +139,8 @@ COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
 
 # What was said of queues.
 SELECT_QUEUE_ROWS: Final = """
-SELECT name, max_workers, paused, retry, cooldown, throttled_until_us FROM queue ORDER BY name
+SELECT name, max_workers, paused, retry, cooldown, throttled_until_us, retention, dead_retention
+FROM queue ORDER BY name
 """
 
 # Every kind that was ever submitted.
@@ -225,14 +226,21 @@ class Questions:
             case Status.RUNNING:
                 return self._rows(SELECT_RUNNING_ROWS, *given, None, *more)
             case Status.PENDING | Status.PAUSED:
-                mark, is_paused = self._count(SELECT_LOW_WATER), int(status is Status.PAUSED)
-                rows = self._rows(SELECT_PENDING_ROWS, *given, mark, *more, is_paused)
-                if len(rows) < limit:
-                    rest = (before, limit - len(rows), kind, queue, mark, *more, is_paused)
-                    rows += self._rows(SELECT_PENDING_ROWS_BELOW, *rest)
-                return rows
+                return self._pending(*given, more, is_paused=status is Status.PAUSED)
             case _:
                 return self._rows(SELECT_UNSUCCESSFUL_ROWS, *given, status.code, *more)
+
+    def _pending(
+        self, before: int, limit: int, kind: str | None, queue: str | None, more: tuple[Any, ...], *, is_paused: bool
+    ) -> list[Row]:
+        if is_paused and not self._rows(SELECT_PAUSED_SPECS):
+            return []  # without a walk over all that is pending
+        mark = self._count(SELECT_LOW_WATER)
+        rows = self._rows(SELECT_PENDING_ROWS, before, limit, kind, queue, mark, *more, is_paused)
+        if len(rows) < limit:
+            rest = (before, limit - len(rows), kind, queue, mark, *more, is_paused)
+            rows += self._rows(SELECT_PENDING_ROWS_BELOW, *rest)
+        return rows
 
     def _led(self, wanted: Any, given: tuple[Any, ...]) -> list[Row] | None:
         """The tasks to which the index of tags leads; None if it does not."""
@@ -305,7 +313,7 @@ class Questions:
         return self._count(COUNT_NOT_DUE, now_us)
 
     def queues(self) -> list[Row]:
-        """(name, max_workers, paused, retry, cooldown, throttled_until_us) of queues of which something was said."""
+        """Queues of which something was said, in the columns of SELECT_QUEUE_ROWS."""
         return self._rows(SELECT_QUEUE_ROWS)
 
     def schedules(self) -> list[ScheduleRow]:

@@ -9,16 +9,19 @@ from ringq.store.dead import DeadTables
 
 # All of them, for the parent's own table.
 SELECT_QUEUES: Final = """
-SELECT name, max_workers, paused, retry, cooldown, throttles, throttled_until_us FROM queue ORDER BY name
+SELECT name, max_workers, paused, retry, cooldown, throttles, throttled_until_us, retention, dead_retention
+FROM queue ORDER BY name
 """
 
 # The whole row, as it is in the parent's table.
 WRITE_QUEUE: Final = """
-INSERT INTO queue (name, max_workers, paused, retry, cooldown, throttles, throttled_until_us)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO queue
+    (name, max_workers, paused, retry, cooldown, throttles, throttled_until_us, retention, dead_retention)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
     max_workers = excluded.max_workers, paused = excluded.paused, retry = excluded.retry,
-    cooldown = excluded.cooldown, throttles = excluded.throttles, throttled_until_us = excluded.throttled_until_us
+    cooldown = excluded.cooldown, throttles = excluded.throttles, throttled_until_us = excluded.throttled_until_us,
+    retention = excluded.retention, dead_retention = excluded.dead_retention
 """
 
 
@@ -32,6 +35,8 @@ class QueueRow(NamedTuple):
     cooldown: str | None = None
     throttles: int = 0  # windows in a row in which a handler said that it was throttled
     throttled_until_us: int | None = None
+    retention: str | None = None
+    dead_retention: str | None = None
 
 
 class QueueTables(DeadTables):

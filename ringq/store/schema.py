@@ -204,7 +204,9 @@ CREATE TABLE queue (
     retry TEXT CHECK (retry <> ''),
     cooldown TEXT CHECK (cooldown <> ''),
     throttles INTEGER NOT NULL CHECK (throttles >= 0),
-    throttled_until_us INTEGER
+    throttled_until_us INTEGER,
+    retention TEXT CHECK (retention <> ''),
+    dead_retention TEXT CHECK (dead_retention <> '')
 ) STRICT, WITHOUT ROWID
 """
 
@@ -263,7 +265,7 @@ CREATE TABLE map_chunk (
 ) STRICT, WITHOUT ROWID
 """
 
-# Serves "does this task carry calls of a map": those stay when dead letters are purged.
+# Serves "does this task carry calls of a map": those stay when ended tasks are forgotten.
 MAP_CHUNK_TASK = "CREATE INDEX map_chunk_task ON map_chunk (task_id)"
 
 # Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.

@@ -8,7 +8,7 @@ from typing import Final
 
 from ringq.model import Reason
 from ringq.store.filters import tagged
-from ringq.store.pauses import OF_PAUSED
+from ringq.store.pauses import OF_PAUSED, SELECT_PAUSED_SPECS
 
 # A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
 TASK_ROW: Final = f"""
@@ -42,6 +42,9 @@ TASK_FILTER: Final = f"""
     AND (?7 IS NULL OR task.submitted_us < ?7) AND (?8 IS NULL OR task.submitted_us >= ?8)
     AND (?10 IS NULL OR EXISTS (SELECT 1 FROM task_key WHERE task_key.task_id = task.id AND digest = ?10)){tagged(9)}
 """
+# Of any status, by its code.
+OF_STATUS: Final = f"""(?5 IS NULL OR ?5 = COALESCE(receipt.status, CASE
+        WHEN lease.task_id IS NOT NULL THEN 1 WHEN task.spec IN ({SELECT_PAUSED_SPECS}) THEN 2 ELSE 0 END))"""
 # By the table that leads: SQLite would sort all rows rather than see that the other's ids are the same.
 BY_TASK: Final = "ORDER BY task.id DESC LIMIT ?2"
 BY_RECEIPT: Final = "ORDER BY receipt.task_id DESC LIMIT ?2"
@@ -86,7 +89,8 @@ SELECT_TAGGED_ROWS: Final = (
 CROSS JOIN task ON task.id = leading.task_id"""
     + TASK_JOINS
     + """WHERE leading.key = ?11 AND leading.value = ?12 AND leading.task_id < ?1
-    AND (?5 IS NULL OR ?5 = COALESCE(receipt.status, lease.task_id IS NOT NULL))"""
+    AND """
+    + OF_STATUS
     + TASK_FILTER
     + "ORDER BY leading.task_id DESC LIMIT ?2"
 )
@@ -97,7 +101,8 @@ SELECT_LED_ROWS: Final = (
     + """FROM json_each(?11) AS leading
 CROSS JOIN task ON task.id = leading.value"""
     + TASK_JOINS
-    + """WHERE task.id < ?1 AND (?5 IS NULL OR ?5 = COALESCE(receipt.status, lease.task_id IS NOT NULL))"""
+    + """WHERE task.id < ?1 AND """
+    + OF_STATUS
     + TASK_FILTER
     + "LIMIT ?2"
 )

@@ -189,6 +189,71 @@ def test_what_a_pause_holds_is_told_with_its_reason_and_what_runs_goes_on(
     assert served.stop() == 0
 
 
+def test_a_flag_decides_until_an_operator_has_spoken_also_after_a_restart(serve: Serve, tmp_path: Path) -> None:
+    """2 by the flag; 5 by the operator, over the same flag; then again what the flag says, which is another number."""
+    gate = tmp_path / "gate"
+
+    def running_of(served: Any, client: Any, most: int) -> None:
+        tasks = client.submit_many([hold(gate)] * 6)
+        wait_for(lambda: running(served) == most)
+        assert client.health()["refusals"]["queue_full"] > 0
+        gate.touch()
+        client.wait_many(tasks, timeout=20)
+        gate.unlink()
+
+    served = serve(HANDLERS, "--workers", "4", "--queues", "bulk:2")
+    with served.client() as client:
+        running_of(served, client, 2)
+        client.set_queue("bulk", max_workers=3)
+    assert served.stop() == 0
+    served = serve(None, "--workers", "4", "--queues", "bulk:2")
+    with served.client() as client:
+        running_of(served, client, 3)
+        client.set_queue("bulk", max_workers=None)
+    assert served.stop() == 0
+    served = serve(None, "--workers", "4", "--queues", "bulk:1")
+    with served.client() as client:
+        running_of(served, client, 1)
+        (record,) = client.query.queues()
+        assert record.max_workers is None  # nobody wrote down what a flag says
+
+
+def test_an_app_routes_kinds_for_which_nobody_else_says_a_queue(serve: Serve) -> None:
+    served = serve("""
+import ringq
+other = ringq.App("other")
+app = ringq.App("media", route={"media::": "bulk", "media::thumb": "fast", "other::": "rest"})
+mail = app.domain("mail", queue="mail")
+
+@app.task
+def convert() -> None: ...
+
+@app.task(aliases=["old::thumb"])
+def thumbnail() -> None: ...
+
+@app.task(queue="own")
+def special() -> None: ...
+
+@mail.task
+def send() -> None: ...
+
+@other.task
+def more() -> None: ...
+
+app.include(other)
+""")
+    with served.client() as client:
+        kinds = ["media::convert", "media::thumbnail", "old::thumb", "media::special", "mail::send", "other::more"]
+        tasks = client.submit_many([ringq.Submission(kind) for kind in kinds])
+        said = client.submit("media::convert", queue="here")
+        queues = [client.query.task(task.id).queue for task in tasks]
+        assert queues == ["bulk", "fast", "fast", "own", "mail", "rest"]
+        assert client.query.task(said.id).queue == "here"
+    assert served.stop() == 0
+    with served.client() as client:  # nobody runs: the last server's word counts
+        assert client.query.task(client.submit("media::convert").id).queue == "bulk"
+
+
 def test_a_queue_that_nobody_serves_is_told_of_once(serve: Serve) -> None:
     served = serve(HANDLERS, "--queues", "net")
     with served.client() as client:
@@ -205,24 +270,30 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
     assert served.stop() == 0
     assert cli("queue", "pause", "bulk").returncode == 0
     assert cli("queue", "set", "bulk", "--max-workers", "3", "--cooldown", "exponential 1s..1m").returncode == 0
+    assert cli("queue", "set", "bulk", "--retention", "7d").returncode == 0
     (line,) = cli("queue", "list", "--json").stdout.splitlines()
     assert json.loads(line) == {
         **{"name": "bulk", "max_workers": 3, "paused": True, "retry": None},
-        **{"cooldown": "exponential 1s..1m", "cooling_until": None},
+        **{"cooldown": "exponential 1s..1m", "cooling_until": None, "retention": "7d", "dead_retention": None},
     }
     served = serve()
     with served.client() as client:
         assert client.health()["closed_queues"] == {"bulk": "queue_paused"}
     assert cli("queue", "resume", "bulk").returncode == 0
-    assert cli("queue", "set", "bulk", "--max-workers", "none").returncode == 0
+    assert cli("queue", "set", "bulk", "--max-workers", "none", "--dead-retention", "forever").returncode == 0
     shown = cli("queue", "list").stdout.splitlines()
-    assert shown == ["queue\tstate\tmax workers\tretry\tcooldown", "bulk\topen\t\t\texponential 1s..1m"]
+    assert shown == [
+        "queue\tstate\tmax workers\tretry\tcooldown\tretention\tdead retention",
+        "bulk\topen\t\t\texponential 1s..1m\t7d\tforever",
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["set", "bulk"], "say at least one of --max-workers, --retry, --cooldown"),
+        (["set", "bulk"], "say at least one of --max-workers, --retry, --cooldown, --retention, --dead-retention"),
+        (["set", "bulk", "--retention", "0"], "retention: '0' is not 1s to 36500d, nor forever"),
+        (["set", "bulk", "--dead-retention", "soon"], "dead_retention: 'soon' is no span"),
         (["set", "bulk", "--max-workers", "many"], "'many' is neither none nor a number"),
         (["set", "bulk", "--max-workers", "256"], "max_workers: expected 0 to 255 or None, got 256"),
         (["set", "bulk", "--retry", "often"], "retry: expected e.g. 3"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,3 +245,29 @@ def test_tasks_of_a_kind_that_this_app_does_not_have_wait_for_one_that_has(serve
     again = serve(HANDLERS)
     with again.client() as client:
         assert {end.status for end in client.wait_many(waiting, timeout=20)} == {ringq.Status.COMPLETED}
+
+
+def test_workers_have_the_labels_that_their_environment_says(serve: Serve, cli: Any) -> None:
+    named = {"RINGQ_WORKER_PREFIX": " nap ", "RINGQ_WORKER_VERSION": "1.2"}
+    served = serve(HANDLERS, env=named)
+    workers = wait_for(lambda: all_labelled(served))
+    labels = [worker["label"] for worker in workers]
+    assert len(set(labels)) == 2
+    assert all(re.fullmatch(r"nap-worker-1\.2-[0-9a-f]{4}", label) for label in labels)
+    assert labels[0].encode() in Path(f"/proc/{workers[0]['pid']}/cmdline").read_bytes()
+    assert labels[0] in cli("health").stdout
+    os.kill(workers[0]["pid"], signal.SIGKILL)
+    wait_for(lambda: f"worker 0 ({labels[0]}) (pid {workers[0]['pid']}) was killed" in served.stderr)
+    wait_for(lambda: [worker["label"] for worker in all_labelled(served)] == labels)
+    assert "no setting" not in served.stderr
+    assert served.stop() == 0
+    served = serve(env=named)
+    assert [worker["label"] for worker in wait_for(lambda: all_labelled(served))] == labels
+    assert served.stop() == 0
+    served = serve()
+    assert {worker["label"] for worker in served.health()["workers"]} == {None}
+
+
+def all_labelled(served: Any) -> list[Any]:
+    workers: list[Any] = served.health()["workers"]
+    return workers if all(worker["label"] and worker["pid"] for worker in workers) else []

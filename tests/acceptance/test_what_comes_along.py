@@ -213,6 +213,10 @@ def test_echo_returns_waits_and_fails_as_it_is_told(serve: Serve) -> None:
         assert client.submit("ringq::echo").result(timeout=30) is None
         began = time.monotonic()
         assert echo.echo.submit("late", sleep=0.3).result(timeout=30) == "late"
+        client.set_queue("default", cooldown="constant 0s")
+        later = client.submit("ringq::echo", {"value": 5, "throttle": 0.1})
+        assert later.result(timeout=30) == 5
+        assert {one.reason for one in client.query.task(later.id).attempts[:-1]} == {ringq.Reason.THROTTLED}
         assert time.monotonic() - began >= 0.3
         with pytest.raises(ringq.TaskFailed, match="as asked") as caught:
             client.submit("ringq::echo", {"fail": "as asked"}).result(timeout=30)

@@ -19,6 +19,7 @@ from ringq.store import (
     prepare,
     questions,
     queues,
+    retention,
     store,
     submissions,
     tags,
@@ -53,8 +54,8 @@ WALKING = {
 
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
-    modules: list[ModuleType] = [cancels, dead, expiry, history, keys, pauses, prepare, questions, queues, store]
-    modules += [submissions, tags, task_rows, tasks]
+    modules: list[ModuleType] = [cancels, dead, expiry, history, keys, pauses, prepare, questions, queues, retention]
+    modules += [store, submissions, tags, task_rows, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):

@@ -65,7 +65,7 @@ class Ladder:
         self.reasons: list[int] = []
         self.signals: list[Any] = []
         self.berth = Berth(0)
-        process: Any = SimpleNamespace(signal=self.signals.append, kill=lambda: self.signals.append("kill"))
+        process: Any = SimpleNamespace(label="", signal=self.signals.append, kill=lambda: self.signals.append("kill"))
         self.berth.fill(process, 0)
 
     def running(self) -> list[tuple[int, int, int, int, int, int, int, int]]:

@@ -14,7 +14,7 @@ LIMITS = {"crashes_max": 3, "lost_max": 3}
 # from: where to; spelled out once more, so that a line that slips into the table is noticed
 LEGAL = {
     None: "pending paused blocked",
-    Status.PENDING: "running paused cancelled expired superseded",
+    Status.PENDING: "running paused cancelled expired superseded dead_letter",
     Status.PAUSED: "pending cancelled expired superseded",
     Status.BLOCKED: "pending paused cancelled expired superseded dependency_failed",
     Status.RUNNING: "completed failed cancelled pending paused dead_letter superseded waiting",

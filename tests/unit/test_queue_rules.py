@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringq.gate import Gate, Refusal
+from ringq.gate import UNSERVED_MAX, Gate, Refusal
 from ringq.queues import QUIET_US, cooldown
 from ringq.store.queues import QueueRow
 
@@ -54,6 +54,13 @@ def test_a_limit_that_is_changed_does_not_count_anybody_twice() -> None:
     assert gate.admit("bulk", 5) == 1
     gate.ended([1, 2, 3])
     assert gate.admit("bulk", 5) == 4
+
+
+def test_no_more_than_a_thousand_queues_that_nobody_serves_are_remembered() -> None:
+    gate = Gate([("default", None)])
+    for number in range(UNSERVED_MAX + 50):
+        assert gate.admit(f"queue-{number}", 1) == 0
+    assert len(gate.unserved) == UNSERVED_MAX
 
 
 def test_a_queue_of_another_server_stays_unserved_whatever_is_said_of_it() -> None:

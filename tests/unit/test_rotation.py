@@ -62,7 +62,7 @@ class Floor:
 
     def _start(self, berth: Berth, now_ns: int) -> None:
         if self.can_start:
-            berth.fill(SimpleNamespace(pid=1 << 30), now_ns, self.rotation.generation)  # type: ignore[arg-type]
+            berth.fill(SimpleNamespace(pid=1 << 30, label=""), now_ns, self.rotation.generation)  # type: ignore[arg-type]
 
     def _retire(self, berth: Berth) -> None:
         berth.is_leaving = True
@@ -217,7 +217,7 @@ class Slots:
 
 def test_each_call_of_a_task_climbs_the_ladder_of_its_own() -> None:
     signals: list[Any] = []
-    process = SimpleNamespace(signal=signals.append, kill=lambda: signals.append("kill"))
+    process = SimpleNamespace(label="", signal=signals.append, kill=lambda: signals.append("kill"))
     slots, berth = Slots(), Berth(0)
     berth.fill(process, 0)  # type: ignore[arg-type]
     config = Config(Path("x.db"), term_grace_s=5, kill_grace_s=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def shown(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
         ("recycle_rss", 300, 300),
         ("recycle_rss", "2048k", 2),
         ("recycle_age", "6h", 21600.0),
+        ("retention", "30d", 2_592_000.0),
+        ("dead_retention", " Forever ", math.inf),
+        ("unknown_kind_wait", "0", 0.0),
+        ("worker_prefix", " photos ", "photos"),
+        ("worker_version", 3, "3"),
         ("reload", True, True),
         ("reload", "Yes", True),
         ("quiet", "off", False),
@@ -85,6 +91,12 @@ def test_a_setting_is_read(name: str, written: object, value: object) -> None:
         ("drain_timeout", float("inf"), "no span"),
         ("drain_timeout", -1, "no span of 0 or more"),
         ("drain_timeout", "2d", "expected 0 to 86400, got 172800.0"),
+        ("retention", "0", "is not 1s to 36500d, nor forever"),
+        ("dead_retention", "37000d", "is not 1s to 36500d, nor forever"),
+        ("unknown_kind_wait", "never", "500ms, 15m, 2h, or forever"),
+        ("worker_prefix", "two words", "expected at most 64 characters without space or comma"),
+        ("worker_id", "x" * 65, "expected at most 64 characters"),
+        ("worker_id", [], "is no word"),
         ("recycle_tasks", -1, "no whole number"),
         ("recycle_tasks", 1.5, "no whole number"),
         ("recycle_tasks", 1 << 40, "expected 0 (never) to"),
@@ -359,7 +371,8 @@ def test_what_nobody_gave_is_left_for_the_app_to_decide(tmp_path: Path, monkeypa
     (config,) = served
     assert config.undecided == {
         *("drain_timeout_s", "recycle_tasks", "recycle_rss_mib", "recycle_age_s", "reload", "log_format", "quiet"),
-        *("log_level", "retry", "shm_dir"),
+        *("log_level", "retry", "shm_dir", "unknown_kind_wait_s", "retention_s", "dead_retention_s"),
+        *("worker_prefix", "worker_version", "worker_id"),
     }
     assert (config.database, config.queues, config.durability) == (tmp_path / "a.db", (("bulk", None),), "normal")
     assert (config.workers, config.host_pidfd) == (0, 7)

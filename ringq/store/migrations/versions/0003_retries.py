@@ -81,7 +81,9 @@ CREATE TABLE queue (
     retry TEXT CHECK (retry <> ''),
     cooldown TEXT CHECK (cooldown <> ''),
     throttles INTEGER NOT NULL CHECK (throttles >= 0),
-    throttled_until_us INTEGER
+    throttled_until_us INTEGER,
+    retention TEXT CHECK (retention <> ''),
+    dead_retention TEXT CHECK (dead_retention <> '')
 ) STRICT, WITHOUT ROWID
 """,
     """
