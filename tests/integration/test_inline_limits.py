@@ -44,6 +44,14 @@ def fails() -> None:
     raise ValueError("no")
 
 
+@app.task(retry="5 constant 100s")
+def stumbles(seconds: float) -> None:
+    try:
+        clocks[-1].clock.advance(seconds)
+    except ringq.TotalTimeout:
+        raise ValueError("in the midst of it") from None
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Inline]:
     with inline(app, tmp_path) as one:
@@ -150,3 +158,12 @@ def test_limits_of_a_dead_letter_begin_anew_when_it_gets_another_chance(run: Inl
     run.clock.advance(50)
     run.run_all()
     assert end_of(run, task) == ("expired", "queue_timeout")
+
+
+def test_who_answers_the_end_of_all_time_with_an_error_of_its_own_is_not_tried_again(run: Inline) -> None:
+    task = stumbles.options(total_timeout=5).submit(seconds=8)
+    (ended,) = run.run_all(raises=False)
+    assert (ended.id, ended.status.value, ended.reason.value) == (task.id, "expired", "total_timeout")
+    assert [attempt.reason.value for attempt in ended.attempts] == ["handler_error"]
+    run.clock.advance(1000)
+    assert run.run_all() == run.pending() == []
