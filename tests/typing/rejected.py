@@ -76,7 +76,7 @@ asynchronous.submit("a")  # error
 total: str = plain.submit("a").result()  # error
 number: int = asynchronous(1)  # error
 app.task(que="q")  # error
-app.domain("media", group="g")  # error
+app.domain("media", label="l")  # error
 app.include(app.domain("video"))  # error
 command(root=5)  # error
 app.task(command()).submit("ls -l")  # error
