@@ -182,14 +182,12 @@ class Machine(RuleBasedStateMachine):
 
         self.take_one(draw, drop)
 
-    def run_for_long(self, draw: Draw) -> None:
-        def keep(task_id: int) -> None:
+    def run_for_long(self, _: Draw) -> None:
+        for task_id in self.running():
             slot = self.plant.ring.by_task[task_id]
             self.plant.keep_lease(task_id)
             self.model.tasks[task_id].lease = slot.lease, slot.attempt
-            self.turn()
-
-        self.take_one(draw, keep)
+        self.turn()
 
     def take_one(self, draw: Draw, use: Callable[[int], object]) -> None:
         if running := self.running():
