@@ -41,10 +41,11 @@ def list_(database: Path, limit: int, as_json: bool, **which: Any) -> None:
         printing.lines(map(_plain, records))
         return
     printing.table(
-        ["id", "kind, label", "queue", "attempts", "ended", "reason", "error"],
+        ["id", "kind", "label", "queue", "attempts", "ended", "reason", "error"],
         (
             (
-                *(one.id, printing.named(one), one.queue, one.attempt_count, printing.moment(one.ended_at), one.reason),
+                *(one.id, one.kind, printing.label(one), one.queue, one.attempt_count, printing.moment(one.ended_at)),
+                one.reason,
                 printing.shorten(printing.error_line(one.error)),
             )
             for one in records

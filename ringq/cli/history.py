@@ -35,11 +35,11 @@ def history(database: Path, kind: str | None, status: str | None, limit: int, as
         printing.lines({**printing.fields(one), "duration_s": one.duration_s} for one in records)
         return
     printing.table(
-        ["id", "kind, label", "status", "reason", "ended", "took", "attempt", "worker", "calls, error"],
+        ["id", "kind", "label", "status", "reason", "ended", "took", "attempt", "worker", "calls, error"],
         (
             (
-                *(one.task_id, printing.named(one), one.status, one.reason, printing.moment(one.ended_at)),
-                *(printing.seconds(one.duration_s), one.attempt, one.worker),
+                *(one.task_id, one.kind, printing.label(one), one.status, one.reason),
+                *(printing.moment(one.ended_at), printing.seconds(one.duration_s), one.attempt, one.worker),
                 printing.shorten(_told(one, calls)),
             )
             for one, calls in _with_calls(query, records)

@@ -77,9 +77,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     Console().print(grid)
 
 
-def named(record: Any) -> str:
-    """The kind of a record, and what else its task is called."""
-    return record.kind if record.label == record.kind else f"{record.kind}, {record.label}"
+def label(record: Any) -> str | None:
+    """What the task of a record is called besides its kind."""
+    return None if record.label == record.kind else record.label
 
 
 def fields(record: Any) -> dict[str, Any]:

@@ -48,10 +48,10 @@ def list_(database: Path, status: str | None, limit: int, as_json: bool, **which
         printing.lines(map(_plain, records))
         return
     printing.table(
-        ["id", "kind, label", "status", "queue", "priority", "submitted", "payload"],
+        ["id", "kind", "label", "status", "queue", "priority", "submitted", "payload"],
         (
             (
-                *(one.id, printing.named(one), one.status, one.queue, one.priority),
+                *(one.id, one.kind, printing.label(one), one.status, one.queue, one.priority),
                 *(printing.moment(one.submitted_at), printing.shorten(calls.summary(one))),
             )
             for one in records

@@ -60,11 +60,11 @@ def test_dead_letters_are_listed_the_newest_first_and_nothing_else_is(shop: tupl
     ran = cli("dead", "list")
     assert (ran.returncode, ran.stderr) == (0, "")
     heading, *rows = [line.split("\t") for line in ran.stdout.splitlines()]
-    assert heading == ["id", "kind, label", "queue", "attempts", "ended", "reason", "error"]
+    assert heading == ["id", "kind", "label", "queue", "attempts", "ended", "reason", "error"]
     assert [int(row[0]) for row in rows] == [fourth, third, second, first]
-    assert rows[0][1:4] == ["shop::mail", "bulk", "2"]
-    assert rows[0][5] == "retry_limit"
-    assert rows[0][6].startswith("ConnectionError: the bank")
+    assert rows[0][1:5] == ["shop::mail", "", "bulk", "2"]
+    assert rows[0][6] == "retry_limit"
+    assert rows[0][7].startswith("ConnectionError: the bank")
     assert "\x1b" not in ran.stdout
     assert str(failed) not in [row[0] for row in rows]
 

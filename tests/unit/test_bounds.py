@@ -57,7 +57,9 @@ class Bench:
         self.signals: list[Any] = []
         self.reasons: list[int] = []
         self.berth = Berth(0)
-        process: Any = SimpleNamespace(pid=1, signal=self.signals.append, kill=lambda: self.signals.append("kill"))
+        process: Any = SimpleNamespace(
+            pid=1, label=None, signal=self.signals.append, kill=lambda: self.signals.append("kill")
+        )
         self.berth.fill(process, 0)
         self.row = (0, TASK, LEASE, KIND, 1, limit_ms, self.began_ns, call)
         self.rows = [self.row]
