@@ -133,7 +133,7 @@ class Forget:
         gone = [
             row.task_id
             for row in rows
-            if (row.status == DEAD) == walk.dead and not row.is_needed and self._span_of(specs[row.spec].queue)
+            if (row.status == DEAD) == walk.dead and not row.is_needed and self._is_kept_so_long(specs[row.spec].queue)
         ]
         if gone:
             store.forget(gone)
@@ -148,7 +148,7 @@ class Forget:
         """See `Change`."""
         self.done(self.walk, replace(self.walk, look_ns=self.clock.monotonic_ns() + LOOK_NS), 0)
 
-    def _span_of(self, queue: str) -> bool:
+    def _is_kept_so_long(self, queue: str) -> bool:
         return self.spans.get(queue, self.default)[self.walk.dead] == self.walk.span_s
 
     def _look_ns(self, store: Any, place: tuple[int, int]) -> int:
