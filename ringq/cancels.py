@@ -53,7 +53,7 @@ class Cancels:
         return bool(self._returned)
 
     def give_back(self, task_ids: Iterable[int]) -> None:
-        """No worker has these tasks any more, and they have not ended: the next transaction ends them."""
+        """No worker has these tasks any more, and they must not run: the next transaction ends them."""
         self._returned.update(task_ids)
 
     # -- in a transaction ---------------------------------------------------------------------

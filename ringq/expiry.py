@@ -2,6 +2,8 @@
 
 pending, delayed ──► receipt: expired
 a worker has it  ──► nothing; if its attempt does not end it, that is when it expires: `Verdicts`
+
+Until its lease is durable a restart would know nothing of that attempt: so long the instant is put off, not forgotten.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ringq.verdicts import Verdicts
 from ringq.writer import Writer
 
 AT_ONCE: Final = 500  # of one transaction: some 5 ms
+AGAIN_US: Final = 250_000  # as long as it takes for a lease to be durable, if nobody has said otherwise
 
 
 class Expiries:
@@ -59,15 +62,19 @@ class Expire:
         cancels = verdicts.cancels
         over: dict[Reason, list[tuple[int, int, int]]] = defaultdict(list)
         noted, returned = {task_id: at_us for at_us, task_id in rows}, set(committed.returned)
+        held: list[int] = []
         for task_id, state in store.task_states(list(noted)).items():
             if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
                 continue
-            reason = _reason(store.limits_of(task_id, state.spec), noted[task_id], self.now_us, state.is_held)
-            if reason and withdraw(store, cancels, task_id, state, committed, returned):
+            reason = _reason(store.limits_of(task_id, state.spec), noted[task_id], self.now_us, state.is_behind)
+            if reason and not withdraw(store, cancels, task_id, state, committed, returned):
+                held.append(task_id)
+            elif reason:
                 over[reason].append((task_id, state.spec, verdicts.attempts_of(task_id)))
         for reason, tasks in over.items():
             cancels.end(tasks, committed, Status.EXPIRED, reason)
         store.delete_expiries(rows)
+        store.look_again(held, self.now_us + AGAIN_US)
         committed.expiring = True
         return self.done
 
@@ -76,9 +83,9 @@ class Expire:
         self.done()
 
 
-def _reason(limits: Sequence[tuple[int, Reason]], noted_us: int, now_us: int, is_held: bool) -> Reason | None:
+def _reason(limits: Sequence[tuple[int, Reason]], noted_us: int, now_us: int, is_behind: bool) -> Reason | None:
     """Why a task is over that was noted for `noted_us`; None if it is not: it has begun meanwhile, and waits anew."""
     over = {at_us: reason for at_us, reason in reversed(limits) if at_us <= now_us}
-    if is_held:  # it waits for something else than a worker
+    if is_behind:  # it does not wait for a worker yet
         over = {at_us: reason for at_us, reason in over.items() if reason is not Reason.QUEUE_TIMEOUT}
     return over.get(noted_us) or (over[min(over)] if over else None)

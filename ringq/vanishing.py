@@ -88,6 +88,8 @@ class Vanishing:
 class GiveUp:
     """These tasks shall end, unless they have: nobody has a handler of their kinds, given by number.
 
+    Those of a paused queue do not: it may have been paused to gain time. They are met again when it goes on.
+
     `done` is called when that is durable, or could not be written; with those that had ended otherwise.
     """
 
@@ -99,16 +101,21 @@ class GiveUp:
         """See `Change`."""
         cancels, specs = verdicts.cancels, store.specs()
         by_kind: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        held: list[int] = []  # their turn is yet to come, again
         for task_id, state in store.task_states(self.task_ids).items():
             if state.status is None and cancels.ended_as(task_id) is None and task_id not in cancels:
                 spec = specs[state.spec]
-                by_kind[spec.kind].append((task_id, state.spec, verdicts.attempts_of(task_id)))
                 committed.removed.append((spec.priority, spec.queue, task_id))
+                if store.queue(spec.queue).paused:
+                    held.append(task_id)
+                else:
+                    by_kind[spec.kind].append((task_id, state.spec, verdicts.attempts_of(task_id)))
+        committed.returned += held
         for kind, tasks in by_kind.items():
             why = {"type": "UnknownKind", "message": f"no worker has a handler of kind {kind!r}"}
             cancels.end(tasks, committed, Status.DEAD_LETTER, Reason.UNKNOWN_KIND, json.dumps(why))
-        ended = {task_id for tasks in by_kind.values() for task_id, _, _ in tasks}
-        return lambda: self.done([task_id for task_id in self.task_ids if task_id not in ended])
+        removed = {task_id for tasks in by_kind.values() for task_id, _, _ in tasks}.union(held)
+        return lambda: self.done([task_id for task_id in self.task_ids if task_id not in removed])
 
     def refuse(self, _error: RingqError) -> None:
         """See `Change`."""

@@ -46,6 +46,21 @@ class Verdicts:
         self.cancels = Cancels(store, clock)
         self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
 
+    def give_back(self, task_ids: Sequence[int]) -> list[int]:
+        """No worker has these tasks any more, and they have not begun. Returns those that may run.
+
+        The others were cancelled, or their time was over while a worker had them: the next transaction ends them.
+        """
+        ending = {task_id for task_id in task_ids if task_id in self.cancels}
+        if self._store.has_ttl:
+            now_us = self._clock.now_us()
+            for task_id, spec in self._store.specs_of(task_ids):
+                limits = self._store.limits_of(task_id, spec)
+                if limits and limits[0][0] <= now_us:
+                    ending.add(task_id)
+        self.cancels.give_back(ending)
+        return [task_id for task_id in task_ids if task_id not in ending]
+
     def begin(self, replaced: Sequence[ReceiptRow] = ()) -> None:
         """A transaction begins: what was counted in one that was rolled back never happened.
 
@@ -112,8 +127,15 @@ class Verdicts:
 
     def end_cancelled(self, committed: Committed) -> None:
         """End tasks that somebody cancelled, and that came back without having ended."""
-        tasks = [(task_id, spec, self.attempts_of(task_id)) for task_id, spec in self.cancels.returned()]
-        self.cancels.end(tasks, committed)
+        returned = [task for task in self.cancels.returned() if task[0] in self.cancels]
+        self.cancels.end([(task_id, spec, self.attempts_of(task_id)) for task_id, spec in returned], committed)
+
+    def end_late(self, committed: Committed) -> None:
+        """End tasks that came back when their time was over. To be called before anybody asks something of them."""
+        for task_id, spec in self.cancels.returned():
+            if task_id not in self.cancels:
+                reason = self._store.limits_of(task_id, spec)[0][1]
+                self.cancels.end([(task_id, spec, self.attempts_of(task_id))], committed, Status.EXPIRED, reason)
 
     def attempts_of(self, task_id: int) -> int:
         """How many attempts the task has had, but for snoozed ones."""

@@ -137,13 +137,11 @@ class Writer:
             self._stamp()
 
     def give_back(self, task_ids: Sequence[int]) -> list[int]:
-        """No worker has these tasks any more. Returns those that may run; the others were cancelled and end now."""
-        cancelled = [task_id for task_id in task_ids if task_id in self.cancels]
-        if not cancelled:
-            return list(task_ids)
-        self.cancels.give_back(cancelled)
-        self._stamp()
-        return [task_id for task_id in task_ids if task_id not in self.cancels]
+        """No worker has these tasks any more. Returns those that may run; the others end now: see `Verdicts`."""
+        may_run = self._verdicts.give_back(task_ids)
+        if len(may_run) < len(task_ids):
+            self._stamp()
+        return may_run
 
     @property
     def interruptions(self) -> dict[int, Interruptions]:
@@ -242,6 +240,8 @@ class Writer:
                 committed.returned += hand.left
                 if hand.ended:
                     yield
+                if self.cancels.has_returned:
+                    self._verdicts.end_late(committed)
                 until_ns = self._clock.monotonic_ns() + STEP_NS
                 while applied < len(changes) and (not applied or self._clock.monotonic_ns() < until_ns):
                     committed.answers.append(changes[applied].apply(self._store, self._verdicts, committed))

@@ -16,8 +16,8 @@ from ringq.store.tasks import DELETE_DELAYED
 # What is known of some tasks: whether they have ended, and whether they wait for their time or behind another one.
 SELECT_STATES: Final = """
 SELECT task.id, task.spec, receipt.status,
-    EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id)
-    OR EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id)
+    EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id),
+    EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id)
 FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
 """
@@ -73,12 +73,13 @@ LED: Final = 3_000  # … if an index has led to each of them, or tags of each a
 
 class State(NamedTuple):
     """Of a task: the number of its spec, the code of its terminal status or None, whether it may not start yet: it
-    waits for its time, or behind the task that has its key.
+    waits for its time, or behind the task that has its key (`is_behind`).
     """
 
     spec: int
     status: int | None
     is_held: bool
+    is_behind: bool
 
 
 class CancelTables(QueueTables):
@@ -87,7 +88,7 @@ class CancelTables(QueueTables):
     def task_states(self, task_ids: Sequence[int]) -> dict[int, State]:
         """The state of each of these tasks; without those that do not exist."""
         rows = self._read(SELECT_STATES, (json.dumps(task_ids),))
-        return {task_id: State(spec, status, bool(held)) for task_id, spec, status, held in rows}
+        return {row[0]: State(row[1], row[2], bool(row[3] or row[4]), bool(row[4])) for row in rows}
 
     def missing_of(self, task_ids: Sequence[int]) -> int | None:
         """The first of these ids that no task has, or None."""

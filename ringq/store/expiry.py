@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,6 +25,14 @@ SELECT_NEXT_EXPIRY: Final = "SELECT expires_us FROM expiry ORDER BY expires_us, 
 
 # Has been seen to.
 DELETE_EXPIRY: Final = "DELETE FROM expiry WHERE expires_us = ? AND task_id = ?"
+
+# A worker has the task, and only this parent knows: it may come back without having begun, or be lost with the host.
+INSERT_LOOK_AGAIN: Final = """
+INSERT INTO expiry (expires_us, task_id)
+SELECT ?1, value FROM json_each(?2) AS held
+WHERE NOT EXISTS (SELECT 1 FROM lease WHERE lease.task_id = held.value)
+ON CONFLICT (expires_us, task_id) DO NOTHING
+"""
 
 # Where a part of them ends that is looked through.
 SELECT_EXPIRY_AFTER: Final = """
@@ -89,6 +98,11 @@ class ExpiryTables(CancelTables):
     def delete_expiries(self, rows: Rows) -> None:
         """These have been seen to."""
         self._write(DELETE_EXPIRY, rows)
+
+    def look_again(self, task_ids: Sequence[int], at_us: int) -> None:
+        """Of these tasks, which workers have, those without a durable lease are looked at once more, then."""
+        if task_ids:
+            self._write(INSERT_LOOK_AGAIN, [(at_us, json.dumps(task_ids))])
 
     def prune_expiries(self, span: int) -> int:
         """Forget the times of tasks that have ended, among the next `span` of all; how many those were.

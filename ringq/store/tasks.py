@@ -134,7 +134,7 @@ WITH active AS MATERIALIZED (
 )
 SELECT
     active.task_id,
-    SUM(attempt.reason NOT IN (?2, ?9)),
+    SUM(attempt.lease > 0 AND attempt.reason NOT IN (?2, ?9)),
     SUM(lease > died AND attempt.reason = ?3),
     SUM(lease > died AND attempt.reason IN (?4, ?5)),
     SUM(lease > died AND attempt.reason IN (?6, ?7, ?8, ?10))

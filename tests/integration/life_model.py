@@ -12,17 +12,19 @@ from ringq.lifecycle import is_legal
 from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
 
 PENDING, RUNNING = Status.PENDING, Status.RUNNING
-FAILURES = (Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.RETRY_LATER)
+FAILURES = (Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER)
 GIVEN_BACK = (Reason.SNOOZED, Reason.THROTTLED)
 CRASHES_MAX = LOST_MAX = 3
 COOLDOWN_US = 60_000_000
+AGAIN_US = 250_000  # until what a worker has without a durable lease is looked at again
 Name = tuple[str, str]  # kind and key
+Tags = tuple[tuple[str, str], ...]
 
 
 @dataclass
 class Task:
     """`place`: where a task that has not ended is: pending, delayed, waiting (behind another), published,
-    running, dropped (cancelled, and its worker is gone).
+    running, dropped (cancelled, and its worker is gone), late (its time was over when its worker was gone).
     """
 
     id: int
@@ -31,10 +33,12 @@ class Task:
     priority: int
     name: Name | None
     delays: tuple[int, ...] | None  # before each retry, in us; None: as the queue says
-    ttl_us: int | None
-    ttl_from: int
+    limits: Limits
+    tags: Tags
+    label: str | None
     submitted_us: int
     run_at_us: int | None
+    renewed_us: int | None = None
     place: str = "pending"
     is_cancelled: bool = False
     lease: tuple[int, int] | None = None  # that is durable: the attempt's, and its number
@@ -45,7 +49,30 @@ class Task:
     status: Status | None = None
     reason: Reason = Reason.NONE
     end: tuple[int, int, int, int] = (0, 0, 0, 0)  # lease, number of the attempt, time, when that attempt began
-    attempts: dict[int, tuple[Reason, Status | None, int]] = field(default_factory=dict)  # lease -> …, its begin
+    attempts: dict[int, Attempt] = field(default_factory=dict)  # by lease
+
+
+@dataclass
+class Attempt:
+    """That is over. `status`, if it ended its task, until somebody gave the dead letter another chance."""
+
+    reason: Reason
+    status: Status | None
+    begun_us: int
+    ended_us: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """In time; None is none."""
+
+    ttl_us: int | None = None
+    ttl_from: int = 0
+    total_us: int | None = None
+    queue_us: int | None = None
+
+    def __bool__(self) -> bool:
+        return any((self.ttl_us, self.total_us, self.queue_us))
 
 
 @dataclass(frozen=True)
@@ -58,8 +85,9 @@ class Wish:
     key: str | None
     mode: OnDuplicate
     retry: str | None
-    ttl_us: int | None
-    ttl_from: int
+    limits: Limits
+    tags: Tags
+    label: str | None
     run_at_us: int | None
 
 
@@ -113,6 +141,7 @@ class Model:
         """`action`: what somebody asked for; `endings`: what came of attempts; `due`: delayed tasks whose time came."""
         self.now_us, self._takes_back = now_us, False
         action()
+        self._end_late()
         if expires:
             self._expire()
         for task in self.active():
@@ -142,7 +171,7 @@ class Model:
         """Another parent: whatever was published is not any more."""
         self.closed_until = {queue: until_us for queue, (_, until_us) in self.cooling.items()}
         for task in self.active():
-            if task.place in ("published", "running", "dropped"):
+            if task.place in ("published", "running", "dropped", "late"):
                 task.place = "dropped" if task.is_cancelled else "pending"
 
     def publish(self, task_id: int) -> None:
@@ -151,6 +180,12 @@ class Model:
     def claim(self, task_id: int) -> None:
         self.tasks[task_id].place = "running"
         self._move(PENDING, RUNNING, Reason.NONE)
+
+    def drop(self, task_id: int) -> None:
+        """The worker that had it is gone, and it had not begun."""
+        task = self.tasks[task_id]
+        is_late = any(at_us <= self.now_us for at_us, _ in self._limits(task))
+        task.place = "dropped" if task.is_cancelled else "late" if is_late else "pending"
 
     def is_open(self, queue: str) -> bool:
         return queue not in self.paused and queue not in self.closed_until
@@ -178,7 +213,7 @@ class Model:
             return Outcome.INSERTED, self._insert(wish, name).id, 0
         follower = self.tasks[self.behind[name]] if name in self.behind else None
         newest = follower or holder
-        is_out = holder.place in ("published", "running", "dropped")
+        is_out = holder.place in ("published", "running", "dropped", "late")
         if wish.mode is OnDuplicate.REJECT:
             return Outcome.REJECTED, newest.id, 0
         if wish.mode is OnDuplicate.SUPERSEDE:
@@ -198,8 +233,8 @@ class Model:
     def _insert(self, wish: Wish, name: Name | None, waits: bool = False) -> Task:
         delays = None if wish.retry is None else DELAYS[wish.retry]
         task = Task(
-            self.next_id, wish.kind, wish.queue, wish.priority, name, delays, wish.ttl_us, wish.ttl_from, self.now_us,
-            wish.run_at_us,
+            self.next_id, wish.kind, wish.queue, wish.priority, name, delays, wish.limits, wish.tags, wish.label,
+            self.now_us, wish.run_at_us,
         )  # fmt: skip
         self.next_id += 1
         self.tasks[task.id] = task
@@ -211,17 +246,22 @@ class Model:
             self._may_start(task)
             if name is not None:
                 self.holder[name] = task.id
-        if wish.ttl_us is not None and not wish.ttl_from:
-            self.expiries.add((self.now_us + wish.ttl_us, task.id))
+        limits = wish.limits
+        for span_us in (None if limits.ttl_from else limits.ttl_us, limits.total_us):
+            if span_us is not None:
+                self.expiries.add((self.now_us + span_us, task.id))
         return task
 
     def _may_start(self, task: Task) -> None:
         task.place = "delayed" if task.run_at_us is not None and task.run_at_us > self.now_us else "pending"
+        if task.limits.queue_us is not None:
+            self.expiries.add((max(self.now_us, task.run_at_us or 0) + task.limits.queue_us, task.id))
 
     # -- what operators ask for ---------------------------------------------------------------
 
     def cancel(self, task_ids: Iterable[int], drained: dict[int, Ending]) -> dict[int, tuple[CancelOutcome, Status]]:
         """`drained`: what came of running tasks, and will be in this transaction."""
+        self._end_late()
         told = {}
         for task_id in sorted(set(task_ids)):
             task = self.tasks[task_id]
@@ -263,15 +303,16 @@ class Model:
             if task_id in refused:
                 continue
             task = self.tasks[task_id]
-            lease, number, _, begun_us = task.end
-            task.attempts[lease] = task.reason, task.status, begun_us
+            lease, number, ended_us, begun_us = task.end
+            if lease == 0 and task.attempts:
+                task.attempts[max(task.attempts)].status = task.status
+            task.attempts[lease] = Attempt(task.reason, task.status, begun_us, ended_us)
             task.status, task.reason, task.place, task.counted = None, Reason.NONE, "pending", number
             task.crashes = task.lost = task.failures = 0
             if task.name is not None:
                 self.holder[task.name] = task_id
-            self.expiries = {row for row in self.expiries if row[1] != task_id}
-            if task.ttl_us is not None and not task.ttl_from:
-                self.expiries.add((self.now_us + task.ttl_us, task_id))
+            task.renewed_us = self.now_us
+            self.expiries |= {(at_us, task_id) for at_us, _ in self._limits(task)}
             self._move(Status.DEAD_LETTER, PENDING, Reason.NONE)
         return len(task_ids) - len(refused)
 
@@ -281,6 +322,12 @@ class Model:
             del self.tasks[task_id]
             self.purged.add(task_id)
         return len(task_ids)
+
+    def give_up(self, task_ids: Iterable[int]) -> None:
+        """Nobody has a handler of these tasks any more; but what is paused waits for its turn."""
+        for task in [self.tasks[task_id] for task_id in task_ids]:
+            if task.queue not in self.paused:
+                self._finish(task, Status.DEAD_LETTER, Reason.UNKNOWN_KIND)
 
     def set_queue(self, queue: str, *, paused: bool | None = None, retry: str | None = None) -> None:
         if paused is not None:
@@ -331,7 +378,7 @@ class Model:
             return self._finish(task, Status.FAILED, reason, end)
         task.crashes, task.lost, task.failures = crashes, lost, failures
         task.counted += reason not in GIVEN_BACK
-        task.attempts[ending.lease] = reason, None, ending.begun_us
+        task.attempts[ending.lease] = Attempt(reason, None, ending.begun_us, ending.ended_us)
         task.lease = None
         self._move(RUNNING, PENDING, reason)
         self._again(task, delay_us)
@@ -339,31 +386,46 @@ class Model:
 
     def _again(self, task: Task, delay_us: int) -> None:
         task.place = "pending"
-        over_us = self._over_us(task)
-        if over_us is not None and over_us <= self.now_us:
-            self._finish(task, Status.EXPIRED, Reason.TTL)
-            return
-        if over_us is not None:
-            self.expiries.add((over_us, task.id))
         if delay_us:
             task.place, task.run_at_us = "delayed", self.now_us + delay_us
+        limits = self._limits(task)
+        if limits and limits[0][0] <= self.now_us:
+            self._finish(task, Status.EXPIRED, limits[0][1])
+        else:
+            self.expiries |= {(at_us, task.id) for at_us, _ in limits}
 
-    def _over_us(self, task: Task) -> int | None:
-        if task.ttl_us is None:
-            return None
-        died = max((lease for lease, of in task.attempts.items() if of[1] is not None), default=0)
-        if not died and not task.ttl_from:
-            return task.submitted_us + task.ttl_us
-        return min(begun for lease, (_, _, begun) in task.attempts.items() if lease > died) + task.ttl_us
+    def _limits(self, task: Task) -> list[tuple[int, Reason]]:
+        """When it may not begin any more, and why, the soonest first."""
+        since_us = task.submitted_us if task.renewed_us is None else task.renewed_us
+        died = max((lease for lease, one in task.attempts.items() if one.status is not None), default=0)
+        first_us = min((one.begun_us for lease, one in task.attempts.items() if lease > died), default=None)
+        waits_us = max(since_us, task.run_at_us or 0, *(one.ended_us for one in task.attempts.values()))
+        limits = (
+            (first_us if task.limits.ttl_from else since_us, task.limits.ttl_us, Reason.TTL),
+            (since_us, task.limits.total_us, Reason.TOTAL_TIMEOUT),
+            (waits_us, task.limits.queue_us, Reason.QUEUE_TIMEOUT),
+        )
+        return sorted((from_us + span, why) for from_us, span, why in limits if span and from_us is not None)
 
     def _expire(self) -> None:
-        for at, task_id in sorted(self.expiries):
-            if at > self.now_us:
-                break
-            self.expiries.discard((at, task_id))
+        rows = sorted(row for row in self.expiries if row[0] <= self.now_us)
+        self.expiries.difference_update(rows)
+        for task_id, noted_us in {task_id: at_us for at_us, task_id in rows}.items():
             task = self.tasks.get(task_id)
-            if task is not None and task.status is None and task.place not in ("running", "dropped"):
-                self._finish(task, Status.EXPIRED, Reason.TTL)
+            if task is None or task.status is not None or task.is_cancelled:
+                continue
+            over = [limit for limit in self._limits(task) if limit[0] <= self.now_us]
+            if task.place == "waiting":  # for another task, not for a worker
+                over = [limit for limit in over if limit[1] is not Reason.QUEUE_TIMEOUT]
+            if over and task.place != "running":
+                self._finish(task, Status.EXPIRED, next((why for at_us, why in over if at_us == noted_us), over[0][1]))
+            elif over and task.lease is None:
+                self.expiries.add((self.now_us + AGAIN_US, task_id))
+
+    def _end_late(self) -> None:
+        for task in self.active():
+            if task.place == "late":
+                self._finish(task, Status.EXPIRED, self._limits(task)[0][1])
 
     def _throttle(self, queue: str, hint_us: int) -> None:
         windows, until_us = self.cooling.get(queue, (0, 0))

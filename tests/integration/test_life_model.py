@@ -11,27 +11,34 @@ import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from life_model import LOST_MAX, Answer, Ending, Model, Task, Wish
+from life_model import LOST_MAX, Answer, Attempt, Ending, Limits, Model, Task, Wish
 from plant import ATTEMPT_US, Plant, Slot
 
-from ringq import protocol, writer
+from ringq import protocol, upkeep
 from ringq.entries import Batch, Spec
 from ringq.errors import KeyInUse, NotDead, UnknownTask
 from ringq.lifecycle import Interruptions
-from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
+from ringq.model import CancelOutcome, OnDuplicate, Outcome, PauseReason, Reason, Status
 from ringq.query import Query
 from ringq.store import tasks as task_tables
+from ringq.vanishing import GiveUp
 
 KINDS, QUEUES = ["media::scan", "mail::send"], ["default", "bulk"]
 POINTS = ["writer.before_commit", "writer.after_commit", "writer.after_free", "writer.after_reply"]
 SECOND_US = 1_000_000
 
+SPANS_US = st.sampled_from([None, None, None, None, 2 * SECOND_US, 100 * SECOND_US])
 wishes = st.builds(
     Wish,
     kind=st.sampled_from([KINDS[0], *KINDS]), queue=st.sampled_from(QUEUES), priority=st.sampled_from([64, 128]),
     key=st.sampled_from([None, None, "a", "a", "b"]), mode=st.sampled_from([OnDuplicate.SKIP, *OnDuplicate]),
     retry=st.sampled_from([None, "0", "1", "1", "2", "1 constant 1s", "3 exponential 1s..10s"]),
-    ttl_us=st.sampled_from([None, None, None, 2 * SECOND_US, 100 * SECOND_US]), ttl_from=st.integers(0, 1),
+    limits=st.one_of(
+        st.just(Limits()),
+        st.builds(Limits, ttl_us=SPANS_US, ttl_from=st.integers(0, 1), total_us=SPANS_US, queue_us=SPANS_US),
+    ),
+    tags=st.sampled_from([(), (), (("customer", "7"),), (("customer", "8"), ("night", ""))]),
+    label=st.sampled_from([None, None, "a name"]),
     run_at_us=st.sampled_from([None, None, None, -SECOND_US, SECOND_US, 30 * SECOND_US]),  # from now on
 )  # fmt: skip
 FAILED, COMPLETED = Status.FAILED, (Status.COMPLETED, Reason.NONE, None)
@@ -45,17 +52,24 @@ endings = st.sampled_from(  # None: it goes on
             (FAILED, reason, None)
             for reason in (
                 Reason.PERMANENT, Reason.CANCELLED, Reason.RUN_TIMEOUT, Reason.INVALID_PAYLOAD, Reason.INVALID_RESULT,
-                Reason.UNKNOWN_KIND,
+                Reason.UNKNOWN_KIND, Reason.MEMORY_LIMIT, Reason.TOTAL_TIMEOUT,
             )
         ],
-        *[(None, reason, None) for reason in (Reason.CRASH, Reason.LOST, Reason.DAMAGED_RECEIPT, Reason.RUN_TIMEOUT)],
+        *[
+            (None, reason, None)
+            for reason in (
+                Reason.CRASH, Reason.LOST, Reason.DAMAGED_RECEIPT, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT,
+                Reason.TOTAL_TIMEOUT,
+            )
+        ],
     ]
 )  # fmt: skip
 points = st.sampled_from([None] * 8 + POINTS)  # where the parent is killed
 STEPS = [
     *["submit"] * 7, *["work"] * 6, *["run"] * 2, *["let_time_pass"] * 2, *["cancel"] * 2, *["one_dead_letter"] * 2,
     *["die_before_it_began", "run_for_long"] * 2, "crash_again_and_again", "cancel_many", "cancel_what_is_unknown",
-    "dead_letters_of", "purge_and_be_killed", "set_queue", "set_the_clock", "be_killed", "stop",
+    "dead_letters_of", "purge_and_be_killed", *["set_queue"] * 2, "set_the_clock", "be_killed", "stop", "give_up",
+    "look_them_up",
 ]  # fmt: skip
 Draw = Callable[[Any], Any]
 
@@ -67,7 +81,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(writer, "LOW_WATER_EVERY", 2)
+        self.patch.setattr(upkeep, "EVERY", 2)
         self.patch.setattr(task_tables, "LAG_MAX", 4)
         self.plant = Plant(Path(self.folder.name), submission_keep_s=1e9)
         self.model = Model()
@@ -100,10 +114,7 @@ class Machine(RuleBasedStateMachine):
     def batch(self, given: list[Wish]) -> Batch:
         return Batch(
             submission=self.submissions.to_bytes(16, "big"),
-            specs=[
-                Spec(w.kind, w.queue, w.priority, None, None, w.retry, w.ttl_us and w.ttl_us // 1000, w.ttl_from)
-                for w in given
-            ],
+            specs=list(map(_spec, given)),
             spec_of=list(range(len(given))), payloads=["{}"] * len(given), run_at_us=[w.run_at_us for w in given],
             reply=lambda first, replayed, told=None: self.plant.answers.append((first, told)),
             refuse=self.plant.answers.append, keys=[w.key for w in given], on_duplicate=[w.mode.code for w in given],
@@ -175,7 +186,8 @@ class Machine(RuleBasedStateMachine):
                 self.plant.cancel(task_id)
                 self.check_cancel(lambda: [task_id], None)
             self.plant.drop(task_id)
-            task.place = "dropped" if task.is_cancelled else "pending"
+            self.model.look(self.plant.clock.now_us())
+            self.model.drop(task_id)
             self.plant.clock.advance(draw(st.sampled_from([0, 3])))
             if draw(st.booleans()):
                 self.turn()
@@ -219,9 +231,22 @@ class Machine(RuleBasedStateMachine):
             self.check_cancel(lambda: task_ids, draw(points))
 
     def cancel_many(self, draw: Draw) -> None:
+        """A page after the other, as clients do."""
         kind, queue = draw(st.sampled_from(KINDS)), draw(st.sampled_from([None, *QUEUES]))
-        self.plant.cancel(kind=kind, queue=queue)
-        self.check_cancel(lambda: [task.id for task in self.model.active() if _is_of(task, kind, queue)], None)
+        after, upto = 0, 0
+
+        def of_page() -> list[int]:
+            nonlocal upto
+            upto = self.plant.answers[-1].after
+            ids = [task.id for task in self.model.active() if _is_of(task, kind, queue)]
+            return [task_id for task_id in ids if after < task_id <= (upto or task_id)]
+
+        while True:
+            self.plant.cancel(kind=kind, queue=queue, after=after)
+            self.check_cancel(of_page, None)
+            if not upto:
+                break
+            after = upto
 
     def check_cancel(self, which: Callable[[], list[int]], point: str | None) -> None:
         expected: dict[int, tuple[CancelOutcome, Status]] = {}
@@ -284,13 +309,37 @@ class Machine(RuleBasedStateMachine):
         self.kill(with_host=False)
 
     def set_queue(self, draw: Draw) -> None:
-        changes = [{"paused": True}, {"paused": False}, {"paused": False}, {"retry": "0"}, {"retry": "2"}]
+        changes = [{"paused": True}, {"paused": True}, {"paused": False}, {"retry": "0"}, {"retry": "2"}]
         self.say(draw(st.sampled_from(QUEUES)), draw(st.sampled_from(changes)))
 
     def say(self, queue: str, changes: dict[str, Any]) -> None:
         self.plant.ask(protocol.SetQueue(queue, changes))
         self.turn(lambda: self.model.set_queue(queue, **changes))
         assert self.plant.answers.pop() == protocol.Changed(1)
+
+    def give_up(self, draw: Draw) -> None:
+        """A handler is gone for some time."""
+        kind = draw(st.sampled_from(KINDS))
+        met = [task.id for task in self.model.active() if task.kind == kind and task.place == "pending"]
+        if met:
+            number = self.plant.store.intern_kind(kind)
+            self.plant.writer.change(GiveUp(met, {number: kind}, self.plant.answers.append))
+            self.turn(lambda: self.model.give_up(met), draw(points))
+            self.plant.answers.clear()
+
+    def look_them_up(self, _: Draw) -> None:
+        query, model = Query(self.plant.config.database), self.model
+        for task in model.tasks.values():
+            record, (_, status, reason) = query.task(task.id), _shown(task, model)
+            assert (record.status.value, record.reason.value) == (status, reason or "")
+            assert (record.pause_reasons == PauseReason.QUEUE) == (record.status is Status.PAUSED)
+            assert (record.tags, record.label) == (dict(task.tags), task.label or task.kind)
+        shown = [_shown(task, model)[1] for task in model.tasks.values()]
+        counts = {status.value: count for status, count in query.counts().items() if count}
+        assert counts == {status: shown.count(status) for status in shown}
+        for status in ("pending", "paused", "running", "expired"):
+            found = {record.id for record in query.tasks(status=status)}
+            assert found == {task.id for task in model.tasks.values() if _shown(task, model)[1] == status}
 
     # -- time, and ends of the server ---------------------------------------------------------
 
@@ -372,7 +421,7 @@ class Machine(RuleBasedStateMachine):
         ended = [(t.id, t.status.code, t.reason.code, *t.end[:3]) for t in tasks if t.status is not None]
         assert receipts == ended
         attempts = read("SELECT task_id, lease, reason, status, ended_us - duration_us FROM attempt")
-        made = [(t.id, lease, *_codes(*of)) for t in tasks for lease, of in t.attempts.items()]
+        made = [(t.id, lease, *_codes(one)) for t in tasks for lease, one in t.attempts.items()]
         assert sorted(attempts, key=lambda row: row[:2]) == sorted(made, key=lambda row: row[:2])
         counts = self.plant.writer.interruptions
         for task in model.active():
@@ -391,7 +440,11 @@ class Machine(RuleBasedStateMachine):
         assert ids("active_key") == set(self.model.holder.values())
         assert ids("task_key") == {task.id for task in self.model.tasks.values() if task.name is not None}
         assert self.plant.store.keyed == {*self.model.holder.values(), *self.model.behind.values()}
-        assert set(self.plant.read("SELECT expires_us, task_id FROM expiry")) == self.model.expiries
+        self.what_limits_are_kept()
+        tags = self.plant.read("SELECT task_id, key, value FROM tag ORDER BY 1, 2")
+        assert tags == [(task.id, *tag) for task in self.model.tasks.values() for tag in task.tags]
+        labels = self.plant.read("SELECT task_id, text FROM label ORDER BY 1")
+        assert labels == [(task.id, task.label) for task in self.model.tasks.values() if task.label]
         assert ids("cancel_request") == {task.id for task in active if task.is_cancelled}
         assert set(self.plant.writer.cancels.asked_ns) == ids("cancel_request")
         leases = self.plant.read("SELECT task_id, lease, attempt FROM lease")
@@ -399,6 +452,17 @@ class Machine(RuleBasedStateMachine):
         mark = self.plant.store.low_water
         old = {task.id for task in active if task.id <= mark}
         assert ids("straggler") == old - at["delayed"]
+
+    def what_limits_are_kept(self) -> None:
+        """Of tasks that have ended for good something may be left, which means nothing."""
+        tasks = self.model.tasks.values()
+        alive = {task.id for task in tasks if task.status in (None, Status.DEAD_LETTER)}
+        rows = set(self.plant.read("SELECT expires_us, task_id FROM expiry"))
+        assert {row for row in rows if row[1] in alive} == {row for row in self.model.expiries if row[1] in alive}
+        assert rows <= self.model.expiries
+        renewed = dict(self.plant.read("SELECT task_id, since_us FROM renewal"))
+        assert renewed.items() <= {task.id: task.renewed_us for task in tasks}.items()
+        assert renewed.keys() >= {task.id for task in tasks if task.limits and task.renewed_us is not None}
 
     @invariant()
     def what_is_counted_and_shown_agrees(self) -> None:
@@ -410,9 +474,8 @@ class Machine(RuleBasedStateMachine):
         assert self.plant.store.count_active() == len(active)
         counted = "SELECT kind, status, count FROM statistic WHERE count <> 0 ORDER BY 1, 2"
         assert read(counted) == read("SELECT kind, status, count(*) FROM receipt GROUP BY 1, 2 ORDER BY 1, 2")
-        assert read("SELECT id, status, reason FROM task_v ORDER BY id") == sorted(
-            map(_shown, self.model.tasks.values())
-        )
+        shown = [_shown(task, self.model) for task in self.model.tasks.values()]
+        assert read("SELECT id, status, reason FROM task_v ORDER BY id") == sorted(shown)
 
     def ids(self, table: str) -> set[int]:
         rows = self.plant.read(f"SELECT task_id FROM {table}")
@@ -453,18 +516,27 @@ def _as_ending(slot: Slot, after: int | None, in_us: bool = False) -> Ending:
     return Ending(slot.task_id, slot.lease, slot.attempt, status, reason, *times, after_us)
 
 
-def _codes(reason: Reason, status: Status | None, begun_us: int) -> tuple[int, int | None, int]:
-    return reason.code, None if status is None else status.code, begun_us
+def _spec(w: Wish) -> Spec:
+    ttl_ms, total_ms, queue_ms = (us and us // 1000 for us in (w.limits.ttl_us, w.limits.total_us, w.limits.queue_us))
+    return Spec(
+        w.kind, w.queue, w.priority, None, None, w.retry, ttl_ms, w.limits.ttl_from, total_timeout_ms=total_ms,
+        queue_timeout_ms=queue_ms, label=w.label, tags=w.tags,
+    )  # fmt: skip
+
+
+def _codes(one: Attempt) -> tuple[int, int | None, int]:
+    return one.reason.code, None if one.status is None else one.status.code, one.begun_us
 
 
 def _is_of(task: Task, kind: str | None, queue: str | None) -> bool:
     return kind in (None, task.kind) and queue in (None, task.queue)
 
 
-def _shown(task: Task) -> tuple[int, str, str | None]:
+def _shown(task: Task, model: Model) -> tuple[int, str, str | None]:
     if task.status is not None:
         return task.id, task.status.value, task.reason.value
-    return task.id, "pending" if task.lease is None else "running", None
+    held = "paused" if task.queue in model.paused else "pending"
+    return task.id, held if task.lease is None else "running", None
 
 
 TestLife = Machine.TestCase
