@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from life_model import LOST_MAX, Answer, Ending, Model, Task, Wish
 from plant import ATTEMPT_US, Plant, Slot
 
-from ringq import protocol, writer
+from ringq import protocol, upkeep
 from ringq.entries import Batch, Spec
 from ringq.errors import KeyInUse, NotDead, UnknownTask
 from ringq.lifecycle import Interruptions
@@ -67,7 +67,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(writer, "LOW_WATER_EVERY", 2)
+        self.patch.setattr(upkeep, "EVERY", 2)
         self.patch.setattr(task_tables, "LAG_MAX", 4)
         self.plant = Plant(Path(self.folder.name), submission_keep_s=1e9)
         self.model = Model()
