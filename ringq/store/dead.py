@@ -68,13 +68,15 @@ SELECT receipt.task_id, receipt.attempt
 FROM json_each(?) AS wanted CROSS JOIN receipt ON receipt.task_id = wanted.value
 """
 
-# What ended the task is one attempt among others.
+# What ended the task is one attempt among others. Of deaths that no attempt has caused the last one is kept.
 INSERT_ATTEMPTS: Final = """
 INSERT INTO attempt
     (task_id, lease, kind, attempt, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error, status)
 SELECT task_id, lease, kind, attempt, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error, status
 FROM receipt WHERE task_id IN (SELECT value FROM json_each(?))
-ON CONFLICT (task_id, lease) DO NOTHING
+ON CONFLICT (task_id, lease) DO UPDATE SET
+    attempt = excluded.attempt, reason = excluded.reason, ended_us = excluded.ended_us, error = excluded.error
+WHERE lease = 0
 """
 
 # The task is active again.
