@@ -191,7 +191,9 @@ class House:
             config, self._selector, clock, self._store, admission,
             submit=self._writer.submit, change=self._writer.change, health=str, say=print,
         )  # fmt: skip
-        pool: Any = SimpleNamespace(note_receipts=Counter, bounds=SimpleNamespace(weighed=lambda rows: rows))  # it knows the workers
+        pool: Any = SimpleNamespace(
+            note_receipts=Counter, bounds=SimpleNamespace(weighed=lambda rows: rows)
+        )  # it knows the workers
         self._harvest = Harvest(config, clock, made.parent, pool, self._writer, self.feed, self._dispatcher)
         queues = Queues(config, self._store, self._dispatcher.gate, clock, running=list, say=print)
         self._settlement = Settlement(self._writer, listener, self.feed, self._dispatcher, self._harvest, queues)

@@ -64,7 +64,7 @@ class Bounds:
         self._store = store
         self._clock = clock
         self._found: dict[int, Bound] = {}  # by lease, of those that run
-        self._peaks: dict[int, int] = {}  # likewise, of those that do not any more
+        self._peaks: dict[int, int] = {}  # likewise, of those that do not any more and were not asked for yet
 
     def look(self, rows: Sequence[Row], berths: Sequence[Berth], now_ns: int, waits: list[int]) -> Mapping[int, Bound]:
         """The limits of those of these attempts that have some, by lease. `waits` gets the time until the next look."""
@@ -85,8 +85,8 @@ class Bounds:
 
     def peak_kib(self, lease: int) -> int:
         """The most memory that was seen of an attempt which has ended; 0 if nobody has looked. Told once."""
-        peak = self._peaks.pop(lease, 0)
-        return max(peak, self._found[lease].peak_kib) if lease in self._found else peak
+        bound = self._found.pop(lease, FREE)
+        return max(self._peaks.pop(lease, 0), bound.peak_kib)
 
     def weighed(self, rows: list[ReceiptRow]) -> list[ReceiptRow]:
         """Receipts with the peaks that were seen: the worker knows only of itself, and not in short attempts."""

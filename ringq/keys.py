@@ -202,6 +202,8 @@ def _decide_one(
     if is_out and (found.follower is None or mode == OnDuplicate.SUPERSEDE.code):
         decided.behind[task_id] = found.task_id
     if mode == OnDuplicate.SUPERSEDE.code:
+        if not is_out and kind in decided.others:  # it may have inherited the key under any name
+            store.drop_key(found.task_id)
         return _supersede(store, found, is_out, row, now_us, hand)
     if task_id in decided.behind:
         return REQUEUED, task_id, 0
@@ -210,8 +212,7 @@ def _decide_one(
 
 def _supersede(store: Any, found: Any, is_out: bool, row: KeyRow, now_us: int, hand: Hand) -> tuple[int, int, int]:
     """Take the place of what has not begun."""
-    task_id, kind, _, _ = row
-    specs = store.specs()
+    task_id, specs = row[0], store.specs()
     if found.follower is not None:
         hand.replace(found.follower, store.intern_kind(specs[found.follower_spec].kind), task_id, now_us)
     if is_out:
@@ -221,10 +222,7 @@ def _supersede(store: Any, found: Any, is_out: bool, row: KeyRow, now_us: int, h
     else:
         spec = specs[found.spec]
         hand.take(found.task_id, spec.priority, spec.queue)
-    was = store.intern_kind(specs[found.spec].kind)
-    if was != kind:
-        store.drop_key(found.task_id)
-    hand.replace(found.task_id, was, task_id, now_us)
+    hand.replace(found.task_id, store.intern_kind(specs[found.spec].kind), task_id, now_us)
     return SUPERSEDED, task_id, found.task_id
 
 

@@ -16,6 +16,7 @@ from ringq.model import Cancellation, CancelOutcome, Status
 
 AT_ONCE: Final = 1000  # asked for at a time by filters; the server decides how many of them it ends in a transaction
 IDS_MAX: Final = 10_000
+STATUSES: Final = (Status.PENDING, Status.RUNNING, Status.PAUSED)
 
 
 class CancelCounts(NamedTuple):
@@ -62,8 +63,8 @@ class Cancelling:
         """Cancel every task that has not ended and has all of what is given; or simply `all`.
 
         `filter`: a `ringq.Filter`; or what it would say, by name, as `cancel_all(queue="bulk", tags={"shop": "12"})`. A
-        `status` is pending or running, as tasks are listed: of what has begun a moment ago nobody knows. Tasks that
-        are submitted after the call are not meant. Some hundreds are cancelled in one transaction, so others go on
+        `status` is pending, running or paused, as tasks are listed: of what has begun a moment ago nobody knows. Tasks
+        that are submitted after the call are not meant. Some hundreds are cancelled in one transaction, so others go on
         meanwhile, and if the server is lost on the way some are cancelled and some are not: ask again.
 
         Returns how many were cancelled and how many run and were asked to end: see `cancel`. Raises InvalidOption if
@@ -72,13 +73,16 @@ class Cancelling:
         chosen = Filter.of("cancel_all", filter, given)
         if chosen.is_empty is not all:
             raise InvalidOption("cancel_all: say which tasks, as by kind, queue or tags, or say all=True")
-        if chosen.status not in (None, Status.PENDING, Status.RUNNING):
-            raise InvalidOption(f"status: what is {chosen.status} has ended: expected pending or running")
+        if chosen.status not in (None, *STATUSES):
+            raise InvalidOption(
+                f"status: nothing that is {chosen.status} can be cancelled: expected {', '.join(STATUSES)}"
+            )
         before_us = SystemClock().now_us() + 1
         wanted = protocol.Selection(
             **chosen.wanted(), limit=AT_ONCE,
             submitted_before_us=before_us if chosen.before_us is None else min(before_us, chosen.before_us),
             is_running=None if chosen.status is None else chosen.status is Status.RUNNING,
+            is_paused=None if chosen.status in (None, Status.RUNNING) else chosen.status is Status.PAUSED,
         )  # fmt: skip
         cancelled = cancelling = 0
         while True:

@@ -161,7 +161,10 @@ class PurgeDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Change what is said of a queue: `max_workers`, `paused`, `retry`, `cooldown`; null: as if nobody had said."""
+    """Change what is said of a queue: `max_workers`, `paused`, `retry`, `cooldown`, `retention`, `dead_retention`.
+
+    Null: as if nobody had said; as `cooling`, that it cools down no more.
+    """
 
     name: str
     changes: dict[str, int | bool | str | None]
@@ -187,6 +190,7 @@ class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     tags: Annotated[list[tuple[str, str | None]], _COLUMN] | None = None  # None: any value
     tag_prefix: str | None = None  # of a key
     is_running: bool | None = None
+    is_paused: bool | None = None  # by its queue
 
 
 class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
-from ringq.store.filters import specs_of, tagged, wanted_tags, whole_tag
+from ringq.store.filters import fits, specs_of, tagged, wanted_tags, whole_tag
 from ringq.store.queues import QueueTables
 from ringq.store.session import Rows
 from ringq.store.tasks import DELETE_DELAYED
@@ -102,7 +102,7 @@ class CancelTables(QueueTables):
 
         Returns at most `limit` of them, and behind which to go on; 0 if those are all.
         """
-        specs, newest = specs_of(selection, self.specs().items(), kinds), self.next_task_id - 1
+        specs, newest = self._specs_meant(selection, kinds), self.next_task_id - 1
         more = (selection.submitted_after_us, wanted_tags(selection), selection.is_running)
         wanted = (specs, selection.submitted_before_us, limit, *more)
         if selection.key is not None or whole_tag(selection) is not None:
@@ -118,6 +118,14 @@ class CancelTables(QueueTables):
         if len(ids) == limit:
             upto = ids[-1]
         return ids, 0 if upto >= newest else upto
+
+    def _specs_meant(self, selection: Any, kinds: Collection[str] | None) -> str | None:
+        """As `specs_of`, and of queues that are paused, or are not, if that is asked for."""
+        paused = {name for name, row in self.queues().items() if row.paused}
+        if selection.is_paused is None or not (paused or selection.is_paused):
+            return specs_of(selection, self.specs().items(), kinds)
+        specs = ((n, spec) for n, spec in self.specs().items() if (spec.queue in paused) is selection.is_paused)
+        return json.dumps([number for number, spec in specs if fits(selection, spec, kinds)])
 
     def _led_to(self, selection: Any, kinds: Collection[str] | None, after: int) -> tuple[list[int], int]:
         """The tasks to which a key leads, or a tag, also those that have ended; behind which to go on, 0 for all."""

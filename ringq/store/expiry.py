@@ -1,5 +1,7 @@
 """Store: when tasks may not begin any more, and what the limits of those that run count from."""
 
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
 from __future__ import annotations
 
 import json
@@ -9,6 +11,7 @@ from typing import Final
 from ringq.model import Reason
 from ringq.store.cancels import CancelTables
 from ringq.store.session import Rows
+from ringq.store.tasks import DIED
 
 # The task may not begin after that.
 INSERT_EXPIRY: Final = """
@@ -55,12 +58,10 @@ INSERT INTO renewal (task_id, since_us) VALUES (?, ?) ON CONFLICT (task_id) DO U
 
 # From when on a task's limits count: its submission, or its latest other chance; its first attempt since then; and
 # what it has waited for before it began to wait for a worker.
-SELECT_BEGINNINGS: Final = """
+SELECT_BEGINNINGS: Final = f"""
 SELECT
     own.since_us,
-    (SELECT MIN(ended_us - duration_us) FROM attempt WHERE task_id = ?1 AND lease > COALESCE((
-        SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = ?1 AND dead.status IS NOT NULL
-    ), 0)),
+    (SELECT MIN(ended_us - duration_us) FROM attempt WHERE task_id = ?1 AND lease > {DIED.format("?1")}),
     MAX(own.since_us, own.run_at_us, COALESCE((SELECT MAX(ended_us) FROM attempt WHERE task_id = ?1), 0))
 FROM (
     SELECT COALESCE(renewal.since_us, task.submitted_us) AS since_us, COALESCE(task.run_at_us, 0) AS run_at_us

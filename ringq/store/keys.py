@@ -142,7 +142,7 @@ class KeyTables(MapTables):
         self._note((), [task_id])
 
     def drop_key(self, task_id: int) -> None:
-        """This task ends, and who takes its place has the key under another name of their kind."""
+        """This task ends, and who takes its place may have the key under another name of their kind."""
         self._write(DELETE_ACTIVE_KEYS, [(json.dumps([task_id]),)])
 
     def free_keys(self, ended: Sequence[int]) -> list[tuple[int, int | None]]:

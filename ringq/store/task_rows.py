@@ -16,7 +16,7 @@ SELECT
     task.id, kind.name, spec.queue, spec.group_name, spec.priority, receipt.status, receipt.reason, task.payload,
     spec.run_timeout_ms, spec.retry,
     COALESCE(receipt.attempt, (
-        SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id
+        SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id AND attempt.lease > 0
             AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
     task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
     CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,

@@ -1,5 +1,7 @@
 """Store: tasks on their way - what the dispatcher reads, and the mark below which nothing is left to read."""
 
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
 from __future__ import annotations
 
 import json
@@ -119,13 +121,20 @@ DELETE_LEASE: Final = "DELETE FROM lease WHERE task_id = ?"
 # What was running for a while when the last owner died.
 SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us FROM lease ORDER BY task_id"
 
+# The last attempt of a task before it was last given another chance, 0 for none: all limits count from then on. What no
+# attempt has ended has a row with the lease 0, and the time tells which attempts were before that.
+DIED: Final = """MAX(
+    COALESCE((SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = {0} AND dead.status IS NOT NULL), 0),
+    COALESCE((
+        SELECT MAX(earlier.lease) FROM attempt AS dead
+        CROSS JOIN attempt AS earlier ON earlier.task_id = dead.task_id AND earlier.ended_us <= dead.ended_us
+        WHERE dead.task_id = {0} AND dead.lease = 0), 0))"""
+
 # What happened so far to active tasks that were interrupted: limits count from when the task was last a dead letter.
 # Once for each task, not for each attempt: one that is snoozed has thousands.
-SELECT_ATTEMPTS_SUMMARY: Final = """
+SELECT_ATTEMPTS_SUMMARY: Final = f"""
 WITH active AS MATERIALIZED (
-    SELECT known.task_id, COALESCE((
-        SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = known.task_id AND dead.status IS NOT NULL
-    ), 0) AS died
+    SELECT known.task_id, {DIED.format("known.task_id")} AS died
     FROM (
         SELECT task_id FROM attempt WHERE task_id > ?1
         UNION SELECT task_id FROM straggler
@@ -134,7 +143,7 @@ WITH active AS MATERIALIZED (
 )
 SELECT
     active.task_id,
-    SUM(attempt.lease > 0 AND attempt.reason NOT IN (?2, ?9)),
+    SUM(lease > 0 AND attempt.reason NOT IN (?2, ?9)),
     SUM(lease > died AND attempt.reason = ?3),
     SUM(lease > died AND attempt.reason IN (?4, ?5)),
     SUM(lease > died AND attempt.reason IN (?6, ?7, ?8, ?10))

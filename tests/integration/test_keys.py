@@ -416,6 +416,23 @@ def test_who_takes_the_place_of_a_task_under_another_name_has_its_key_alone(benc
     assert Query(bench.database).task(2).kind == SPEC.kind
 
 
+def test_who_inherited_a_key_from_another_name_of_its_kind_leaves_nothing_of_it_when_it_is_superseded(
+    bench: Bench,
+) -> None:
+    names = (OTHER.kind, SPEC.kind)
+    bench.submit("a")
+    bench.run()
+    assert bench.submit("a", spec=OTHER, names=names) == [(Outcome.REQUEUED, 2, 0)]
+    bench.end(1)
+    bench.commit()
+    assert bench.submit("a", spec=OTHER, mode=SUPERSEDE, names=names) == [(Outcome.SUPERSEDED, 3, 2)]
+    assert bench.keys() == [3]
+    assert bench.run() == [3]
+    bench.end(3)
+    bench.commit()
+    assert bench.submit("a", spec=OTHER, names=names) == [(Outcome.INSERTED, 4, 0)]
+
+
 def test_each_of_a_chain_in_one_transaction_takes_the_place_of_the_one_before(bench: Bench) -> None:
     for _ in range(4):
         bench.give("a", mode=SUPERSEDE)

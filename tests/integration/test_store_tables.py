@@ -15,8 +15,10 @@ from store_rows import NOW, active, attempt, end, opened, receipt, submit
 from ringq.errors import StorageFailed, StoreBusy, StoreError
 from ringq.lifecycle import Interruptions
 from ringq.model import Reason, Status
+from ringq.query import Query
 from ringq.store import RECEIPT_COLUMNS, SpecRow, Store
 from ringq.store.history import INTO_RECEIPT
+from ringq.store.questions import asking
 
 
 @pytest.fixture
@@ -406,3 +408,29 @@ def test_whatever_happens_a_start_finds_every_active_task_once(
         assert store.due((-1, -1), NOW + 1000, 1000) == sorted((at, i) for i, at in waiting.items())
         assert (store.count_active(), store.count_delayed()) == (len(going) + len(waiting), len(waiting))
     store.close()
+
+
+def test_limits_begin_anew_after_a_death_that_no_attempt_has_caused(store: Store) -> None:
+    def dies(task_id: int, attempts: int, ended_us: int) -> tuple[Any, ...]:
+        row = receipt(task_id, 0, status=Status.DEAD_LETTER, reason=Reason.UNKNOWN_KIND, ended_us=ended_us)
+        return (*row[:3], attempts, *row[4:])
+
+    with store.transaction():
+        since_first = store.intern_spec("media::thumbnail", "default", 128, None, None, None, 1000, 1)
+    submit(store, 2, spec=since_first)
+    with store.transaction():
+        store.insert_attempts([attempt(1, 5), attempt(1, 6)])
+    for death in (1, 2):
+        end(store, dies(1, 2, NOW + death), dies(2, 0, NOW + death))
+        with store.transaction():
+            assert store.release_dead([1, 2]) == {1: 2, 2: 0}
+        assert store.attempts_summary() == {1: (2, 0, 0, 0), 2: (0, 0, 0, 0)}
+        assert store.limits_of(1, since_first) == []
+    with asking(store.path) as ask:
+        assert [(row[2], row[6]) for row in ask.attempts(2)] == [(0, NOW + 2)]
+    with store.transaction():
+        store.insert_attempts([(*attempt(1, 7)[:5], NOW + 3, *attempt(1, 7)[6:])])
+    assert store.attempts_summary()[1] == (3, 1, 0, 0)
+    assert [reason for _, reason in store.limits_of(1, since_first)] == [Reason.TTL]
+    assert Query(store.path).task(1).attempt_count == 3
+    assert Query(store.path).task(2).attempt_count == 0

@@ -204,6 +204,23 @@ def test_what_many_or_few_tasks_have_is_listed_alike(run: Inline, monkeypatch: p
     assert listed(run, tag_prefix="size", status="cancelled") == [4]
 
 
+@pytest.mark.parametrize("which", [{}, {"kind_prefix": "shop::"}, {"tags": {"size": "1"}}])
+def test_a_cancel_by_status_ends_what_is_listed_with_it(run: Inline, which: dict[str, Any]) -> None:
+    for queue in ("default", "bulk", "bulk"):
+        stock.options(queue=queue, tags={"size": "1"}).submit("tea")
+    run.client.pause_queue("bulk")
+    assert listed(run, status="pending", **which) == [1]
+    assert run.client.cancel_all(status="pending", **which) == (1, 0)
+    assert listed(run, status="cancelled") == [1]
+    assert listed(run, status="paused", **which) == [2, 3]
+    assert run.client.cancel_all(status="paused", queue="default", **which) == (0, 0)
+    assert run.client.cancel_all(status="paused", **which) == (2, 0)
+    run.client.resume_queue("bulk")
+    stock.options(tags={"size": "1"}).submit("tea")
+    assert run.client.cancel_all(status="paused", **which) == (0, 0)
+    assert run.client.cancel_all(status="pending", **which) == (1, 0)
+
+
 @pytest.mark.parametrize("status", list(Status))
 def test_a_list_of_tagged_tasks_knows_every_status(run: Inline, status: Status) -> None:
     goods(run)
@@ -219,7 +236,10 @@ def test_what_a_verb_cannot_do_is_told(run: Inline) -> None:
         (client.cancel_all, "say which tasks"),
         (lambda: client.cancel_all(Filter()), "say which tasks"),
         (lambda: client.cancel_all(queue="bulk", all=True), "say which tasks"),
-        (lambda: client.cancel_all(status="completed"), "what is completed has ended: expected pending or running"),
+        (
+            lambda: client.cancel_all(status="completed"),
+            "nothing that is completed can be cancelled: expected pending, running, paused",
+        ),
         (lambda: client.retry_dead(status="failed"), "what is failed is no dead letter"),
         (lambda: client.purge_dead(1, queue="bulk"), "name tasks, or say which"),
         (lambda: client.query.tasks(Filter(), queue="bulk"), "in the filter"),

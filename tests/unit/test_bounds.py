@@ -205,6 +205,16 @@ def test_the_peak_is_told_once_with_the_receipt_also_if_the_attempt_has_ended_si
     assert one.bounds.weighed([receipt]) == [receipt]
 
 
+def test_nothing_is_kept_of_an_attempt_whose_receipt_has_been_taken(bench: Make) -> None:
+    one = bench(memory_limit_kib=200_000)
+    one.after(0)
+    row: Any = (TASK, LEASE, KIND, 1, 10, 0, 0, 0, 0, 0, None, "1", None)
+    assert one.bounds.weighed([row])[0][10] == 100_000
+    one.rows = []
+    one.after(1)
+    assert one.bounds.peak_kib(LEASE) == 0
+
+
 def test_what_a_process_has_started_is_counted_until_it_ends() -> None:
     alone = resident_kib(os.getpid())
     code = "import sys; kept = bytearray(100 << 20); print(flush=True); sys.stdin.read()"
