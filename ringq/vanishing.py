@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,7 +53,7 @@ class Vanishing:
         task_ids = self._dispatcher.stranded.some(kinds, AT_ONCE)
         if task_ids:
             self._is_under_way = True
-            self._writer.change(GiveUp(task_ids, {kind: self._registry.vanished[kind] for kind in kinds}, self._done))
+            self._writer.change(GiveUp(task_ids, self._done))
 
     def wait_ns(self) -> int | None:
         """Until `step` has something to do; None if that takes an event first."""
@@ -86,7 +86,7 @@ class Vanishing:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """These tasks shall end, unless they have: nobody has a handler of their kinds, given by number.
+    """These tasks shall end, unless they have: nobody has a handler of their kinds.
 
     Those of a paused queue do not: it may have been paused to gain time. They are met again when it goes on.
 
@@ -94,7 +94,6 @@ class GiveUp:
     """
 
     task_ids: Sequence[int]
-    kinds: Mapping[int, str]
     done: Callable[[Sequence[int]], None]
 
     def apply(self, store: Any, verdicts: Verdicts, committed: Committed) -> Callable[[], None]:

@@ -233,8 +233,12 @@ class Verdicts:
         assert is_legal(Status.RUNNING, new.status, new.reason), new
         if new.tasks:
             self._store.insert_tasks(new.tasks)
-            self._store.copy_tags(i.task_id, [row[0] for row in new.tasks])
-            self._store.next_task_id += len(new.tasks)
+            pieces = [row[0] for row in new.tasks]
+            self._store.copy_tags(i.task_id, pieces)
+            self._store.insert_pieces(i.task_id, pieces)
+            self._store.next_task_id += len(pieces)
+            if self._store.has_ttl:
+                self._over(pieces, new.tasks[0][2], committed)
             committed.admitted.append(new.admitted)
         times = (i.ended_us, new.us + max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
         codes = (new.status.code, new.reason.code)

@@ -45,6 +45,7 @@ LIMIT""",
 SELECT_PURGEABLE: Final = SELECT_CHOSEN.replace(
     "LIMIT",
     """AND NOT EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = task.id)
+    AND NOT EXISTS (SELECT 1 FROM map_piece WHERE map_piece.task_id = task.id)
 LIMIT""",
 )
 
@@ -86,6 +87,7 @@ DELETE_RECEIPTS: Final = "DELETE FROM receipt WHERE task_id IN (SELECT value FRO
 SELECT_CHUNKS: Final = """
 SELECT wanted.value FROM json_each(?) AS wanted
 WHERE EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = wanted.value)
+    OR EXISTS (SELECT 1 FROM map_piece WHERE map_piece.task_id = wanted.value)
 """
 
 # The last id that was given stays so, though its task is gone: ids are never given twice.

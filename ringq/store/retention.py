@@ -12,6 +12,7 @@ from ringq.store.schedules import ScheduleTables
 # Whether something still needs the task: a map that may be continued, a schedule that has not taken note of its end.
 NEEDED: Final = """
 EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = receipt.task_id)
+    OR EXISTS (SELECT 1 FROM map_piece WHERE map_piece.task_id = receipt.task_id)
     OR EXISTS (SELECT 1 FROM scheduled_task WHERE scheduled_task.task_id = receipt.task_id AND open = 1)
 """
 

@@ -268,6 +268,17 @@ CREATE TABLE map_chunk (
 # Serves "does this task carry calls of a map": those stay when ended tasks are forgotten.
 MAP_CHUNK_TASK = "CREATE INDEX map_chunk_task ON map_chunk (task_id)"
 
+# Tasks that go on with a part of a map's chunk whose attempt was cut off: who continues the map needs their results.
+MAP_PIECE = """
+CREATE TABLE map_piece (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    map INTEGER NOT NULL REFERENCES map (id)
+) STRICT
+"""
+
+# Serves "forget this map".
+MAP_PIECE_MAP = "CREATE INDEX map_piece_map ON map_piece (map)"
+
 # Tasks that somebody cancelled while a worker had them, until they have ended: a restart must not run them again.
 CANCEL_REQUEST = """
 CREATE TABLE cancel_request (
@@ -308,6 +319,8 @@ TABLES: Final = (
     MAP,
     MAP_CHUNK,
     MAP_CHUNK_TASK,
+    MAP_PIECE,
+    MAP_PIECE_MAP,
     CANCEL_REQUEST,
     *SCHEDULE_TABLES,
     *TAG_TABLES,

@@ -1,4 +1,4 @@
-"""Store: tags and labels - written with their tasks, looked up, and the condition that other statements ask by."""
+"""Store: tags and labels - written with their tasks, handed on, and looked up."""
 
 from __future__ import annotations
 

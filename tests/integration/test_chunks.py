@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,48 @@ def test_a_forgotten_map_starts_over_and_its_tasks_stay(bench: Bench) -> None:
     bench.submit(chunk(2), chunks=columns("k", (0, 2)))
     assert (bench.replies, bench.errors) == ([1, 3], [])
     assert sorted(bench.payloads()) == [1, 2, 3]
+
+
+def test_parts_of_a_chunk_that_was_cut_off_stay_as_long_as_its_map(bench: Bench) -> None:
+    def needed() -> list[int]:
+        rows = bench.store.ended(dead=False, after=(-1, -1), upto_us=1 << 62, limit=99)
+        return [row.task_id for row in rows if row.is_needed]
+
+    bench.submit(chunk(4), chunks=columns("k", (0, 4)))
+    bench.submit(chunk(2))
+    bench.cut(1, call=1)
+    pieces = sorted(set(bench.payloads()) - {2})
+    bench.cut(pieces[1], call=1)
+    bench.cut(2, call=1)
+    pieces = sorted(bench.payloads())
+    now = bench.clock.now_us()
+    codes = (Status.DEAD_LETTER.code, Reason.CRASH_LIMIT.code)
+    bench.writer.record([(i, LEASE + i, 1, 3, *codes, now, 0, 0, None, None, None, WHY) for i in pieces])
+    bench.commit()
+    of_map = needed()
+    assert 1 in of_map
+    assert 2 not in of_map
+    with bench.store.transaction():
+        assert bench.store.purge_dead([i for i in pieces if i in of_map]) == 0
+        assert bench.store.find_dead(protocol.Dead(limit=99), purgeable=True)[0] == [
+            i for i in pieces if i not in of_map
+        ]
+        assert bench.store.find_dead(protocol.Dead(limit=99))[0] == pieces
+    assert len([i for i in pieces if i in of_map]) >= 3
+    forget = protocol.ForgetMap("media::thumbnail", "k")
+    bench.writer.change(changes.of(forget, Admission(), 0, lambda _: None, bench.errors.append))
+    bench.commit()
+    assert needed() == []
+
+
+def test_parts_of_a_chunk_may_not_begin_after_their_time(bench: Bench) -> None:
+    bench.writer.submit(
+        Batch(bytes(16), [replace(SPEC, ttl_ms=1000)], None, [chunk(2)], None, lambda *_: None, bench.errors.append)
+    )
+    bench.commit()
+    bench.clock.advance(0.5)
+    now = bench.clock.now_us()
+    bench.cut(1, call=1)
+    pieces = sorted(bench.payloads())
+    assert pieces
+    assert {(now + 1_000_000, i) for i in pieces} <= set(bench.store.expiring(1 << 62, 99))

@@ -322,8 +322,7 @@ class Machine(RuleBasedStateMachine):
         kind = draw(st.sampled_from(KINDS))
         met = [task.id for task in self.model.active() if task.kind == kind and task.place == "pending"]
         if met:
-            number = self.plant.store.intern_kind(kind)
-            self.plant.writer.change(GiveUp(met, {number: kind}, self.plant.answers.append))
+            self.plant.writer.change(GiveUp(met, self.plant.answers.append))
             self.turn(lambda: self.model.give_up(met), draw(points))
             self.plant.answers.clear()
 

@@ -116,6 +116,13 @@ CREATE TABLE outcome (
 """,
     "CREATE INDEX map_chunk_task ON map_chunk (task_id)",
     """
+CREATE TABLE map_piece (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id),
+    map INTEGER NOT NULL REFERENCES map (id)
+) STRICT
+""",
+    "CREATE INDEX map_piece_map ON map_piece (map)",
+    """
 CREATE TABLE cancel_request (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),
     requested_us INTEGER NOT NULL
