@@ -66,7 +66,7 @@ endings = st.sampled_from(  # None: it goes on
 )  # fmt: skip
 points = st.sampled_from([None] * 8 + POINTS)  # where the parent is killed
 STEPS = [
-    *["submit"] * 7, *["work"] * 6, *["run"] * 2, *["let_time_pass"] * 2, *["cancel"] * 2, *["one_dead_letter"] * 2,
+    *["submit"] * 7, *["work"] * 9, *["run"] * 2, *["let_time_pass"] * 2, *["cancel"] * 2, *["one_dead_letter"] * 2,
     *["die_before_it_began", "run_for_long"] * 2, "crash_again_and_again", "cancel_many", "cancel_what_is_unknown",
     "dead_letters_of", "purge_and_be_killed", *["set_queue"] * 2, "set_the_clock", "be_killed", "stop", "give_up",
     "look_them_up",
@@ -176,6 +176,8 @@ class Machine(RuleBasedStateMachine):
             for task_id in self.running():
                 self.cut_off(task_id, Reason.CRASH)
             self.turn()
+        if draw(st.booleans()):
+            self.one_dead_letter(draw)
 
     def die_before_it_began(self, draw: Draw) -> None:
         def drop(task_id: int) -> None:
@@ -325,6 +327,8 @@ class Machine(RuleBasedStateMachine):
             self.plant.writer.change(GiveUp(met, self.plant.answers.append))
             self.turn(lambda: self.model.give_up(met), draw(points))
             self.plant.answers.clear()
+        if draw(st.booleans()):
+            self.one_dead_letter(draw)
 
     def look_them_up(self, _: Draw) -> None:
         query, model = Query(self.plant.config.database), self.model
