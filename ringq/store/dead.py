@@ -69,7 +69,7 @@ SELECT receipt.task_id, receipt.attempt
 FROM json_each(?) AS wanted CROSS JOIN receipt ON receipt.task_id = wanted.value
 """
 
-# What ended the task is one attempt among others. Of deaths that no attempt has caused the last one is kept.
+# What ended the task is one attempt among others. If no attempt did, it is kept as one with the lease 0, the last such.
 INSERT_ATTEMPTS: Final = """
 INSERT INTO attempt
     (task_id, lease, kind, attempt, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error, status)
@@ -78,6 +78,14 @@ FROM receipt WHERE task_id IN (SELECT value FROM json_each(?))
 ON CONFLICT (task_id, lease) DO UPDATE SET
     attempt = excluded.attempt, reason = excluded.reason, ended_us = excluded.ended_us, error = excluded.error
 WHERE lease = 0
+"""
+
+# And then the last one before it marks where all limits begin anew.
+UPDATE_LAST_ATTEMPTS: Final = """
+UPDATE attempt SET status = receipt.status FROM receipt
+WHERE receipt.task_id IN (SELECT value FROM json_each(?)) AND receipt.lease = 0
+    AND attempt.task_id = receipt.task_id AND attempt.lease > 0
+    AND attempt.lease = (SELECT MAX(lease) FROM attempt AS last WHERE last.task_id = receipt.task_id)
 """
 
 # The task is active again.
@@ -143,6 +151,7 @@ class DeadTables(KeyTables):
         wanted = (json.dumps(task_ids),)
         attempts = dict(self._read(SELECT_ATTEMPT_NUMBERS, wanted))
         self._write(INSERT_ATTEMPTS, [wanted])
+        self._write(UPDATE_LAST_ATTEMPTS, [wanted])
         self._forget_receipts(wanted)
         self._write(DELETE_RECEIPTS, [wanted])
         self._add_stragglers([task_id for task_id in task_ids if task_id <= self.low_water])

@@ -121,14 +121,9 @@ DELETE_LEASE: Final = "DELETE FROM lease WHERE task_id = ?"
 # What was running for a while when the last owner died.
 SELECT_LEASES: Final = "SELECT task_id, lease, kind, attempt, worker, started_us FROM lease ORDER BY task_id"
 
-# The last attempt of a task before it was last given another chance, 0 for none: all limits count from then on. What no
-# attempt has ended has a row with the lease 0, and the time tells which attempts were before that.
-DIED: Final = """MAX(
-    COALESCE((SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = {0} AND dead.status IS NOT NULL), 0),
-    COALESCE((
-        SELECT MAX(earlier.lease) FROM attempt AS dead
-        CROSS JOIN attempt AS earlier ON earlier.task_id = dead.task_id AND earlier.ended_us <= dead.ended_us
-        WHERE dead.task_id = {0} AND dead.lease = 0), 0))"""
+# The last attempt of a task before it was last given another chance, 0 for none: all limits count from then on.
+DIED: Final = """COALESCE(
+    (SELECT MAX(lease) FROM attempt AS dead WHERE dead.task_id = {0} AND dead.status IS NOT NULL), 0)"""
 
 # What happened so far to active tasks that were interrupted: limits count from when the task was last a dead letter.
 # Once for each task, not for each attempt: one that is snoozed has thousands.
