@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ringq.model import QueueRecord
 
 NONE = "none"
+AS_IT_IS = "one JSON document, the queue as it is then"
 
 
 @click.group()
@@ -49,7 +50,8 @@ def list_(database: Path, as_json: bool) -> None:
 )
 @click.option("--retention", metavar="SPAN|forever|none", help="Forget its ended tasks after so long, e.g. 30d.")
 @click.option("--dead-retention", metavar="SPAN|forever|none", help="Forget its dead letters after so long.")
-def set_(name: str, database: Path, **given: str | None) -> None:
+@options.as_json(AS_IT_IS)
+def set_(name: str, database: Path, as_json: bool, **given: str | None) -> None:
     """Say something of queue NAME; `none` takes it back, so that the server's flags decide again."""
     settings: dict[str, Any] = {key: None if text == NONE else text for key, text in given.items() if text is not None}
     if not settings:
@@ -61,24 +63,36 @@ def set_(name: str, database: Path, **given: str | None) -> None:
         settings["max_workers"] = int(cap)
     with _client(database) as client:
         client.set_queue(name, **settings)
+    _tell(database, name, as_json)
 
 
 @queue.command()
 @click.argument("name")
 @options.database
-def pause(name: str, database: Path) -> None:
+@options.as_json(AS_IT_IS)
+def pause(name: str, database: Path, as_json: bool) -> None:
     """Start no more tasks of queue NAME until it is resumed; those that run go on."""
     with _client(database) as client:
         client.pause_queue(name)
+    _tell(database, name, as_json)
 
 
 @queue.command()
 @click.argument("name")
 @options.database
-def resume(name: str, database: Path) -> None:
+@options.as_json(AS_IT_IS)
+def resume(name: str, database: Path, as_json: bool) -> None:
     """Start tasks of queue NAME again, also if it cools down."""
     with _client(database) as client:
         client.resume_queue(name)
+    _tell(database, name, as_json)
+
+
+def _tell(database: Path, name: str, as_json: bool) -> None:
+    if as_json:
+        from ringq.query import Query
+
+        printing.document(next(_plain(one) for one in Query(database).queues() if one.name == name))
 
 
 def _client(database: Path) -> Any:

@@ -279,12 +279,18 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
     served = serve()
     with served.client() as client:
         assert client.health()["closed_queues"] == {"bulk": "queue_paused"}
-    assert cli("queue", "resume", "bulk").returncode == 0
-    assert cli("queue", "set", "bulk", "--max-workers", "none", "--dead-retention", "forever").returncode == 0
+    assert json.loads(cli("queue", "resume", "bulk", "--json").stdout)["paused"] is False
+    assert json.loads(cli("queue", "pause", "net", "--json").stdout)["paused"] is True
+    assert cli("queue", "resume", "net").stdout == ""
+    said = json.loads(
+        cli("queue", "set", "bulk", "--max-workers", "none", "--dead-retention", "forever", "--json").stdout
+    )
+    assert (said["name"], said["max_workers"], said["dead_retention"]) == ("bulk", None, "forever")
     shown = cli("queue", "list").stdout.splitlines()
     assert shown == [
         "queue\tstate\tmax workers\tretry\tcooldown\tretention\tdead retention",
         "bulk\topen\t\t\texponential 1s..1m\t7d\tforever",
+        "net\topen\t\t\t\t\t",
     ]
 
 
