@@ -197,11 +197,12 @@ class Machine(RuleBasedStateMachine):
         self.take_one(draw, drop)
 
     def run_for_long(self, _: Draw) -> None:
-        for task_id in self.running():
-            slot = self.plant.ring.by_task[task_id]
-            self.plant.keep_lease(task_id)
-            self.model.tasks[task_id].lease = slot.lease, slot.attempt
+        slots = [self.plant.ring.by_task[task_id] for task_id in self.running()]
+        for slot in slots:
+            self.plant.keep_lease(slot.task_id)
         self.turn()
+        for slot in slots:  # the last thing that the transaction has written
+            self.model.tasks[slot.task_id].lease = slot.lease, slot.attempt
 
     def take_one(self, draw: Draw, use: Callable[[int], object]) -> None:
         if running := self.running():
