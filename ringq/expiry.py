@@ -85,7 +85,7 @@ class Expire:
 
 def _reason(limits: Sequence[tuple[int, Reason]], noted_us: int, now_us: int, is_behind: bool) -> Reason | None:
     """Why a task is over that was noted for `noted_us`; None if it is not: it has begun meanwhile, and waits anew."""
-    over = {at_us: reason for at_us, reason in reversed(limits) if at_us <= now_us}
+    over = [limit for limit in limits if limit[0] <= now_us]
     if is_behind:  # it does not wait for a worker yet
-        over = {at_us: reason for at_us, reason in over.items() if reason is not Reason.QUEUE_TIMEOUT}
-    return over.get(noted_us) or (over[min(over)] if over else None)
+        over = [limit for limit in over if limit[1] is not Reason.QUEUE_TIMEOUT]
+    return next((reason for at_us, reason in over if at_us == noted_us), over[0][1] if over else None)

@@ -27,11 +27,12 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
     plant.store.close()
 
 
-def give(plant: Plant, *, run_at_us: int | None = None, **options: Any) -> int:
+def give(plant: Plant, *, run_at_us: int | None = None, key: str | None = None, **options: Any) -> int:
     task_id: int = plant.store.next_task_id
     spec = Spec("life::fine", "default", 128, None, None, **options)
     submission = task_id.to_bytes(16, "big")
-    plant.submit(Batch(submission, [spec], [0], ["{}"], [run_at_us], lambda *_: None, plant.answers.append))
+    columns = [0], ["{}"], [run_at_us], lambda *_: None, plant.answers.append
+    plant.submit(Batch(submission, [spec], *columns, keys=[key], on_duplicate=[0]))
     turn(plant)
     return task_id
 
@@ -105,6 +106,16 @@ def test_a_task_that_runs_is_looked_at_again_until_its_lease_is_durable(plant: P
     turn(plant)
     assert plant.read("SELECT * FROM expiry") == []
     assert plant.expiries.next_us is None
+
+
+def test_all_of_its_time_is_over_for_a_task_behind_another_also_if_its_wait_would_be_at_that_moment(
+    plant: Plant,
+) -> None:
+    begin(plant, give(plant, key="a"))
+    task_id = give(plant, key="a", total_timeout_ms=2000, queue_timeout_ms=2000)
+    plant.clock.advance(2)
+    turn(plant)
+    assert end_of(plant, task_id) == (Status.EXPIRED.code, Reason.TOTAL_TIMEOUT.code)
 
 
 def test_a_task_that_came_due_long_ago_has_waited_for_too_long(plant: Plant) -> None:
