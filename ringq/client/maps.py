@@ -142,9 +142,8 @@ def _results(
         kill_after=given.get("kill_after"), memory_limit=given.get("memory_limit"),
         tags=given.get("tags"), label=given.get("label"),
     )  # fmt: skip
-    spec = msgspec.structs.replace(
-        spec, total_timeout_ms=0, queue_timeout_ms=0
-    )  # a chunk is as long as it happens to be
+    # Not for a chunk, which is as long as it happens to be.
+    spec = msgspec.structs.replace(spec, total_timeout_ms=0, queue_timeout_ms=0)
     source = Source(iterable, star=star)
     greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))
 

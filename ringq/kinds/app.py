@@ -11,10 +11,10 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpa
 from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
-from ringq.kinds.defaults import DomainOptions, report_of, shared_spec
+from ringq.kinds.defaults import report_of, shared_spec
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.limits import LimitOptions
-from ringq.kinds.options import DerivedKey, DuplicateMode, Traits, TtlFrom
+from ringq.kinds.options import DerivedKey, DomainOptions, DuplicateMode, Traits, TtlFrom
 from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.state import States

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Iterable
 
 from ringq.errors import InvalidOption
 from ringq.kinds import options
 from ringq.kinds.handler import Handler
-from ringq.kinds.limits import LimitOptions, limit_fields, limits_of
-from ringq.kinds.options import TtlFrom
+from ringq.kinds.limits import limit_fields, limits_of
+from ringq.kinds.options import DomainOptions
 from ringq.kinds.report import KindReport, first
 from ringq.protocol import SpecFields
-from ringq.retry import Retry
 from ringq.tags import TAGS_MAX, merged
-
-
-class DomainOptions(LimitOptions, total=False):
-    """The defaults of a domain, with the ranges of `task`'s options."""
-
-    queue: str | None
-    priority: int | None
-    group: str | None
-    run_timeout: float | timedelta | None
-    retry: Retry | str | int | None
-    ttl: float | timedelta | None
-    ttl_from: TtlFrom | None
-    tags: Mapping[str, str] | None
 
 
 def shared_spec(domain: str, given: DomainOptions) -> SpecFields:

@@ -66,8 +66,8 @@ class Once(NamedTuple):
         return Once(f"payload:{hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()}", self.mode)
 
 
-class SubmissionOptions(LimitOptions, total=False):
-    """The options of a submission, as `Submission` says."""
+class DomainOptions(LimitOptions, total=False):
+    """What a domain may say for its kinds, with the ranges of `task`'s options."""
 
     queue: str | None
     priority: int | None
@@ -77,6 +77,11 @@ class SubmissionOptions(LimitOptions, total=False):
     ttl: float | timedelta | None
     ttl_from: TtlFrom | None
     tags: Mapping[str, str] | None
+
+
+class SubmissionOptions(DomainOptions, total=False):
+    """The options of a submission, as `Submission` says."""
+
     label: str | None
     run_at: datetime | None
     run_after: float | timedelta | None

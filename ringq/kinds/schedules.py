@@ -11,11 +11,10 @@ from ringq.codec import encode_mapping
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds import options
-from ringq.kinds.limits import LimitOptions, limits_of
-from ringq.kinds.options import TtlFrom
+from ringq.kinds.limits import limits_of
+from ringq.kinds.options import DomainOptions
 from ringq.kinds.task import Task
 from ringq.protocol import ScheduleFields
-from ringq.retry import Retry
 
 if TYPE_CHECKING:
     from ringq.kinds.app import App
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Task[..., Any])
 
 
-class ScheduleOptions(LimitOptions, total=False):
+class ScheduleOptions(DomainOptions, total=False):
     """The options of a schedule, as `Client.schedule` says."""
 
     jitter: float | timedelta
@@ -32,14 +31,6 @@ class ScheduleOptions(LimitOptions, total=False):
     max_occurrences: int | None
     skip_if_running: bool
     end_on_failure: bool
-    queue: str | None
-    priority: int | None
-    group: str | None
-    run_timeout: float | timedelta | None
-    retry: Retry | str | int | None
-    ttl: float | timedelta | None
-    ttl_from: TtlFrom | None
-    tags: Mapping[str, str] | None
     label: str | None
 
 

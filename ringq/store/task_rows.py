@@ -33,6 +33,13 @@ JOIN kind ON kind.id = spec.kind
 LEFT JOIN receipt ON receipt.task_id = task.id
 LEFT JOIN lease ON lease.task_id = task.id
 """
+# The same where receipts lead.
+FROM_RECEIPT: Final = """FROM receipt
+CROSS JOIN task ON task.id = receipt.task_id
+JOIN spec ON spec.id = task.spec
+JOIN kind ON kind.id = spec.kind
+LEFT JOIN lease ON lease.task_id = task.id
+"""
 # Told by the task's own row, before anything is looked up for it: a rare queue means a walk over many tasks.
 TASK_FILTER: Final = f"""
     AND (?3 IS NULL OR task.spec IN (
@@ -58,26 +65,14 @@ SELECT_TASK_ROWS: Final = TASK_ROW + "FROM task" + TASK_JOINS + "WHERE task.id <
 
 # From the receipts: there may be a million pending tasks above the newest completed one.
 SELECT_COMPLETED_ROWS: Final = (
-    TASK_ROW
-    + """FROM receipt
-CROSS JOIN task ON task.id = receipt.task_id
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN lease ON lease.task_id = task.id
-WHERE receipt.status = 10 AND receipt.task_id < ?1"""
-    + TASK_FILTER
-    + BY_RECEIPT
+    TASK_ROW + FROM_RECEIPT + """WHERE receipt.status = 10 AND receipt.task_id < ?1""" + TASK_FILTER + BY_RECEIPT
 )
 
 # Few tasks end otherwise: they have an index of their own.
 SELECT_UNSUCCESSFUL_ROWS: Final = (
     TASK_ROW
-    + """FROM receipt
-CROSS JOIN task ON task.id = receipt.task_id
-JOIN spec ON spec.id = task.spec
-JOIN kind ON kind.id = spec.kind
-LEFT JOIN lease ON lease.task_id = task.id
-WHERE receipt.status <> 10 AND receipt.status = ?5 AND receipt.task_id < ?1"""
+    + FROM_RECEIPT
+    + """WHERE receipt.status <> 10 AND receipt.status = ?5 AND receipt.task_id < ?1"""
     + TASK_FILTER
     + BY_RECEIPT
 )

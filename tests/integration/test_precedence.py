@@ -11,9 +11,8 @@ import pytest
 
 import ringq
 from ringq.config import Config
-from ringq.kinds.defaults import DomainOptions
 from ringq.kinds.limits import LimitOptions
-from ringq.kinds.options import SubmissionOptions
+from ringq.kinds.options import DomainOptions, SubmissionOptions
 from ringq.model import OnDuplicate, Outcome, TaskRecord
 from ringq.testing import Inline, inline
 
