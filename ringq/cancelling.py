@@ -11,6 +11,7 @@ from ringq.cancels import Cancels
 from ringq.committed import Committed
 from ringq.errors import InvalidSubmission, RingqError, UnknownTask
 from ringq.model import CancelOutcome, Status
+from ringq.places import place_of
 from ringq.verdicts import Verdicts
 
 IDS_MAX: Final = 10_000  # tasks of one request; who has more asks again
@@ -108,8 +109,7 @@ def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: 
     if is_revoked:
         committed.revoked.append(task_id)
     elif is_revoked is None and not state.is_held and task_id not in returned:
-        spec = store.specs()[state.spec]
-        committed.removed.append((spec.priority, spec.queue, task_id))
+        committed.removed.append((place_of(store.specs()[state.spec]), task_id))
     return is_revoked is not False
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringq.backlog import Admitted
+from ringq.entries import Admitted
+from ringq.places import Place
 from ringq.receipts import ReceiptRow
 
 
@@ -21,10 +22,10 @@ class Committed:
     receipts: list[ReceiptRow] = field(default_factory=list)
     again: list[int] = field(default_factory=list)  # tasks whose attempt did not end them
     returned: list[int] = field(default_factory=list)  # active tasks that may start now: of those, or dead letters
-    withdrawn: list[tuple[int, str, int]] = field(default_factory=list)  # (*lane, id) of admitted ones to be left out
+    withdrawn: list[tuple[Place, int]] = field(default_factory=list)  # of the admitted ones, to be left out
     alone: list[int] = field(default_factory=list)  # tasks that must have the whole pool in their next attempt
     revoked: list[int] = field(default_factory=list)  # published tasks that were taken back and have ended
-    removed: list[tuple[int, str, int]] = field(default_factory=list)  # (priority, queue, id) of pending ones likewise
+    removed: list[tuple[Place, int]] = field(default_factory=list)  # pending ones likewise
     unfinished: list[Any] = field(default_factory=list)  # changes that go on in the next transaction
     answers: list[Callable[[], None]] = field(default_factory=list)  # to those who asked for it, still to be called
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts

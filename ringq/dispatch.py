@@ -9,9 +9,12 @@ from operator import itemgetter
 from typing import Protocol
 
 from ringq import failpoint
-from ringq.backlog import TASK_ID, Backlog, Lane, Row
+from ringq.backlog import Backlog
+from ringq.entries import TASK_ID, Row
 from ringq.gate import Gate
+from ringq.lane import Lane
 from ringq.merge import CHUNK_ROWS, Merge, Share
+from ringq.places import Place, Places
 from ringq.stranded import Stranded
 
 CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
@@ -142,6 +145,11 @@ class Dispatcher:
         self._running_alone = None
         self._out = set()
 
+    @property
+    def places(self) -> Places:
+        """Which tasks have lanes of their own."""
+        return self.backlog.places
+
     def is_out(self, task_id: int) -> bool:
         """Whether a keyed task was published, and nothing that came of it is committed."""
         return task_id in self._out
@@ -151,11 +159,11 @@ class Dispatcher:
         if self._out:
             self._out.difference_update(task_ids)
 
-    def withdraw(self, task_id: int, priority: int, queue: str) -> bool:
+    def withdraw(self, task_id: int, place: Place) -> bool:
         """See to it that a pending task is not published. False if its lane has given it out: nobody serves it."""
         if task_id in self.stranded:
             return False
-        self.backlog.remove(priority, queue, task_id)
+        self.backlog.remove(place, task_id)
         return True
 
     @property
@@ -187,7 +195,8 @@ class Dispatcher:
 
         Returns the number of tasks published.
         """
-        self.is_cut = False
+        self.backlog.sort()
+        self.is_cut = not self.backlog.is_sorted
         if workers == 0 or self._running_alone is not None:
             return 0
         published = 0
@@ -197,7 +206,7 @@ class Dispatcher:
         blocked: set[Lane] = set()
         while not room.is_full and (lanes := self.backlog.most_urgent(blocked)):
             shares = [Share(lane, self.gate, self._strangers) for lane in lanes]
-            source = shares[0] if len(shares) == 1 else Merge(shares)
+            source = Merge(shares)
             rows = self._next_rows(source, room)
             for share in shares:
                 for kind, task_ids in share.stranded.items():
@@ -215,7 +224,7 @@ class Dispatcher:
                 break
         return published
 
-    def _next_rows(self, source: Share | Merge, room: Room) -> list[Row] | None:
+    def _next_rows(self, source: Merge, room: Room) -> list[Row] | None:
         """The next rows that there is room for; None when there is no room, or one must wait to be alone."""
         rows = source.take(1)
         if not rows:
@@ -238,7 +247,7 @@ class Dispatcher:
         source.put_back(rows[count:])
         return rows[:count] or None
 
-    def _publish(self, source: Share | Merge, rows: list[Row]) -> int:
+    def _publish(self, source: Merge, rows: list[Row]) -> int:
         failpoint.hit("dispatch.before_publish")
         count = self.ring.publish(rows, self._first_lease + self._grants)
         self._grants += count

@@ -1,13 +1,16 @@
-"""Values: what the writer is given to record - checked submissions, and attempts that ended without a receipt."""
+"""Values: what the writer is given to record - submissions, interrupted attempts - and what it hands on: tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import islice, repeat
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from ringq.errors import RingqError
 from ringq.model import Reason
+from ringq.places import Place
 from ringq.tags import Tags
 
 
@@ -85,3 +88,26 @@ class Interruption:
     rss_kib: int | None = None
     call: int = 0  # of a chunk: the one that ran when it ended, as far as shared memory tells
     published: str = ""  # of a chunk: the results it had put aside, as the worker wrote them
+
+
+# (task id, kind, attempt, run limit in ms or 0, payload): what Parent.publish takes
+Row = tuple[int, int, int, int, str]
+TASK_ID: Final = itemgetter(0)  # of a row
+
+
+@dataclass(slots=True)
+class Admitted:
+    """Tasks of one lane that were committed and may start, column by column; their ids ascend.
+
+    Only as many become rows as the window takes. `place` is that of one of them: it leads to the lane.
+    """
+
+    place: Place
+    ids: Sequence[int]
+    kinds: Iterable[int]
+    limits_ms: Iterable[int]  # 0: none
+    payloads: Sequence[str]
+
+    def rows(self, count: int) -> list[Row]:
+        """The first of them as rows. To be called once: `kinds` and `limits_ms` may be generators."""
+        return list(islice(zip(self.ids, self.kinds, repeat(1), self.limits_ms, self.payloads), count))

@@ -8,10 +8,12 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
-from ringq.backlog import REFILL_ROWS_MAX, Backlog, Row
+from ringq.backlog import Backlog
 from ringq.config import MIB, Config
-from ringq.entries import Spec
+from ringq.entries import Row, Spec
+from ringq.lane import REFILL_ROWS_MAX
 from ringq.lifecycle import Interruptions
+from ringq.places import Place, place_of
 
 DUE_ROWS_MAX = 1000  # tasks that come due in one transaction
 REFILL_BYTES_MAX = 4 * MIB  # of payloads: what one refill of a lane may load
@@ -25,24 +27,23 @@ class Feed:
     def __init__(self, store: Any, config: Config, interruptions: dict[int, Interruptions]) -> None:
         self._store = store
         self._interruptions = interruptions
-        self.backlog = Backlog(self._load, config.window_tasks_max, config.window_bytes_max)
+        self.backlog = Backlog(self._load, config.window_tasks_max, config.window_bytes_max, self._places_of)
         self.next_due_us: int | None = None  # wall-clock time at which the next delayed task starts
         self.next_expiry_us: int | None = None  # … at which a task may not begin any more
 
     def load_all(self, chunk: int = 10_000) -> int:
         """Fill the backlog with every active task that is not delayed. Returns their number."""
         count = 0
-        lanes: dict[int, tuple[int, str]] = {}
+        places: dict[int, Place] = {}
         for rows in self._store.active_ids(chunk):
             count += len(rows)
-            for spec_id in set(map(SPEC, rows)).difference(lanes):
-                spec = self._spec(spec_id)
-                lanes[spec_id] = (spec.priority, spec.queue)
-            by_lane: dict[tuple[int, str], list[int]] = defaultdict(list)
+            for spec_id in set(map(SPEC, rows)).difference(places):
+                places[spec_id] = self.backlog.places.narrow(place_of(self._spec(spec_id)))
+            by_place: dict[Place, list[int]] = defaultdict(list)
             for task_id, spec_id in rows:
-                by_lane[lanes[spec_id]].append(task_id)
-            for lane, ids in by_lane.items():
-                self.backlog.lane(*lane).append_ids(ids)
+                by_place[places[spec_id]].append(task_id)
+            for place, ids in by_place.items():
+                self.backlog.lane(place).append_ids(ids)
         self.look_for_delayed()
         self.look_for_expiries()
         return count
@@ -67,8 +68,19 @@ class Feed:
     def give_back(self, task_ids: Iterable[int]) -> None:
         """Put active tasks at their place in the order."""
         for task_id, spec_id in self._store.specs_of(sorted(task_ids)):
-            spec = self._spec(spec_id)
-            self.backlog.lane(spec.priority, spec.queue).give_back([task_id])
+            self.backlog.lane(place_of(self._spec(spec_id))).give_back([task_id])
+
+    def _places_of(self, runs: Sequence[tuple[int, int]]) -> dict[int, Place]:
+        """The places of the tasks of these runs of ids; of some that have ended too."""
+        if not runs:
+            return {}
+        ids = [task_id for first, last in runs for task_id in range(first, last + 1)]
+        first_id, last_id = runs[0][0], runs[-1][1]
+        is_dense = last_id - first_id + 1 <= SPARSE * len(ids)
+        found = self._store.specs_between(first_id, last_id) if is_dense else self._store.specs_of(ids)
+        places = {spec_id: place_of(self._spec(spec_id)) for spec_id in set(map(SPEC, found))}
+        of_all = {task_id: places[spec_id] for task_id, spec_id in found}
+        return of_all if len(of_all) == len(ids) else {i: of_all[i] for i in ids if i in of_all}
 
     def _load(self, runs: Sequence[tuple[int, int]]) -> tuple[list[Row], int]:
         """The rows of these runs of ids, in order, and the id up to which they are loaded: large payloads end it early.

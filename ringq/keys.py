@@ -16,12 +16,14 @@ from typing import Any, Protocol, cast
 from ringq.entries import Batch, Spec, Told
 from ringq.lifecycle import Interruptions
 from ringq.model import OnDuplicate, Outcome, Reason, Status
+from ringq.places import Place, Places, place_of
 from ringq.receipts import ReceiptRow
 from ringq.tags import digest_of
 
 KeyRow = tuple[int, int, bytes, str]  # task id, kind, digest, key
 SLICE_KEYS = 256  # 2 ms
 PART = 16_384  # of what is only looked at in memory: 5 ms
+TOGETHER = Places()  # where nothing is published, no task needs a lane of its own
 INSERTED, DUPLICATE, UPGRADED = Outcome.INSERTED.code, Outcome.DUPLICATE.code, Outcome.UPGRADED.code
 REQUEUED, SUPERSEDED, REJECTED = Outcome.REQUEUED.code, Outcome.SUPERSEDED.code, Outcome.REJECTED.code
 
@@ -29,11 +31,15 @@ REQUEUED, SUPERSEDED, REJECTED = Outcome.REQUEUED.code, Outcome.SUPERSEDED.code,
 class Reach(Protocol):
     """What is asked of whoever publishes tasks."""
 
+    @property
+    def places(self) -> Places:
+        """Which tasks have lanes of their own."""
+
     def is_out(self, task_id: int) -> bool:
         """Whether a keyed task was published, and nothing that came of it is committed."""
 
-    def withdraw(self, task_id: int, priority: int, queue: str) -> bool:
-        """See to it that a pending task is not published. False if it is not in that lane."""
+    def withdraw(self, task_id: int, place: Place) -> bool:
+        """See to it that a pending task is not published. False if it is in no lane."""
 
 
 class Hand:
@@ -49,9 +55,10 @@ class Hand:
         self._store = store
         self._cancels = cancels
         self._reach = reach
+        self.places = TOGETHER if reach is None else reach.places
         self._interruptions = interruptions
         self.taken: set[int] = set()
-        self.fresh: list[tuple[int, str, int]] = []  # of those, what this transaction has inserted: (*lane, task id)
+        self.fresh: list[tuple[Place, int]] = []  # of those, what this transaction has inserted
         self.delayed: list[int] = []  # that are ended before their time came
         self.ended: list[ReceiptRow] = []
 
@@ -65,14 +72,14 @@ class Hand:
             return not self._store.previous.clean
         return task_id in self._cancels or self._reach.is_out(task_id)
 
-    def take(self, task_id: int, priority: int, queue: str) -> None:
+    def take(self, task_id: int, place: Place) -> None:
         """Take a pending task out of its lane: after COMMIT it goes where it belongs then, if it has not ended."""
         if task_id in self.taken:
             return
         if task_id >= self._store.stored_below:
-            self.fresh.append((priority, queue, task_id))
+            self.fresh.append((place, task_id))
             self.taken.add(task_id)
-        elif self._reach is not None and self._reach.withdraw(task_id, priority, queue):
+        elif self._reach is not None and self._reach.withdraw(task_id, place):
             self.taken.add(task_id)
 
     def replace(self, task_id: int, kind: int, by: int, now_us: int) -> None:
@@ -220,8 +227,7 @@ def _supersede(store: Any, found: Any, is_out: bool, row: KeyRow, now_us: int, h
     if found.is_delayed:
         hand.delayed.append(found.task_id)
     else:
-        spec = specs[found.spec]
-        hand.take(found.task_id, spec.priority, spec.queue)
+        hand.take(found.task_id, place_of(specs[found.spec]))
     hand.replace(found.task_id, store.intern_kind(specs[found.spec].kind), task_id, now_us)
     return SUPERSEDED, task_id, found.task_id
 
@@ -233,6 +239,6 @@ def _skip(store: Any, found: Any, priority: int, hand: Hand) -> tuple[int, int, 
     if priority >= spec.priority:
         return DUPLICATE, newest, 0
     if found.follower is None and not found.is_delayed:
-        hand.take(newest, spec.priority, spec.queue)
+        hand.take(newest, place_of(spec))
     store.set_spec(newest, store.intern_spec(*spec._replace(priority=priority)))
     return UPGRADED, newest, 0

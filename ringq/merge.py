@@ -2,63 +2,84 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+import heapq
+from collections.abc import Callable, Collection, Sequence
 
-from ringq.backlog import TASK_ID, Lane, Row
+from ringq.entries import TASK_ID, Row
 from ringq.gate import Gate
+from ringq.lane import Lane
 
 STRANGERS_AT_ONCE = 1024  # to read 10^6 of them in one turn would stop the loop for seconds
 CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked at again for each
+Bound = Callable[[Lane], int | None]  # the first id of a lane that is less urgent than the others
 
 
 class Share:
-    """What one lane gives to a chunk, in order of id: as much as the gate admits when its turn comes.
+    """What one lane gives to a chunk, in order of id: as much as the gate admits when its turn comes."""
 
-    Together no more than CHUNK_ROWS may be asked for.
-    """
+    __slots__ = ("_bound", "_gate", "_is_free", "_strangers", "_taken", "is_cut", "is_refused", "lane", "stranded")
 
-    __slots__ = ("_gate", "_left", "_strangers", "_taken", "is_cut", "is_refused", "lane", "stranded")
-
-    def __init__(self, lane: Lane, gate: Gate, strangers: frozenset[int]) -> None:
+    def __init__(self, lane: Lane, gate: Gate, strangers: frozenset[int], bound: int | None = None) -> None:
         self.lane = lane
         self._gate = gate
         self._strangers = strangers
-        self._left: int | None = None  # of what was admitted; None: its turn has not come yet
+        self._bound = bound
+        self._is_free = gate.is_free(lane.place)
         self._taken: list[Row] = []
         self.is_refused = self.is_cut = False
         self.stranded: dict[int, list[int]] = {}  # met on the way: tasks of kinds that have no handler, by kind
 
     @property
+    def is_free(self) -> bool:
+        """Whether the gate asks nothing of its tasks: then nobody else's count either."""
+        return self._is_free
+
+    @property
     def head(self) -> int | None:
         """The smallest id that it may give; None when there is none."""
-        return None if self._left == 0 else self.lane.head
+        head = None if self.is_refused or self.is_cut else self.lane.head
+        return None if head is None or (self._bound is not None and head >= self._bound) else head
 
     def take(self, limit: int, before: int | None = None) -> list[Row]:
         """Remove and return the next `limit` tasks with ids below `before`, or all there are."""
-        if self._left is None:
-            self._left = max(0, self._gate.admit(self.lane.queue, CHUNK_ROWS))
-            self.is_refused = self._left == 0
-        limit = min(limit, self._left)
+        if self.is_refused or self.is_cut:
+            return []
+        if self._bound is not None:
+            before = self._bound if before is None else min(before, self._bound)
+        if not self._is_free:
+            limit = self._gate.admit(self.lane.place, limit)
+            self.is_refused = limit <= 0
+            if self.is_refused:
+                return []
         rows = self.lane.take(limit, before)
         if self._strangers:
             rows = self._without_strangers(rows, limit, before)
-        self._left = 0 if self.is_cut else self._left - len(rows)
+        if not self._is_free and len(rows) < limit:
+            self._gate.release(self.lane.place, limit - len(rows))
+        self.is_cut |= not rows and not self.lane.is_sorted
         self._taken += rows
         return rows
 
-    def put_back(self, rows: Sequence[Row]) -> None:
-        """Put back those of `rows`, the last that were taken, that are of this lane."""
-        at = bisect_left(self._taken, rows[0][0], key=TASK_ID)
-        ours = self._taken[at:]
-        if self._left is not None and ours:
-            self._left += len(ours)
-            self.lane.put_back(ours)
-            del self._taken[at:]
+    def put_back(self, ids: Collection[int]) -> None:
+        """Put back those of these tasks that are of this lane; they are the last that were taken.
+
+        What the gate has refused for their sake, here or in another lane, it may admit then.
+        """
+        taken = self._taken
+        self.is_refused = False
+        count = 0
+        while count < len(taken) and taken[-1 - count][0] in ids:
+            count += 1
+        if count:
+            self.lane.put_back(taken[-count:])
+            del taken[-count:]
+            if not self._is_free:
+                self._gate.release(self.lane.place, count)
 
     def started(self) -> None:
         """All that were taken, and not put back, are published."""
-        self._gate.started(self.lane.queue, map(TASK_ID, self._taken))
+        if not self._is_free:
+            self._gate.started(self.lane.place, map(TASK_ID, self._taken))
 
     def _without_strangers(self, rows: list[Row], limit: int, before: int | None) -> list[Row]:
         """The tasks among `rows` that have a handler, and others instead of those that have none."""
@@ -76,21 +97,39 @@ class Share:
 
 
 class Merge:
-    """What several lanes of one priority give to a chunk, in order of id; as a Share of all of them.
+    """What several lanes of one priority give to a chunk, in order of id.
 
-    A queue that is refused, or has been given all that it may have, holds up no other. No two of the lanes are of one
-    queue: what the gate admits to one is nothing to the others.
+    A lane that is refused, or has given all that it may, holds up no other.
     """
 
     def __init__(self, shares: Sequence[Share]) -> None:
         self._shares = shares
+        self._is_free = all(share.is_free for share in shares)
 
     def take(self, limit: int) -> list[Row]:
-        """Remove and return the next `limit` tasks, or all there are.
+        """Remove and return the next `limit` tasks, or all there are."""
+        if len(self._shares) == 1:
+            return self._shares[0].take(limit)
+        return self._take_free(limit) if self._is_free else self._take_in_turns(limit)
 
-        Ids are unique, so below (the smallest + limit) there are no more than `limit`: these are taken from each lane
-        at once, and sorted. Where ids are sparse, it looks further. Two lanes whose ids alternate cost 0.2 us a task;
-        a chunk for each stretch of one lane cost 5.8.
+    def put_back(self, rows: Sequence[Row]) -> None:
+        """Put back `rows`, the last that were taken."""
+        if rows:
+            ids = set(map(TASK_ID, rows))
+            for share in self._shares:
+                share.put_back(ids)
+
+    def started(self) -> None:
+        """All that were taken, and not put back, are published."""
+        for share in self._shares:
+            share.started()
+
+    def _take_free(self, limit: int) -> list[Row]:
+        """From all lanes at once.
+
+        Ids are unique, so below (the smallest + limit) there are no more than `limit`: these are taken from each lane,
+        and sorted. Where ids are sparse, it looks further. Two lanes whose ids alternate cost 0.2 us a task; a chunk
+        for each stretch of one lane cost 5.8.
         """
         rows: list[Row] = []
         span = limit
@@ -112,13 +151,16 @@ class Merge:
                 span = (missing - len(found)) * span // len(found)
         return rows
 
-    def put_back(self, rows: Sequence[Row]) -> None:
-        """Put back `rows`, the last that were taken."""
-        if rows:
-            for share in self._shares:
-                share.put_back(rows)
-
-    def started(self) -> None:
-        """All that were taken, and not put back, are published."""
-        for share in self._shares:
-            share.started()
+    def _take_in_turns(self, limit: int) -> list[Row]:
+        """One stretch of ids after the other: what the gate admits of one lane may leave less for another."""
+        rows: list[Row] = []
+        heads = [(head, at) for at, share in enumerate(self._shares) if (head := share.head) is not None]
+        heapq.heapify(heads)
+        while heads and len(rows) < limit:
+            _, at = heapq.heappop(heads)
+            share = self._shares[at]
+            rows += share.take(limit - len(rows), heads[0][0] if heads else None)
+            head = share.head
+            if head is not None:
+                heapq.heappush(heads, (head, at))
+        return rows

@@ -12,6 +12,7 @@ from ringq import retry
 from ringq.clock import Clock
 from ringq.config import Config
 from ringq.gate import UNSERVED_MAX, Gate
+from ringq.places import Place, place_of
 
 COOLDOWN = "constant 60s"  # if nobody has said
 QUIET_US = 120_000_000  # after a cool-down: a queue that was not throttled for so long begins with the shortest again
@@ -41,9 +42,10 @@ class Queues:
         for name in names:
             row = self._store.queue(name)
             cap = self._flags.get(name) if row.max_workers is None else row.max_workers
-            self._gate.limit(name, cap, self._running_of(name) if cap is not None else ())
-            self._gate.pause(name, bool(row.paused))
+            self._gate.limit("queue", name, cap)
+            self._gate.pause("queue", name, bool(row.paused))
             self._cooling[name] = row.throttled_until_us or 0
+        self._gate.recount(self._running_now())
         self._look(self._clock.now_us())
 
     def step(self) -> int | None:
@@ -69,11 +71,10 @@ class Queues:
             self._gate.cool(name, until_us > now_us)
         return max(0, min(self._cooling.values()) - now_us) * 1000 if self._cooling else None
 
-    def _running_of(self, name: str) -> list[int]:
-        """Tasks of a queue that run now: they were not counted if it had no limit when they began."""
+    def _running_now(self) -> list[tuple[int, Place]]:
+        """What runs: it was not counted if there was no limit when it began."""
         specs = self._store.specs()
-        found: list[int] = [i for i, spec in self._store.specs_of(self._running()) if specs[spec].queue == name]
-        return found
+        return [(i, place_of(specs[spec])) for i, spec in self._store.specs_of(self._running())]
 
 
 def cooldown(row: Any, now_us: int, hint_s: float | None) -> tuple[int, int]:

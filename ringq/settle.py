@@ -14,6 +14,7 @@ from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
 from ringq.model import Status
+from ringq.places import Place
 from ringq.queues import Queues
 from ringq.ring import Parent
 from ringq.writer import Writer
@@ -62,8 +63,8 @@ class Settlement:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         for tasks in committed.admitted:
             self._feed.backlog.append(tasks)
-        for priority, queue, task_id in committed.withdrawn:
-            self._feed.backlog.remove(priority, queue, task_id)
+        for place, task_id in committed.withdrawn:
+            self._feed.backlog.remove(place, task_id)
         if committed.revoked or committed.removed:
             self._dispatcher.ended(committed.revoked)
             self._dispatcher.came_back(committed.revoked)  # also what a rollback leaves pending
@@ -96,16 +97,16 @@ class Settlement:
         while self._writer.is_under_way:
             self.commit(ring)
 
-    def _remove(self, tasks: Sequence[tuple[int, str, int]]) -> None:
+    def _remove(self, tasks: Sequence[tuple[Place, int]]) -> None:
         """These have ended before their turn came."""
         if self._listener.stopping:
             return  # what had been published is in no lane any more, and nothing is taken from one
         stranded = self._dispatcher.stranded
-        for priority, queue, task_id in tasks:
+        for place, task_id in tasks:
             if task_id in stranded:
                 stranded.discard(task_id)
             else:
-                self._feed.backlog.remove(priority, queue, task_id)
+                self._feed.backlog.remove(place, task_id)
 
     def _take_back(self, ring: Parent) -> None:
         """What no worker has claimed yet is published anew, if its queue lets it: it may lie there for long."""

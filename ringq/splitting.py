@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ringq import codec
-from ringq.backlog import Admitted
-from ringq.entries import Interruption
+from ringq.entries import Admitted, Interruption
 from ringq.model import Reason, Status
+from ringq.places import place_of
 
 # The call that ran did it; else the calls have nothing to do with the end.
 BLAMED = (Reason.CRASH, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT)
@@ -67,7 +67,7 @@ def replacement(store: Any, end: Interruption, is_final: bool, now_us: int) -> R
         Status.SUPERSEDED if parts else Status.COMPLETED, Reason.SPLIT if parts else Reason.NONE,
         result, error, account.us,
         [(number, spec_id, now_us, None, piece) for number, piece in zip(ids, pieces, strict=True)],
-        Admitted(spec.priority, spec.queue, ids, repeat(end.kind), repeat(spec.run_timeout_ms or 0), pieces),
+        Admitted(place_of(spec), ids, repeat(end.kind), repeat(spec.run_timeout_ms or 0), pieces),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
-    **dict.fromkeys(["labels", "retry", "schedule", "spelling", "tags", "version"], VALUES),
+    **dict.fromkeys(["labels", "retry", "schedule", "spelling", "tags", "version", "places", "runs"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
@@ -28,7 +28,7 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
-    **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
+    **dict.fromkeys(["bounds", "cancelling", "cancels", "lane"], FLOWS),
     "memory": EDGES,
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
@@ -68,10 +68,12 @@ NEIGHBOURS = {
     ("vanishing", "registry"): "knows which kinds nobody has",
     ("vanishing", "verdicts"): "how many attempts each has had",
     ("vanishing", "writer"): "has it written",
-    ("merge", "backlog"): "its lanes",
+    ("merge", "lane"): "what it takes from",
+    ("backlog", "lane"): "what it is made of",
+    ("dispatch", "lane"): "which of them are refused",
+    ("feed", "lane"): "how much one asks for",
     ("merge", "gate"): "their limits",
     ("feed", "backlog"): "fills it",
-    ("committed", "backlog"): "hands committed tasks on to it",
     ("writer", "committed"): "what it gives",
     ("verdicts", "committed"): "adds to it",
     ("cancels", "committed"): "adds to it",
@@ -102,8 +104,6 @@ NEIGHBOURS = {
     ("writer", "keys"): "what they do to other tasks",
     ("writer", "intake"): "has it write submissions",
     ("writer", "upkeep"): "every few thousand receipts",
-    ("intake", "backlog"): "in its form",
-    ("splitting", "backlog"): "in its form",
     ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
     ("writer", "cancels"): "keeps them",
     ("verdicts", "splitting"): "writes what it decides",

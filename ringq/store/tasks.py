@@ -61,6 +61,9 @@ FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
 """
 
+# The same of a range, for lanes that are sorted anew: who has ended is found out when it is loaded.
+SELECT_SPECS_BETWEEN: Final = "SELECT id, spec FROM task WHERE id BETWEEN ? AND ?"
+
 # A start's walk over what is active: two primary keys side by side, from the mark on.
 SELECT_ACTIVE_IDS: Final = """
 SELECT task.id, task.spec FROM task
@@ -201,6 +204,10 @@ class TaskTables(SubmissionTables):
     def specs_of(self, task_ids: Sequence[int]) -> list[tuple[int, int]]:
         """(id, spec) of those of these tasks that are active, in the order given."""
         return self._read(SELECT_ACTIVE_SPECS_BY_ID, (json.dumps(list(task_ids)),))
+
+    def specs_between(self, first_id: int, last_id: int) -> list[tuple[int, int]]:
+        """(id, spec) of the tasks of a range, in order, whether they have ended or not."""
+        return self._read(SELECT_SPECS_BETWEEN, (first_id, last_id))
 
     def active_ids(self, chunk: int = 10_000) -> Iterator[list[tuple[int, int]]]:
         """(id, spec) of all active tasks in the order of their ids, in lists of at most `chunk`.

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringq import changes, protocol
-from ringq.backlog import Row
 from ringq.client import alone
 from ringq.committed import Committed
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
+from ringq.entries import Row
 from ringq.errors import RingqError
 from ringq.expiry import Expire
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.kinds import App
 from ringq.model import Status
+from ringq.places import Place, Places
 from ringq.receipts import ReceiptRow
 from ringq.recover import part_outgrown, spill_dir
 from ringq.store import OwnerLock, Store
@@ -51,12 +52,13 @@ class Held:
 
     def __init__(self, running: Container[int]) -> None:
         self._running = running
+        self.places = Places()
 
     def is_out(self, task_id: int) -> bool:
         """As the dispatcher's."""
         return task_id in self._running
 
-    def withdraw(self, task_id: int, priority: int, queue: str) -> bool:
+    def withdraw(self, task_id: int, place: Place) -> bool:
         """As the dispatcher's."""
         return True
 
@@ -204,8 +206,8 @@ def _gate(store: Store, now_us: int) -> Gate:
     """What was said of queues holds here too; that one task runs at a time is within any limit but 0."""
     gate = Gate(())
     for row in store.queues().values():
-        gate.limit(row.name, row.max_workers, ())
-        gate.pause(row.name, bool(row.paused))
+        gate.limit("queue", row.name, row.max_workers)
+        gate.pause("queue", row.name, bool(row.paused))
         gate.cool(row.name, (row.throttled_until_us or 0) > now_us)
     return gate
 

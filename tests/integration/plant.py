@@ -13,11 +13,10 @@ from typing import Any
 
 from ringq import changes, failpoint, protocol, recover
 from ringq.admission import Admission
-from ringq.backlog import Row
 from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
-from ringq.entries import Batch, Interruption
+from ringq.entries import Batch, Interruption, Row
 from ringq.expiry import Expiries
 from ringq.feed import Feed
 from ringq.gate import Gate

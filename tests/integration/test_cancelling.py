@@ -16,6 +16,7 @@ from ringq.config import Config
 from ringq.entries import Batch, Interruption, Spec
 from ringq.errors import InvalidSubmission, RingqError, StorageFull, UnknownTask
 from ringq.model import CancelOutcome, Reason, Status
+from ringq.places import place_of
 from ringq.query import Query
 from ringq.store import Store, cancels
 from ringq.writer import Writer
@@ -124,7 +125,7 @@ def test_pending_published_and_delayed_tasks_end_in_one_transaction(bench: Bench
     assert {bench.status(task_id) for task_id in (pending, published, delayed)} == {
         (Status.CANCELLED, Reason.CANCELLED)
     }
-    assert (committed.removed, committed.revoked) == ([(128, "default", pending)], [published])
+    assert (committed.removed, committed.revoked) == ([(place_of(SPEC), pending)], [published])
     assert committed.delayed  # the loop looks when the next is due
     assert bench.store.count_delayed() == bench.store.count_active() == 0
     assert sum(one.count for one in Query(bench.database).statistics()) == 3

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from ringq import changes
-from ringq.backlog import Row
 from ringq.clock import ManualClock
 from ringq.config import Config
-from ringq.entries import Batch, Spec
+from ringq.entries import Batch, Row, Spec
 from ringq.errors import RingqError, StorageFailed, StorageFull
 from ringq.launch import prepare_runtime_dir
 from ringq.notify import ServiceSocket

@@ -5,7 +5,11 @@ from itertools import accumulate, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringq.backlog import Admitted, Backlog, Lane, Row, Runs, consecutive
+from ringq.backlog import Backlog
+from ringq.entries import Admitted, Row
+from ringq.lane import Lane
+from ringq.places import Place
+from ringq.runs import Runs, consecutive
 
 
 def row(task_id: int) -> Row:
@@ -17,7 +21,7 @@ def admitted(priority: int, queue: str, rows: list[Row]) -> Admitted:
     ids, kinds, _, limits, payloads = zip(*rows, strict=True) if rows else ([], [], [], [], [])
     if rows and ids[-1] - ids[0] == len(ids) - 1:
         ids = range(ids[0], ids[-1] + 1)
-    return Admitted(priority, queue, ids, kinds, limits, payloads)
+    return Admitted(Place(priority, queue), ids, kinds, limits, payloads)
 
 
 def load(runs: list[tuple[int, int]]) -> tuple[list[Row], int]:
@@ -60,7 +64,7 @@ def test_runs_are_taken_from_the_front_in_any_portions(ids: list[int], portions:
 def test_a_lane_gives_its_tasks_in_order_of_id(
     ids: list[int], room: int, portions: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    lane = Lane(128, "default", load)
+    lane = Lane(Place(128, "default"), load)
     back = data.draw(st.sets(st.sampled_from(ids), max_size=10)) if ids else set()
     lane.append(admitted(0, "q", [row(i) for i in ids if i not in back]), room, 1000)
     lane.give_back(back)
@@ -102,7 +106,7 @@ def test_the_window_bounds_the_rows_held_and_nothing_is_forgotten(
         own = [
             task_id
             for first, (priority, queue, count) in zip(firsts, batches, strict=False)
-            if (priority, queue) == (lane.priority, lane.queue)
+            if (priority, queue) == lane.place[:2]
             for task_id in range(first, first + count)
         ]
         assert [taken[0] for taken in lane.take(next_id, None)] == own
@@ -116,7 +120,7 @@ def test_large_payloads_are_refilled_a_few_at_a_time() -> None:
         loaded.append(len(rows))
         return rows, runs[-1][1]
 
-    lane = Lane(128, "default", load_large)
+    lane = Lane(Place(128, "default"), load_large)
     lane.append_ids(range(1, 101))
     assert [lane.take(1, None)[0][0] for _ in range(100)] == list(range(1, 101))
     assert max(loaded[1:]) <= 2

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringq.backlog import Admitted, Backlog, Lane, Row
+from ringq.backlog import Backlog
+from ringq.entries import Admitted, Row
+from ringq.lane import Lane
+from ringq.places import Place
 
 
 def row(task_id: int) -> Row:
@@ -20,7 +23,7 @@ def load(runs: Sequence[tuple[int, int]]) -> tuple[list[Row], int]:
 
 
 def append(lane: Lane, ids: list[int], room: int) -> None:
-    lane.append(Admitted(128, "default", ids, [1] * len(ids), [0] * len(ids), ["{}"] * len(ids)), room, 1 << 20)
+    lane.append(Admitted(Place(128, "default"), ids, [1] * len(ids), [0] * len(ids), ["{}"] * len(ids)), room, 1 << 20)
 
 
 @given(
@@ -33,7 +36,7 @@ def test_a_lane_gives_all_but_those_that_were_removed(
     ids: list[int], room: int, steps: list[str], data: st.DataObject
 ) -> None:
     back = data.draw(st.sets(st.sampled_from(ids), max_size=10))
-    lane = Lane(128, "default", load)
+    lane = Lane(Place(128, "default"), load)
     append(lane, [i for i in ids if i not in back], room)
     lane.give_back(back)
     left, removed, given_out = set(ids), set[int](), set[int]()
@@ -67,18 +70,18 @@ def test_a_lane_gives_all_but_those_that_were_removed(
 
 def test_a_lane_of_nothing_but_removed_tasks_is_forgotten() -> None:
     backlog = Backlog(load, 100, 1 << 20)
-    backlog.append(Admitted(128, "default", [1, 2], [1, 1], [0, 0], ["{}", "{}"]))
-    backlog.remove(128, "default", 1)
-    assert (len(backlog), [lane.queue for lane in backlog.lanes()]) == (1, ["default"])
-    backlog.remove(128, "default", 2)
+    backlog.append(Admitted(Place(128, "default"), [1, 2], [1, 1], [0, 0], ["{}", "{}"]))
+    backlog.remove(Place(128, "default"), 1)
+    assert (len(backlog), [lane.place.queue for lane in backlog.lanes()]) == (1, ["default"])
+    backlog.remove(Place(128, "default"), 2)
     assert (len(backlog), list(backlog.lanes())) == (0, [])
-    backlog.remove(128, "default", 3)  # whose lane nobody knows any more
+    backlog.remove(Place(128, "default"), 3)  # whose lane nobody knows any more
 
 
 def test_a_task_that_left_its_lane_for_a_more_urgent_one_is_given_once() -> None:
     backlog = Backlog(load, 1, 1 << 20)
-    backlog.append(Admitted(128, "default", [1, 2, 3], [1] * 3, [0] * 3, ["{}"] * 3))
+    backlog.append(Admitted(Place(128, "default"), [1, 2, 3], [1] * 3, [0] * 3, ["{}"] * 3))
     for task_id in (1, 3):  # the one as a row, the other as an id
-        backlog.remove(128, "default", task_id)
-        backlog.lane(64, "default").give_back([task_id])
+        backlog.remove(Place(128, "default"), task_id)
+        backlog.lane(Place(64, "default")).give_back([task_id])
     assert [r[0] for lane in backlog.lanes() for r in lane.take(9, None)] == [2, 1, 3]

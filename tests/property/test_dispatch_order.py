@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ringq import dispatch, merge
-from ringq.backlog import Admitted, Backlog, Row
+from ringq.backlog import Backlog
 from ringq.dispatch import Dispatcher, Room
+from ringq.entries import Admitted, Row
 from ringq.gate import Gate
+from ringq.places import Place
 
 QUEUES = ("a", "b", "c", "d")
 CAPS = st.fixed_dictionaries({"a": st.integers(1, 4)}, optional=dict.fromkeys("bc", st.none() | st.integers(1, 9)))
@@ -112,13 +114,13 @@ class DispatchMachine(RuleBasedStateMachine):
             ids = range(self.next_id, self.next_id + count * gap, gap)
             self.next_id = ids[-1] + gap
             if nth in ended:
-                self.dispatcher.backlog.lane(priority, queue).append_ids(ids)
+                self.dispatcher.backlog.lane(Place(priority, queue)).append_ids(ids)
                 continue
             for task_id in ids:
                 self.tasks[task_id] = (priority, queue, next(kind))
             self.pending.update(ids)
             of_ids = [self.tasks[task_id][2] for task_id in ids]
-            self.dispatcher.backlog.append(Admitted(priority, queue, ids, of_ids, [0] * count, ["{}"] * count))
+            self.dispatcher.backlog.append(Admitted(Place(priority, queue), ids, of_ids, [0] * count, ["{}"] * count))
 
     @rule(workers=st.sampled_from([0, 1, 2, 9]), blocks=st.sampled_from([60, 60, 60, 7, 1]))
     def fill(self, workers: int, blocks: int) -> None:
@@ -187,7 +189,7 @@ class DispatchMachine(RuleBasedStateMachine):
     def give_back(self, ids: Sequence[int]) -> None:
         for task_id in ids:
             priority, queue, _ = self.tasks[task_id]
-            self.dispatcher.backlog.lane(priority, queue).give_back([task_id])
+            self.dispatcher.backlog.lane(Place(priority, queue)).give_back([task_id])
 
     @invariant()
     def limits_hold(self) -> None:

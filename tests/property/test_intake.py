@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringq import intake
-from ringq.backlog import Row
 from ringq.config import Config
-from ringq.entries import Batch, Spec
+from ringq.entries import Batch, Row, Spec
 from ringq.errors import RingqError
 from ringq.feed import Feed
 from ringq.store import OwnerLock, Store
@@ -115,7 +114,7 @@ def check_lanes(
         first_id + taken.count,
     )
     assert len(feed.backlog) == taken.count - len(late)
-    found = {(lane.priority, lane.queue): lane.take(1000, None) for lane in feed.backlog.lanes()}
+    found = {lane.place[:2]: lane.take(1000, None) for lane in feed.backlog.lanes()}
     assert found == expected
     taken.answer()
     assert answers == [(first_id, False)]
@@ -129,7 +128,7 @@ def check_delayed(store: Store, feed: Feed, mixture: Mixture, first_id: int, lat
     assert due == [task_id for task_id, _ in sorted(late, key=lambda one: (one[1], one[0]))]
     store.delete_delayed(due)
     feed.give_back(due)
-    found = {(lane.priority, lane.queue): lane.take(1000, None) for lane in feed.backlog.lanes()}
+    found = {lane.place[:2]: lane.take(1000, None) for lane in feed.backlog.lanes()}
     everything = mixture.lanes(store, first_id, NOW + 1000)
     came = {lane: [row for row in rows if row[0] in due] for lane, rows in everything.items()}
     assert found == {lane: rows for lane, rows in came.items() if rows}

@@ -9,11 +9,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ringq.backlog import Row
 from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
-from ringq.entries import Batch, Interruption, Spec, Told
+from ringq.entries import Batch, Interruption, Row, Spec, Told
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.model import OnDuplicate, Outcome, Reason, Status

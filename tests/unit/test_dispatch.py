@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from ringq.backlog import Admitted, Backlog, Row
+from ringq.backlog import Backlog
 from ringq.dispatch import Dispatcher
+from ringq.entries import Admitted, Row
 from ringq.gate import Gate
+from ringq.places import Place
 
 
 class RecordingRing:
@@ -47,7 +49,7 @@ def row(task_id: int, kind: int = 1) -> Row:
 
 def admitted(priority: int, queue: str, rows: Sequence[Row]) -> Admitted:
     ids, kinds, _, limits, payloads = zip(*rows, strict=True)
-    return Admitted(priority, queue, ids, kinds, limits, payloads)
+    return Admitted(Place(priority, queue), ids, kinds, limits, payloads)
 
 
 def fast(dispatcher: Dispatcher, kind: int = 1) -> None:
@@ -159,7 +161,7 @@ def test_a_task_that_must_run_alone_stays_alone_when_its_worker_died_before_it_b
     fast(dispatcher)
     dispatcher.run_alone(1)
     for lap in range(2):  # the second time it came back unstarted
-        dispatcher.backlog.lane(128, "a").give_back([1])
+        dispatcher.backlog.lane(Place(128, "a")).give_back([1])
         if lap == 0:
             dispatcher.backlog.append(admitted(128, "a", [row(2)]))
         assert dispatcher.fill(workers=2, uncommitted=0) == 1
@@ -203,7 +205,7 @@ def test_tasks_that_ended_elsewhere_leave_an_empty_lane_that_holds_up_nobody() -
     ring = RecordingRing()
     backlog = Backlog(lambda runs: ([], runs[-1][1]), 1000, 1 << 20)  # nothing of it is active any more
     dispatcher = Dispatcher(ring, backlog, Gate(()), epoch=7, lookahead_ms=8.0)
-    backlog.lane(0, "a").append_ids([1, 2])
+    backlog.lane(Place(0, "a")).append_ids([1, 2])
     backlog.append(admitted(128, "a", [row(3)]))
     dispatcher.fill(workers=2, uncommitted=0)
     assert ring.order == [3]
@@ -254,7 +256,7 @@ def test_the_ring_is_as_deep_as_twice_the_longest_turn_of_late() -> None:
     dispatcher = make(ring)
     fast(dispatcher)  # 5 us each: 200 in a millisecond
     dispatcher.backlog.append(admitted(0, "a", [row(i) for i in range(1, 900)]))
-    dispatcher.backlog.lane(0, "a").append_ids(range(900, 200_000))
+    dispatcher.backlog.lane(Place(0, "a")).append_ids(range(900, 200_000))
     dispatcher.note_turn(1_000_000)
     assert dispatcher.lookahead_ms == 8
     dispatcher.note_turn(20_000_000)

@@ -5,68 +5,78 @@ from __future__ import annotations
 import pytest
 
 from ringq.gate import UNSERVED_MAX, Gate, Refusal
+from ringq.places import Place
 from ringq.queues import QUIET_US, cooldown
 from ringq.store.queues import QueueRow
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
+BULK = Place(128, "bulk")
 
 
 def test_a_paused_queue_starts_nothing_until_it_is_resumed() -> None:
     gate = Gate(())
-    gate.pause("bulk", True)
-    assert (gate.admit("bulk", 5), gate.admit("other", 5)) == (0, 5)
+    gate.pause("queue", "bulk", True)
+    assert (gate.admit(Place(128, "bulk"), 5), gate.admit(Place(128, "other"), 5)) == (0, 5)
     assert gate.refusals == {Refusal.QUEUE_PAUSED: 1}
     assert gate.closed == {"bulk": "queue_paused"}
-    gate.pause("bulk", False)
-    assert (gate.admit("bulk", 5), gate.closed) == (5, {})
+    gate.pause("queue", "bulk", False)
+    assert (gate.admit(Place(128, "bulk"), 5), gate.closed) == (5, {})
 
 
 def test_a_queue_is_open_again_when_neither_its_operator_nor_its_cooldown_holds_it() -> None:
     gate = Gate(())
-    gate.pause("net", True)
+    gate.pause("queue", "net", True)
     gate.cool("net", True)
-    gate.pause("net", False)
-    assert (gate.admit("net", 1), gate.closed) == (0, {"net": "queue_cooling"})
+    gate.pause("queue", "net", False)
+    assert (gate.admit(Place(128, "net"), 1), gate.closed) == (0, {"net": "queue_cooling"})
     gate.cool("net", False)
-    assert gate.admit("net", 1) == 1
+    assert gate.admit(Place(128, "net"), 1) == 1
 
 
 def test_a_limit_that_is_set_while_tasks_run_counts_them() -> None:
     gate = Gate(())
-    gate.started("bulk", [1, 2, 3])  # nobody counts them yet
-    gate.limit("bulk", 2, [1, 2, 3])
-    assert gate.admit("bulk", 1) == 0
+    assert gate.admit(BULK, 3) == 3
+    gate.started(BULK, [1, 2, 3])  # nobody counts them yet
+    gate.limit("queue", "bulk", 2)
+    gate.recount([(task_id, BULK) for task_id in (1, 2, 3)])
+    assert gate.admit(BULK, 1) == 0
     gate.ended([1])
-    assert gate.admit("bulk", 1) == 0
+    assert gate.admit(BULK, 1) == 0
     gate.ended([2])
-    assert gate.admit("bulk", 5) == 1
+    assert gate.admit(BULK, 5) == 1
 
 
 def test_a_limit_that_is_changed_does_not_count_anybody_twice() -> None:
     gate = Gate([("bulk", 4)])
-    gate.started("bulk", [1, 2])
-    gate.limit("bulk", 3, [1, 2])
-    assert gate.admit("bulk", 5) == 1
-    gate.limit("bulk", None, ())
-    gate.started("bulk", [3])
-    gate.limit("bulk", 4, [1, 2, 3])
-    assert gate.admit("bulk", 5) == 1
+    assert gate.admit(BULK, 2) == 2
+    gate.started(BULK, [1, 2])
+    gate.limit("queue", "bulk", 3)
+    gate.recount([(1, BULK), (2, BULK)])
+    assert gate.admit(BULK, 5) == 1
+    gate.release(BULK, 1)
+    gate.limit("queue", "bulk", None)
+    gate.recount([(1, BULK), (2, BULK)])
+    gate.started(BULK, [3])
+    gate.limit("queue", "bulk", 4)
+    gate.recount([(1, BULK), (2, BULK), (3, BULK)])
+    assert gate.admit(BULK, 5) == 1
+    gate.release(BULK, 1)
     gate.ended([1, 2, 3])
-    assert gate.admit("bulk", 5) == 4
+    assert gate.admit(BULK, 5) == 4
 
 
 def test_no_more_than_a_thousand_queues_that_nobody_serves_are_remembered() -> None:
     gate = Gate([("default", None)])
     for number in range(UNSERVED_MAX + 50):
-        assert gate.admit(f"queue-{number}", 1) == 0
+        assert gate.admit(Place(128, f"queue-{number}"), 1) == 0
     assert len(gate.unserved) == UNSERVED_MAX
 
 
 def test_a_queue_of_another_server_stays_unserved_whatever_is_said_of_it() -> None:
     gate = Gate([("default", None)])
-    gate.limit("bulk", 3, ())
-    assert (gate.admit("bulk", 1), gate.admit("default", 1)) == (0, 1)
+    gate.limit("queue", "bulk", 3)
+    assert (gate.admit(Place(128, "bulk"), 1), gate.admit(Place(128, "default"), 1)) == (0, 1)
     assert gate.unserved == {"bulk"}
 
 
