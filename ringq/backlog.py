@@ -103,19 +103,23 @@ class Backlog:
 
     def sort(self) -> None:
         """Look at some of the tasks that may be in a wrong lane."""
-        if not self._unsorted:
-            return
-        lane = self._unsorted[0]
-        runs = lane.take_unsorted(SORT_IDS)
+        left = SORT_IDS
+        while self._unsorted and left > 0:
+            lane = self._unsorted[0]
+            runs = lane.take_unsorted(left)
+            left -= sum(last - first + 1 for first, last in runs)
+            self._bring_home(runs)
+            if lane.is_sorted:
+                del self._unsorted[0]
+
+    def _bring_home(self, runs: Sequence[tuple[int, int]]) -> None:
         assert self._places_of is not None
         places = self._places_of(runs)
         ids = (task_id for first, last in runs for task_id in range(first, last + 1) if task_id in places)
         for place, own in groupby(ids, key=places.__getitem__):
-            home = self.lane(place)
+            lane = self.lane(place)
             for first, last in consecutive(own):
-                home.add_sorted(first, last)
-        if lane.is_sorted:
-            del self._unsorted[0]
+                lane.add_sorted(first, last)
 
     def _sort_anew(self) -> None:
         """Lanes whose tasks are not all of one group and kind may hold some that belong elsewhere."""

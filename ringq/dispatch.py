@@ -217,7 +217,8 @@ class Dispatcher:
             if rows is None:
                 break  # the next in order must wait, so all behind it do
             if not rows:
-                continue  # what was at the lanes' heads is refused, has ended, or has no handler
+                blocked.update(lanes)  # what was at their heads is refused, has ended, or has no handler
+                continue
             count = self._publish(source, rows)
             published += count
             if count < len(rows) or self._running_alone is not None:
