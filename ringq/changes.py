@@ -29,7 +29,7 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         return ForgetMap(message, answer, refuse)
     if isinstance(message, protocol.SetQueue):
         _check_queue(message)
-        return SetQueue(message, answer, refuse)
+        return SetQueue(message, now_us, answer, refuse)
     if isinstance(message, protocol.Cancel):
         cancelling.check(message.selection)
         kind = message.selection.kind
@@ -126,6 +126,7 @@ class SetQueue:
     """Something is said of a queue."""
 
     message: protocol.SetQueue
+    now_us: int
     answer: Answer
     refuse: Refuse
 
@@ -134,9 +135,11 @@ class SetQueue:
         columns = dict(self.message.changes)
         if columns.pop("cooling", True) is None:
             columns |= {"throttles": 0, "throttled_until_us": None}
-        if "paused" in columns:
-            columns["paused"] = int(bool(columns["paused"]))
-        store.set_queue(self.message.name, **columns)
+        is_paused = columns.pop("paused", None)
+        if is_paused is not None:
+            (store.pause if is_paused else store.resume)("queue", self.message.name, self.now_us)
+        if columns:
+            store.set_queue(self.message.name, **columns)
         committed.queues.append(self.message.name)
         return lambda: self.answer(protocol.Changed(1))
 

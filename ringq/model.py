@@ -90,7 +90,8 @@ class Reason(Coded):
 class PauseReason(enum.IntFlag):
     """Why a task that has not begun may not begin: any of these at once. 0: nothing holds it.
 
-    `QUEUE`: its queue is paused. The others have no cause in this version.
+    `QUEUE`, `GROUP`, `DOMAIN`: that one is paused; `GLOBAL`: everything is. `PREEMPTION`: more urgent tasks took its
+    place.
     """
 
     PREEMPTION = 1
@@ -225,6 +226,8 @@ class QueueRecord:
     cooling_until: datetime | None
     retention: str | None = None  # how long its ended tasks stay
     dead_retention: str | None = None  # … its dead letters
+    paused_since: datetime | None = None
+    paused_until: datetime | None = None  # None: until somebody resumes it
 
 
 @dataclass(frozen=True, slots=True)

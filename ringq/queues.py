@@ -33,7 +33,7 @@ class Queues:
         self._told: set[str] = set()
         self._cooling: dict[str, int] = {}  # until when, Unix microseconds
         self.changes = 0  # how often something was said of queues
-        self.follow(store.queues())
+        self.follow({*store.queues(), *(name for scope, name in store.pauses() if scope == "queue")})
 
     def follow(self, names: Collection[str]) -> None:
         """Something was said of these queues, and is durable."""
@@ -42,7 +42,7 @@ class Queues:
             row = self._store.queue(name)
             cap = self._flags.get(name) if row.max_workers is None else row.max_workers
             self._gate.limit(name, cap, self._running_of(name) if cap is not None else ())
-            self._gate.pause(name, bool(row.paused))
+            self._gate.pause(name, ("queue", name) in self._store.pauses())
             self._cooling[name] = row.throttled_until_us or 0
         self._look(self._clock.now_us())
 

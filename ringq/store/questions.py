@@ -139,8 +139,12 @@ COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
 
 # What was said of queues.
 SELECT_QUEUE_ROWS: Final = """
-SELECT name, max_workers, paused, retry, cooldown, throttled_until_us, retention, dead_retention
-FROM queue ORDER BY name
+SELECT said.name, max_workers, pause.name IS NOT NULL, retry, cooldown, throttled_until_us, retention, dead_retention,
+    pause.since_us, pause.resume_at_us
+FROM (SELECT name FROM queue UNION SELECT name FROM pause WHERE scope = 'queue') AS said
+LEFT JOIN queue ON queue.name = said.name
+LEFT JOIN pause ON pause.scope = 'queue' AND pause.name = said.name
+ORDER BY said.name
 """
 
 # Every kind that was ever submitted.
@@ -301,7 +305,7 @@ class Questions:
         return above + below, self._count(COUNT_RUNNING), self._rows(SELECT_ENDED_COUNTS)
 
     def paused(self) -> int:
-        """How many active tasks that do not run are held by a paused queue."""
+        """How many active tasks that do not run are paused."""
         specs = json.dumps([row[0] for row in self._rows(SELECT_PAUSED_SPECS)])
         if specs == "[]":
             return 0

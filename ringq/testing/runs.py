@@ -205,8 +205,10 @@ def _gate(store: Store, now_us: int) -> Gate:
     gate = Gate(())
     for row in store.queues().values():
         gate.limit(row.name, row.max_workers, ())
-        gate.pause(row.name, bool(row.paused))
         gate.cool(row.name, (row.throttled_until_us or 0) > now_us)
+    for scope, name in store.pauses():
+        if scope == "queue":
+            gate.pause(name, True)
     return gate
 
 

@@ -11,6 +11,7 @@ from store_rows import opened
 
 from ringq.store import (
     cancels,
+    controls,
     dead,
     expiry,
     history,
@@ -41,6 +42,7 @@ SORTING = {
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
     "SELECT_TAG_VALUES": "one row per value of the tag",
+    "SELECT_QUEUE_ROWS": "one row per queue of which something was said",
     "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
 }
 
@@ -55,7 +57,7 @@ WALKING = {
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     modules: list[ModuleType] = [cancels, dead, expiry, history, keys, pauses, prepare, questions, queues, retention]
-    modules += [store, submissions, tags, task_rows, tasks]
+    modules += [controls, store, submissions, tags, task_rows, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):
