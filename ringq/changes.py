@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, notation, protocol, retry, scheduling
+from ringq import cancelling, controlling, notation, protocol, retry, scheduling
 from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -29,7 +29,10 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         return ForgetMap(message, answer, refuse)
     if isinstance(message, protocol.SetQueue):
         _check_queue(message)
-        return SetQueue(message, now_us, answer, refuse)
+        return SetQueue(message, answer, refuse)
+    if isinstance(message, protocol.SetPause | protocol.SetControl):
+        controlling.check(message, now_us)
+        return controlling.Control(message, admission, now_us, answer, refuse)
     if isinstance(message, protocol.Cancel):
         cancelling.check(message.selection)
         kind = message.selection.kind
@@ -126,7 +129,6 @@ class SetQueue:
     """Something is said of a queue."""
 
     message: protocol.SetQueue
-    now_us: int
     answer: Answer
     refuse: Refuse
 
@@ -135,11 +137,7 @@ class SetQueue:
         columns = dict(self.message.changes)
         if columns.pop("cooling", True) is None:
             columns |= {"throttles": 0, "throttled_until_us": None}
-        is_paused = columns.pop("paused", None)
-        if is_paused is not None:
-            (store.pause if is_paused else store.resume)("queue", self.message.name, self.now_us)
-        if columns:
-            store.set_queue(self.message.name, **columns)
+        store.set_queue(self.message.name, **columns)
         committed.queues.append(self.message.name)
         return lambda: self.answer(protocol.Changed(1))
 
@@ -151,7 +149,7 @@ def _check_queue(message: protocol.SetQueue) -> None:
         cap = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= WORKERS_MAX
         if name == "max_workers" and (value is None or cap):
             continue
-        if (name == "paused" and isinstance(value, bool)) or (name == "cooling" and value is None):
+        if name == "cooling" and value is None:
             continue
         if name in ("retry", "cooldown") and (value is None or isinstance(value, str)):
             _check_retry(name, value)

@@ -1,5 +1,5 @@
 """Flow: what the parent sees to in each turn besides attempts: queues that cool down, kinds that nobody has,
-tasks that were kept for long enough."""
+tasks that were kept for long enough, pauses that are over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ringq.clock import Clock
 from ringq.config import Config
+from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.pool import Pool
 from ringq.queues import Queues
@@ -18,7 +19,7 @@ from ringq.writer import Writer
 
 
 class Duties:
-    """Attributes: `queues`. `running` gives the ids of the tasks that run now."""
+    """Attributes: `queues`, `controls`. `running` gives the ids of the tasks that run now."""
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
@@ -28,6 +29,8 @@ class Duties:
         self._vanishing = Vanishing(config.unknown_kind_wait_s, clock, registry, pool, dispatcher, writer)
         self._retention = Retention(config, store, clock, writer)
         self.queues = Queues(config, store, dispatcher.gate, clock, running, say)
+        self.controls = Controls(store, clock, writer.change, lambda _: None)
+        self._controls_ns: int | None = None
         self._queue_changes = 0
         self._queues_ns: int | None = None
         self._is_stopping = False
@@ -43,6 +46,7 @@ class Duties:
                 self._queue_changes = self.queues.changes
                 self._retention.follow()
             self._retention.step()
+            self._controls_ns = self.controls.step()
 
     def wait_ns(self) -> int | None:
         """Until `step` must be called again, as it is after tasks were published; None if that takes an event first."""
@@ -50,5 +54,5 @@ class Duties:
             return 0
         waits = [self._queues_ns]
         if not self._is_stopping:
-            waits += [self._vanishing.wait_ns(), self._retention.wait_ns()]
+            waits += [self._vanishing.wait_ns(), self._retention.wait_ns(), self._controls_ns]
         return min((wait for wait in waits if wait is not None), default=None)

@@ -231,6 +231,29 @@ class QueueRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlRecord:
+    """What was said of a group, a domain, a kind or the server, and how many of its tasks wait and run.
+
+    Attributes: `scope`, one of these words; `name`, empty for the server; `max_concurrency`, `weight` and `min_slots`,
+    None where no operator has said; `declared`, the limit that stands in the code; `paused`, since when, and until when
+    if it goes on by itself; `pending`, tasks that have not begun, paused ones among them; `running`, those that have
+    been running for a quarter of a second.
+    """
+
+    scope: str
+    name: str
+    max_concurrency: int | None
+    declared: int | None
+    weight: float | None
+    min_slots: int | None
+    paused: bool
+    paused_since: datetime | None
+    paused_until: datetime | None
+    pending: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleRecord:
     """What the database knows about a schedule.
 

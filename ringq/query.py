@@ -26,6 +26,7 @@ from ringq.model import (
 )
 from ringq.protocol import Selection
 from ringq.schedule import fire_us, upcoming
+from ringq.standing import Standing
 from ringq.store.questions import FIRST, asking
 from ringq.store.schedules import ScheduleRow
 
@@ -33,7 +34,7 @@ LIMIT_MAX = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Query:
+class Query(Standing):
     """Questions to one database.
 
     Each call opens the file read-only for at most a second and sees one consistent state. A Query holds nothing

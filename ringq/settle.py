@@ -8,13 +8,13 @@ from typing import Final
 from ringq import failpoint
 from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
+from ringq.duties import Duties
 from ringq.errors import RingqError
 from ringq.feed import Feed
 from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.log import warn
 from ringq.model import Status
-from ringq.queues import Queues
 from ringq.ring import Parent
 from ringq.writer import Writer
 
@@ -28,14 +28,15 @@ class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
     def __init__(
-        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, queues: Queues
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, duties: Duties
     ) -> None:
         self._writer = writer
         self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
-        self._queues = queues
+        self._queues = duties.queues
+        self._controls = duties.controls
         self._untold: list[Committed] = []
         self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
 
@@ -116,9 +117,10 @@ class Settlement:
 
     def _look_ahead(self, committed: Committed, ring: Parent) -> None:
         """What may start from now on, and when something has its time next."""
-        if committed.queues:
+        if committed.queues or committed.controls:
             self._take_back(ring)
             self._queues.follow(committed.queues)
+            self._controls.follow(committed.controls)
         if committed.expiring:
             self._feed.look_for_expiries()
         if committed.delayed or committed.due:

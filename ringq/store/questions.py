@@ -24,6 +24,7 @@ from ringq.store.history import (
 )
 from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, SELECT_PAUSED_SPECS
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
+from ringq.store.standing import Standing
 from ringq.store.submissions import SELECT_SPECS, SpecRow
 from ringq.store.task_rows import (
     SELECT_COMPLETED_ROWS,
@@ -188,6 +189,7 @@ class Questions:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.standing = Standing(self._rows)
 
     def task(self, task_id: int) -> Row | None:
         """One task, in the columns of TASK_ROW."""

@@ -16,6 +16,7 @@ from ringq.admission import Admission
 from ringq.backlog import Row
 from ringq.clock import ManualClock
 from ringq.config import Config
+from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.entries import Batch, Interruption
 from ringq.expiry import Expiries
@@ -140,8 +141,9 @@ class Plant:
             self.config, self.store, self.dispatcher.gate, self.clock,
             running=lambda: [slot.task_id for slot in self.ring.by_task.values()], say=lambda _: None,
         )  # fmt: skip
+        self.controls = Controls(self.store, self.clock, self.writer.change, lambda _: None)
         others: Any = self
-        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, self.queues)
+        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others)
 
     def tell(self, receipts: Sequence[ReceiptRow]) -> None:
         """As the listener: who waits for tasks is told of their ends."""

@@ -134,7 +134,7 @@ class Watched(Plant):
             self.pause()
 
     def pause(self, paused: bool = True) -> None:
-        self.ask(protocol.SetQueue("default", {"paused": paused}))
+        self.ask(protocol.SetPause("queue", "default", paused))
         self.turn()
 
     def work(self, task_id: int) -> None:
