@@ -198,15 +198,7 @@ _HOMES = {
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
-        *(
-            "AttemptRecord",
-            "CancelOutcome",
-            "Cancellation",
-            "ControlRecord",
-            "KindStatistics",
-            "Outcome",
-            "OutputRecord",
-        ),
+        *("AttemptRecord", "CancelOutcome", "Cancellation", "ControlRecord", "KindStatistics", "Outcome"),
         *("OutputRecord", "PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
