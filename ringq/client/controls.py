@@ -196,6 +196,9 @@ def _set(client: changing.Asking, scope: ControlScope, name: str, settings: Any)
 
 
 def _check_name(scope: str, name: Any) -> None:
+    if scope == "queue":
+        options.check_queue(name)
+        return
     wrong = None if scope == "server" else name_problem(scope, name)
     if wrong is not None:
         raise InvalidOption(wrong)

@@ -42,12 +42,10 @@ class Queues:
         Raises InvalidOption, and what `submit_many` raises about the server and the database; while none runs, it is
         stored for the next one.
         """
-        options.check_queue(name)
         return set_pause(self, "queue", name, until, running)
 
     def resume_queue(self: Asking, name: str) -> bool:
         """Start tasks of a queue again, also if it cools down. False if it did neither. Raises as `pause_queue`."""
-        options.check_queue(name)
         return end_pause(self, "queue", name)
 
     def set_queue(self: Asking, name: str, **settings: Unpack[QueueSettings]) -> None:

@@ -45,7 +45,6 @@ def test_a_task_that_three_things_hold_is_paused_until_the_last_lets_go_over_kil
     chosen = [REASONS[(first + step) % 4] for step in range(3)]
     expected = ringq.PauseReason(0)
     with served.client() as client:
-        client.pause_queue("never")  # nobody runs tasks of it: what is asked is the record, not the gate
         held = client.submit("shop::quick", {"number": 1}, group="acme", run_after=3600)
         for (pause, _, *name), reason in chosen:
             assert getattr(client, pause)(*name) is True
@@ -93,12 +92,13 @@ def test_what_is_said_while_no_server_runs_holds_for_the_next(serve: Serve) -> N
         assert domain.is_paused()
         assert domain.pause_group("acme")
         assert [record.name for record in domain.paused_groups()] == ["acme"]
+        later = {"run_after": 3600.0}  # what is asked is what is on record
         outcome = client.submit_many(
             [
-                ringq.Submission("media::shrink", {"number": 1}, group="acme"),
-                ringq.Submission("media::shrink", {"number": 2}),
-                ringq.Submission("media::shrink", {"number": 3}, group="acme", key="one"),
-                ringq.Submission("media::shrink", {"number": 4}, group="acme", key="one"),
+                ringq.Submission("media::shrink", {"number": 1}, group="acme", **later),
+                ringq.Submission("media::shrink", {"number": 2}, **later),
+                ringq.Submission("media::shrink", {"number": 3}, group="acme", key="one", **later),
+                ringq.Submission("media::shrink", {"number": 4}, group="acme", key="one", **later),
             ]
         )
         assert [handle.group_paused for handle in outcome] == [True, False, False, True]
