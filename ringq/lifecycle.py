@@ -25,8 +25,8 @@ AGAIN: Final = (
 Moves = dict[tuple[Status | None, Status], tuple[Reason, ...]]
 
 # (from, to): why. None is "does not exist yet", NONE a move that says why by itself; of a pause the mask says it. A
-# task is paused while its queue, group or domain is, or all are, and it does not run: of each such move the database has
-# the row of that alone.
+# task is paused while its queue, group or domain is, or all are, and it does not run: of each such move the database
+# has the row of that alone.
 CAUSED: Final[Moves] = {
     (None, Status.PENDING): (Reason.NONE,),
     (None, Status.PAUSED): (Reason.NONE,),

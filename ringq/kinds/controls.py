@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from ringq.clock import SystemClock
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import InvalidOption
 
@@ -57,12 +57,13 @@ def until_us_of(until: datetime | timedelta | None) -> int | None:
     """When a pause is over, in Unix microseconds. Raises InvalidOption for what is over already, or says no instant."""
     if until is None:
         return None
+    now_us = SystemClock().now_us()
     if isinstance(until, timedelta):
-        at = time.time_ns() // 1000 + until // timedelta(microseconds=1)
+        at = now_us + until // timedelta(microseconds=1)
     elif isinstance(until, datetime) and until.utcoffset() is not None:
         at = (until - _EPOCH) // timedelta(microseconds=1)
     else:
         raise InvalidOption(f"until: expected a datetime with a time zone, or a timedelta from now, got {until!r:.80}")
-    if at <= time.time_ns() // 1000:
+    if at <= now_us:
         raise InvalidOption(f"until: {until} is over already; give an instant to come, or none")
     return at

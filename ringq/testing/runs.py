@@ -23,6 +23,7 @@ from ringq.backlog import Row
 from ringq.client import alone
 from ringq.committed import Committed
 from ringq.config import Config
+from ringq.controlling import ResumeDue
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
 from ringq.expiry import Expire
@@ -150,6 +151,9 @@ class Runs:
                 writer.come_due(due)
                 _commit(writer)
                 feed.look_for_delayed()
+            if any((pause.resume_at_us or sys.maxsize) <= self._clock.now_us() for pause in store.pauses().values()):
+                writer.change(ResumeDue(self._clock.now_us(), lambda: None))
+                _commit(writer)
             while (store.next_expiry_us() or sys.maxsize) <= self._clock.now_us():
                 writer.change(Expire(self._clock.now_us(), lambda: None))
                 self.ended += [row[0] for row in _commit(writer).receipts]
@@ -160,7 +164,7 @@ class Runs:
             dispatcher.learn(frozenset(number for number, name in store.kinds().items() if name not in known))
             while dispatcher.fill(1, 0):
                 row = slot.rows.pop()
-                if row[0] not in self._running:
+                if row[0] not in self._running and not (store.pauses() and _is_paused(store, row[0])):
                     return row
         return None
 
@@ -206,10 +210,13 @@ def _gate(store: Store, now_us: int) -> Gate:
     for row in store.queues().values():
         gate.limit(row.name, row.max_workers, ())
         gate.cool(row.name, (row.throttled_until_us or 0) > now_us)
-    for scope, name in store.pauses():
-        if scope == "queue":
-            gate.pause(name, True)
     return gate
+
+
+def _is_paused(store: Store, task_id: int) -> bool:
+    ((_, number),) = store.specs_of([task_id])
+    spec = store.specs()[number]
+    return bool(store.paused_by(spec.queue, spec.kind, spec.group))
 
 
 class _Slot:

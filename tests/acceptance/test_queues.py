@@ -292,7 +292,6 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
     assert shown == [
         "queue\tstate\tmax workers\tretry\tcooldown\tretention\tdead retention",
         "bulk\topen\t\t\texponential 1s..1m\t7d\tforever",
-        "net\topen\t\t\t\t\t",
     ]
 
 
