@@ -33,6 +33,7 @@ from ringq.bench.handlers import app, noop
 from ringq.client.link import Link
 from ringq.clock import SystemClock
 from ringq.config import Config, socket_path
+from ringq.controls import Controls
 from ringq.dispatch import Dispatcher, Pace
 from ringq.feed import Feed
 from ringq.gate import Gate
@@ -196,7 +197,8 @@ class House:
         )  # it knows the workers
         self._harvest = Harvest(config, clock, made.parent, pool, self._writer, self.feed, self._dispatcher)
         queues = Queues(config, self._store, self._dispatcher.gate, clock, running=list, say=print)
-        self._settlement = Settlement(self._writer, listener, self.feed, self._dispatcher, self._harvest, queues)
+        duties: Any = SimpleNamespace(queues=queues, controls=Controls(self._store, clock, self._writer.change, list))
+        self._settlement = Settlement(self._writer, listener, self.feed, self._dispatcher, self._harvest, duties)
         self._watch_all(watch, listener)
         listener.listen(socket_path(database))
         kind = self._store.intern_kind(noop.kind)

@@ -112,9 +112,11 @@ class Admission:
         return f"no handler of kind {kind[:NAME_CHARS_MAX]!r} is registered; {hint}"
 
 
-def submitted(first_id: int, count: int, replayed: bool, told: Told | None) -> Submitted:
-    """What is answered about a batch of so many tasks."""
-    return Submitted(first_id, count, replayed, None if told is None else Outcomes(*told))
+def submitted(
+    count: int, first_id: int, replayed: bool, told: Told | None = None, paused: list[int] | None = None
+) -> Submitted:
+    """What is answered about a batch of so many tasks: see `Batch.reply`."""
+    return Submitted(first_id, count, replayed, None if told is None else Outcomes(*told), paused)
 
 
 def _check_columns(message: Submit, count: int) -> None:

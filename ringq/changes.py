@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, notation, protocol, retry, scheduling
+from ringq import cancelling, controlling, notation, protocol, retry, scheduling
 from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -30,6 +30,9 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
     if isinstance(message, protocol.SetQueue):
         _check_queue(message)
         return SetQueue(message, answer, refuse)
+    if isinstance(message, protocol.SetPause | protocol.SetControl):
+        controlling.check(message, now_us)
+        return controlling.Control(message, admission, now_us, answer, refuse)
     if isinstance(message, protocol.Cancel):
         cancelling.check(message.selection)
         kind = message.selection.kind
@@ -134,8 +137,6 @@ class SetQueue:
         columns = dict(self.message.changes)
         if columns.pop("cooling", True) is None:
             columns |= {"throttles": 0, "throttled_until_us": None}
-        if "paused" in columns:
-            columns["paused"] = int(bool(columns["paused"]))
         store.set_queue(self.message.name, **columns)
         committed.queues.append(self.message.name)
         return lambda: self.answer(protocol.Changed(1))
@@ -148,7 +149,7 @@ def _check_queue(message: protocol.SetQueue) -> None:
         cap = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= WORKERS_MAX
         if name == "max_workers" and (value is None or cap):
             continue
-        if (name == "paused" and isinstance(value, bool)) or (name == "cooling" and value is None):
+        if name == "cooling" and value is None:
             continue
         if name in ("retry", "cooldown") and (value is None or isinstance(value, str)):
             _check_retry(name, value)

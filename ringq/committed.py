@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ringq.entries import Admitted
 from ringq.places import Place
 from ringq.receipts import ReceiptRow
+
+
+class Said(NamedTuple):
+    """Something was said of a server (whose name is empty), queue, domain, group or kind.
+
+    `stops`: it was paused, and its tasks that run shall stop.
+    """
+
+    scope: str
+    name: str
+    stops: bool = False
 
 
 @dataclass(slots=True)
@@ -31,4 +42,5 @@ class Committed:
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
     expiring: bool = False  # other times to live are the next that end
     queues: list[str] = field(default_factory=list)  # of which something was said
+    controls: list[Said] = field(default_factory=list)  # pauses, limits and weights that are others now
     body_bytes: int = 0  # of payloads and results

@@ -1,24 +1,27 @@
 """Flow: what the parent sees to in each turn besides attempts: queues that cool down, kinds that nobody has,
-tasks that were kept for long enough."""
+tasks that were kept for long enough, pauses that are over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ringq.clock import Clock
+from ringq.committed import Said
 from ringq.config import Config
+from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.pool import Pool
 from ringq.queues import Queues
 from ringq.registry import Registry
 from ringq.retention import Retention
+from ringq.steering import recount, steer
 from ringq.vanishing import Vanishing
 from ringq.writer import Writer
 
 
 class Duties:
-    """Attributes: `queues`. `running` gives the ids of the tasks that run now."""
+    """Attributes: `queues`, `controls`. `running` gives the ids of the tasks that run now."""
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
@@ -27,10 +30,21 @@ class Duties:
         self._dispatcher = dispatcher
         self._vanishing = Vanishing(config.unknown_kind_wait_s, clock, registry, pool, dispatcher, writer)
         self._retention = Retention(config, store, clock, writer)
-        self.queues = Queues(config, store, dispatcher.gate, clock, running, say)
+        self._store, self._running = store, running
+        self.queues = Queues(config, store, dispatcher.gate, clock, say)
+        self.controls = Controls(store, clock, writer.change)
+        self.follow([], self.controls.everything())
+        self._controls_ns: int | None = None
         self._queue_changes = 0
         self._queues_ns: int | None = None
         self._is_stopping = False
+
+    def follow(self, queues: Sequence[str], controls: Sequence[Said]) -> None:
+        """Something was said of these, and is durable; what was published and no worker has is taken back."""
+        self.queues.follow(queues)
+        self.controls.follow(controls)
+        steer(self._dispatcher, self.controls, controls)
+        recount(self._dispatcher, self._store, self._running())
 
     def step(self, is_stopping: bool) -> None:
         """See to everything. To be called before tasks are published; `is_stopping`: nothing new is begun."""
@@ -43,6 +57,7 @@ class Duties:
                 self._queue_changes = self.queues.changes
                 self._retention.follow()
             self._retention.step()
+            self._controls_ns = self.controls.step()
 
     def wait_ns(self) -> int | None:
         """Until `step` must be called again, as it is after tasks were published; None if that takes an event first."""
@@ -50,5 +65,5 @@ class Duties:
             return 0
         waits = [self._queues_ns]
         if not self._is_stopping:
-            waits += [self._vanishing.wait_ns(), self._retention.wait_ns()]
+            waits += [self._vanishing.wait_ns(), self._retention.wait_ns(), self._controls_ns]
         return min((wait for wait in waits if wait is not None), default=None)

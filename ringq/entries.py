@@ -63,7 +63,7 @@ class Batch:
     spec_of: list[int] | None  # an index into specs per payload; None: all have specs[0]
     payloads: list[str]
     run_at_us: list[int | None] | None
-    reply: Callable[..., None]  # (first id, replayed) after COMMIT; and Told, if not all were inserted
+    reply: Callable[..., None]  # after COMMIT: (first id, replayed[, Told or None, those of `specs` that are paused])
     refuse: Callable[[RingqError], None]
     chunks: Chunks | None = None
     keys: list[str | None] | None = None  # one per payload

@@ -46,6 +46,10 @@ class UnknownKind(InvalidSubmission):
     """No handler of that kind is registered."""
 
 
+class UnknownDomain(InvalidSubmission):
+    """No kind of that domain is registered."""
+
+
 class InvalidPayload(InvalidSubmission):
     """The arguments do not fit the handler, or are not JSON."""
 

@@ -34,6 +34,8 @@ class Feed:
     def load_all(self, chunk: int = 10_000) -> int:
         """Fill the backlog with every active task that is not delayed. Returns their number."""
         count = 0
+        for scope, name in {*self._store.pauses(), *self._store.controls()}:
+            self.backlog.tell_apart(scope, name)
         places: dict[int, Place] = {}
         for rows in self._store.active_ids(chunk):
             count += len(rows)

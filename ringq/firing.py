@@ -99,7 +99,7 @@ def make_tasks(
     answers: list[tuple[int, bool] | RingqError] = []
     fields = protocol.spec_of_plain(row.kind, json.loads(row.options))
     message = protocol.Submit(submission, [fields], None, [row.payload] * len(occurrences), None)
-    batch = admission.check(message, lambda first_id, replayed: answers.append((first_id, replayed)), answers.append)
+    batch = admission.check(message, lambda *came: answers.append(came[:2]), answers.append)
     taken = _inserted(store, batch, now_us)
     taken.answer()
     (answer,) = answers

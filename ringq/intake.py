@@ -43,7 +43,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     """
     known = store.find_submission(batch.submission)
     if known is not None and known[1] == len(batch.payloads):
-        return Taken(_answer(batch, known[0], True, _told_before(store, batch)))
+        return Taken(_answer(batch, known[0], True, _told_before(store, batch), _paused(store, batch, now_us)))
     if known is not None:
         return _refused(batch, InvalidSubmission("this submission id was given to another batch"))
     map_id = None
@@ -91,13 +91,24 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     store.next_task_id = first_id + len(ids)
     admitted = _admitted(store, batch, ids, lanes, places)
     told = decided.told if decided else None
-    return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids), has_ttl)
+    answer = _answer(batch, first_id, False, told, _paused(store, batch, now_us))
+    return Taken(answer, admitted, bool(delayed), len(ids), has_ttl)
 
 
-def _answer(batch: Batch, first_id: int, is_replay: bool, told: Told | None) -> Callable[[], None]:
-    if told is None:
+def _answer(
+    batch: Batch, first_id: int, is_replay: bool, told: Told | None, paused: list[int] | None
+) -> Callable[[], None]:
+    if told is None and paused is None:
         return lambda: batch.reply(first_id, is_replay)
-    return lambda: batch.reply(first_id, is_replay, told)
+    return lambda: batch.reply(first_id, is_replay, told, paused)
+
+
+def _paused(store: Any, batch: Batch, now_us: int) -> list[int] | None:
+    """Those of the specs whose group is paused; None if no task has to wait for that."""
+    pauses = store.pauses()
+    rows = ((n, pauses.get(("group", spec.group))) for n, spec in enumerate(batch.specs)) if pauses else ()
+    held = [n for n, row in rows if row is not None and (row.resume_at_us is None or row.resume_at_us > now_us)]
+    return held or None
 
 
 def _told_before(store: Any, batch: Batch) -> Told | None:

@@ -25,7 +25,8 @@ AGAIN: Final = (
 Moves = dict[tuple[Status | None, Status], tuple[Reason, ...]]
 
 # (from, to): why. None is "does not exist yet", NONE a move that says why by itself; of a pause the mask says it. A
-# task is paused while its queue is and it does not run: of each such move the database has the queue's row alone.
+# task is paused while its queue, group or domain is, or all are, and it does not run: of each such move the database
+# has the row of that alone.
 CAUSED: Final[Moves] = {
     (None, Status.PENDING): (Reason.NONE,),
     (None, Status.PAUSED): (Reason.NONE,),
@@ -56,7 +57,7 @@ CAUSED: Final[Moves] = {
     ),
     (Status.RUNNING, Status.CANCELLED): (Reason.CANCELLED,),
     (Status.RUNNING, Status.PENDING): AGAIN,
-    (Status.RUNNING, Status.PAUSED): AGAIN,  # its queue was paused meanwhile
+    (Status.RUNNING, Status.PAUSED): AGAIN,  # something that holds it was paused meanwhile
     (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT, Reason.RETRY_LIMIT),
     (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
     (Status.DEAD_LETTER, Status.PENDING): (Reason.NONE,),  # somebody gave it another chance

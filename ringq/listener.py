@@ -267,9 +267,7 @@ class Listener:
             raise ServerStopping()
         count = len(message.payloads)
         answer, refuse = self._answers(connection, request)
-        batch = self._admission.check(
-            message, lambda first_id, replayed, told=None: answer(submitted(first_id, count, replayed, told)), refuse
-        )
+        batch = self._admission.check(message, lambda *came: answer(submitted(count, *came)), refuse)
         self._submit(self._maps.expect(batch))
 
     def _on_change(self, connection: Connection, request: int, message: protocol.Message) -> None:

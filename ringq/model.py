@@ -90,7 +90,8 @@ class Reason(Coded):
 class PauseReason(enum.IntFlag):
     """Why a task that has not begun may not begin: any of these at once. 0: nothing holds it.
 
-    `QUEUE`: its queue is paused. The others have no cause in this version.
+    `QUEUE`, `GROUP`, `DOMAIN`: that one is paused; `GLOBAL`: everything is. `PREEMPTION`: more urgent tasks took its
+    place.
     """
 
     PREEMPTION = 1
@@ -225,6 +226,31 @@ class QueueRecord:
     cooling_until: datetime | None
     retention: str | None = None  # how long its ended tasks stay
     dead_retention: str | None = None  # … its dead letters
+    paused_since: datetime | None = None
+    paused_until: datetime | None = None  # None: until somebody resumes it
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRecord:
+    """What was said of a group, a domain, a kind or the server, and how many of its tasks wait and run.
+
+    Attributes: `scope`, one of these words; `name`, empty for the server; `max_concurrency`, `weight` and `min_slots`,
+    None where no operator has said; `declared`, the limit that stands in the code; `paused`, since when, and until when
+    if it goes on by itself; `pending`, tasks that have not begun, paused ones among them; `running`, those that have
+    been running for a quarter of a second.
+    """
+
+    scope: str
+    name: str
+    max_concurrency: int | None
+    declared: int | None
+    weight: float | None
+    min_slots: int | None
+    paused: bool
+    paused_since: datetime | None
+    paused_until: datetime | None
+    pending: int
+    running: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from ringq.model import (
 )
 from ringq.protocol import Selection
 from ringq.schedule import fire_us, upcoming
+from ringq.standing import Standing
 from ringq.store.questions import FIRST, asking
 from ringq.store.schedules import ScheduleRow
 
@@ -33,7 +34,7 @@ LIMIT_MAX = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Query:
+class Query(Standing):
     """Questions to one database.
 
     Each call opens the file read-only for at most a second and sees one consistent state. A Query holds nothing
@@ -151,8 +152,8 @@ class Query:
     def counts(self) -> dict[Status, int]:
         """How many tasks have each status; a status that no task has is left out, except pending and running.
 
-        Delayed tasks are pending, and those of a paused queue paused. Running are those that have been for a quarter
-        of a second; shorter ones count as pending until they end.
+        Delayed tasks are pending, and those of a paused queue, group or domain paused. Running are those that have been
+        for a quarter of a second; shorter ones count as pending until they end.
         """
         with asking(self._path) as ask:
             active, running, ended = ask.counts()
@@ -174,9 +175,10 @@ class Query:
             return [
                 QueueRecord(
                     name, cap, bool(paused), retry, cooldown,
-                    _instant(until_us) if until_us is not None and until_us > now_us else None, *kept,
+                    _instant(until_us) if until_us is not None and until_us > now_us else None, keep,
+                    dead_keep, _at(since), _at(until),
                 )
-                for name, cap, paused, retry, cooldown, until_us, *kept in ask.queues()
+                for name, cap, paused, retry, cooldown, until_us, keep, dead_keep, since, until in ask.queues()
             ]  # fmt: skip
 
     def schedules(self, fires: int = 3) -> list[ScheduleRecord]:
@@ -200,10 +202,10 @@ class Query:
 
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
-    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, is_paused) = row[11:19]
+    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, mask) = row[11:19]
     (label, tags, key, ttl_ms, schedule) = row[19:]
     started_us = leased_us if duration_us is None else ended_us - duration_us
-    held = PauseReason.QUEUE if is_paused and leased_us is None and status is None else PauseReason(0)
+    held = PauseReason(mask if leased_us is None and status is None else 0)
     active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
     return TaskRecord(
         id=task_id,
@@ -287,6 +289,10 @@ def _schedule(row: ScheduleRow, fires: int) -> ScheduleRecord:
 
 def _instant(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
+
+
+def _at(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else _instant(microseconds)
 
 
 def _microseconds(instant: datetime) -> int:

@@ -12,40 +12,33 @@ from ringq import retry
 from ringq.clock import Clock
 from ringq.config import Config
 from ringq.gate import UNSERVED_MAX, Gate
-from ringq.places import Place, place_of
 
 COOLDOWN = "constant 60s"  # if nobody has said
 QUIET_US = 120_000_000  # after a cool-down: a queue that was not throttled for so long begins with the shortest again
 
 
 class Queues:
-    """Keeps the gate in line with the database. `running` gives the ids of the tasks that run now."""
+    """Keeps the gate in line with the database."""
 
-    def __init__(
-        self, config: Config, store: Any, gate: Gate, clock: Clock, running: Callable[[], list[int]],
-        say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    def __init__(self, config: Config, store: Any, gate: Gate, clock: Clock, say: Callable[[str], None]) -> None:
         self._store = store
         self._gate = gate
         self._clock = clock
-        self._running = running
         self._say = say
         self._flags = dict(config.queues)
         self._told: set[str] = set()
         self._cooling: dict[str, int] = {}  # until when, Unix microseconds
         self.changes = 0  # how often something was said of queues
-        self.follow(store.queues())
+        self.follow({*store.queues(), *(name for scope, name in store.pauses() if scope == "queue")})
 
     def follow(self, names: Collection[str]) -> None:
-        """Something was said of these queues, and is durable."""
+        """Something was said of these queues, and is durable; what runs must be counted anew."""
         self.changes += 1
         for name in names:
             row = self._store.queue(name)
             cap = self._flags.get(name) if row.max_workers is None else row.max_workers
             self._gate.limit("queue", name, cap)
-            self._gate.pause("queue", name, bool(row.paused))
             self._cooling[name] = row.throttled_until_us or 0
-        self._gate.recount(self._running_now())
         self._look(self._clock.now_us())
 
     def step(self) -> int | None:
@@ -70,11 +63,6 @@ class Queues:
                 del self._cooling[name]
             self._gate.cool(name, until_us > now_us)
         return max(0, min(self._cooling.values()) - now_us) * 1000 if self._cooling else None
-
-    def _running_now(self) -> list[tuple[int, Place]]:
-        """What runs: it was not counted if there was no limit when it began."""
-        specs = self._store.specs()
-        return [(i, place_of(specs[spec])) for i, spec in self._store.specs_of(self._running())]
 
 
 def cooldown(row: Any, now_us: int, hint_s: float | None) -> tuple[int, int]:

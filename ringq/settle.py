@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from ringq import failpoint
 from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
+from ringq.duties import Duties
 from ringq.errors import RingqError
 from ringq.feed import Feed
 from ringq.harvest import Harvest
@@ -15,7 +16,6 @@ from ringq.listener import Listener
 from ringq.log import warn
 from ringq.model import Status
 from ringq.places import Place
-from ringq.queues import Queues
 from ringq.ring import Parent
 from ringq.writer import Writer
 
@@ -29,14 +29,14 @@ class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
     def __init__(
-        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, queues: Queues
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, duties: Duties
     ) -> None:
         self._writer = writer
         self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
-        self._queues = queues
+        self._duties = duties
         self._untold: list[Committed] = []
         self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
 
@@ -97,6 +97,13 @@ class Settlement:
         while self._writer.is_under_way:
             self.commit(ring)
 
+    def learn(self, reports: Sequence[Mapping[str, Any]], ring: Parent) -> None:
+        """Workers have told what the code says of limits."""
+        changed = self._duties.controls.learn(reports)
+        if changed:
+            self._take_back(ring)
+            self._duties.follow([], changed)
+
     def _remove(self, tasks: Sequence[tuple[Place, int]]) -> None:
         """These have ended before their turn came."""
         if self._listener.stopping:
@@ -117,9 +124,9 @@ class Settlement:
 
     def _look_ahead(self, committed: Committed, ring: Parent) -> None:
         """What may start from now on, and when something has its time next."""
-        if committed.queues:
+        if committed.queues or committed.controls:
             self._take_back(ring)
-            self._queues.follow(committed.queues)
+            self._duties.follow(committed.queues, committed.controls)
         if committed.expiring:
             self._feed.look_for_expiries()
         if committed.delayed or committed.due:

@@ -123,7 +123,7 @@ class Supervisor:
             running=lambda: [row[1] for row in self._ring.running()], say=warn,
         )  # fmt: skip
         self._settlement = Settlement(
-            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties.queues
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties
         )
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
@@ -156,6 +156,7 @@ class Supervisor:
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
         self._declared.follow(reports, warn)
+        self._settlement.learn(reports, self._ring)
         if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))

@@ -12,7 +12,7 @@ SPAN: Final = 2 * EVERY  # ids, batches or times to live that one step gets over
 
 
 def step(store: Any, lowest_active: int | None, submitted_before_us: int) -> None:
-    """Move the low-water mark, and forget batches of before an instant and times to live that mean nothing any more.
+    """Move the low-water mark; forget batches of before an instant, times to live and pauses that mean nothing now.
 
     `lowest_active`: the smallest id of a task that has not ended; None if there is none.
     """
@@ -23,3 +23,4 @@ def step(store: Any, lowest_active: int | None, submitted_before_us: int) -> Non
     store.prune_submissions(submitted_before_us, SPAN)  # each receipt may have had one of its own
     if store.has_ttl:
         store.prune_expiries(SPAN)
+    store.forget_pause_spans(lowest_active)

@@ -89,7 +89,7 @@ class Vanishing:
 class GiveUp:
     """These tasks shall end, unless they have: nobody has a handler of their kinds.
 
-    Those of a paused queue do not: it may have been paused to gain time. They are met again when it goes on.
+    Paused ones do not: they may have been paused to gain time. They are met again when they go on.
 
     `done` is called when that is durable, or could not be written; with those that had ended otherwise.
     """
@@ -106,7 +106,7 @@ class GiveUp:
             if state.status is None and cancels.ended_as(task_id) is None and task_id not in cancels:
                 spec = specs[state.spec]
                 committed.removed.append((place_of(spec), task_id))
-                if store.queue(spec.queue).paused:
+                if store.paused_by(spec.queue, spec.kind, spec.group):
                     held.append(task_id)
                 else:
                     by_kind[spec.kind].append((task_id, state.spec, verdicts.attempts_of(task_id)))

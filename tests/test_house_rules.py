@@ -28,7 +28,9 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
-    **dict.fromkeys(["bounds", "cancelling", "cancels", "lane"], FLOWS),
+    **dict.fromkeys(
+        ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
+    ),
     "memory": EDGES,
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
@@ -82,6 +84,17 @@ NEIGHBOURS = {
     ("cancelling", "verdicts"): "how many attempts each has had",
     ("changes", "cancelling"): "one of them",
     ("changes", "committed"): "adds to it",
+    ("changes", "controlling"): "one of them",
+    ("controlling", "admission"): "which kinds there are",
+    ("controlling", "committed"): "adds to it",
+    ("controls", "committed"): "what has become other",
+    ("controls", "controlling"): "has it end pauses",
+    ("duties", "committed"): "of what something was said in it",
+    ("duties", "controls"): "one of them",
+    ("duties", "steering"): "has the dispatcher go by them",
+    ("steering", "committed"): "of what something was said in it",
+    ("steering", "controls"): "what is true of it",
+    ("steering", "dispatch"): "whom it tells",
     ("expiry", "cancelling"): "takes from workers what has not begun as it does",
     ("expiry", "committed"): "adds to it",
     ("expiry", "feed"): "knows when",
@@ -89,6 +102,7 @@ NEIGHBOURS = {
     ("expiry", "verdicts"): "how many attempts each has had",
     ("changes", "admission"): "the names of queues it takes",
     ("queues", "gate"): "tells it of them",
+    ("query", "standing"): "a part of it",
     ("verdicts", "queues"): "how long one cools down",
     ("changes", "scheduling"): "what clients ask for about schedules",
     ("scheduling", "admission"): "checks what they will submit",

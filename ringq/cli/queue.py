@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ringq.cli import options, printing
+from ringq.cli import controls, options, printing
 
 if TYPE_CHECKING:
     from ringq.model import QueueRecord
@@ -68,12 +68,12 @@ def set_(name: str, database: Path, as_json: bool, **given: str | None) -> None:
 
 @queue.command()
 @click.argument("name")
+@controls.pausing
 @options.database
 @options.as_json(AS_IT_IS)
-def pause(name: str, database: Path, as_json: bool) -> None:
-    """Start no more tasks of queue NAME until it is resumed; those that run go on."""
-    with _client(database) as client:
-        client.pause_queue(name)
+def pause(name: str, until: str | None, running: Literal["stop", "finish"], database: Path, as_json: bool) -> None:
+    """Start no more tasks of queue NAME; submissions are taken."""
+    controls.pause(database, "queue", name, until, running)
     _tell(database, name, as_json)
 
 
@@ -83,16 +83,17 @@ def pause(name: str, database: Path, as_json: bool) -> None:
 @options.as_json(AS_IT_IS)
 def resume(name: str, database: Path, as_json: bool) -> None:
     """Start tasks of queue NAME again, also if it cools down."""
-    with _client(database) as client:
-        client.resume_queue(name)
+    controls.resume(database, "queue", name)
     _tell(database, name, as_json)
 
 
 def _tell(database: Path, name: str, as_json: bool) -> None:
     if as_json:
+        from ringq.model import QueueRecord
         from ringq.query import Query
 
-        printing.document(next(_plain(one) for one in Query(database).queues() if one.name == name))
+        found = (one for one in Query(database).queues() if one.name == name)
+        printing.document(_plain(next(found, QueueRecord(name, None, False, None, None, None))))
 
 
 def _client(database: Path) -> Any:
@@ -103,7 +104,7 @@ def _client(database: Path) -> Any:
 
 def _state(one: QueueRecord) -> str:
     if one.paused:
-        return "paused"
+        return "paused" if one.paused_until is None else f"paused until {printing.moment(one.paused_until)}"
     return "open" if one.cooling_until is None else f"cools down until {printing.moment(one.cooling_until)}"
 
 

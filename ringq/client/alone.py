@@ -21,7 +21,6 @@ from ringq.client.watch import ended
 from ringq.clock import SystemClock
 from ringq.codec import decode_json
 from ringq.config import Config
-from ringq.entries import Told
 from ringq.errors import AlreadyServed, CannotCreate, RingqError, StoreBusy, StoreError, UnknownTask
 from ringq.keys import Reach
 from ringq.kinds import Ended, KindReport
@@ -117,12 +116,9 @@ def write(
     answers: list[protocol.Message | RingqError] = []
     count = len(message.payloads)
 
-    def reply(first_id: int, replayed: bool, told: Told | None = None) -> None:
-        answers.append(submitted(first_id, count, replayed, told))
-
     writer = Writer(store, Config(store.path), SystemClock())
     writer.reach = reach
-    writer.submit(admission.check(message, reply, answers.append))
+    writer.submit(admission.check(message, lambda *came: answers.append(submitted(count, *came)), answers.append))
     return _answered(writer, answers, protocol.Submitted)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 from ringq import protocol
 from ringq.client.batch import columns, keys
 from ringq.client.cancel import Cancelling
+from ringq.client.controls import Controls
 from ringq.client.dead import DeadLetters
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
@@ -68,7 +69,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Cancelling, Schedules):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.
@@ -157,12 +158,12 @@ class Client(Maps, DeadLetters, Queues, Cancelling, Schedules):
         batch = submissions if isinstance(submissions, (list, tuple)) else list(submissions)
         if not batch:
             return BatchOutcome()
-        reply = self._store(columns(batch), batch)
+        message = columns(batch)
+        reply = self._store(message, batch)
         ids = range(reply.first_id, reply.first_id + len(batch))
         kinds = map(_kind, map(_spec, batch))
         handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
-        if reply.outcomes is not None:
-            tell(handles, reply.outcomes)
+        tell(handles, reply, message.spec_of)
         return handles
 
     # -- wait -------------------------------------------------------------------------------------
@@ -256,8 +257,7 @@ class Client(Maps, DeadLetters, Queues, Cancelling, Schedules):
             message.keys, message.on_duplicate = keys([submission._once])
         reply = self._store(message, (submission,))
         handle: Submitted[R] = Submitted(reply.first_id, submission._spec.kind, self, submission._results)
-        if reply.outcomes is not None:
-            tell([handle], reply.outcomes)
+        tell([handle], reply, None)
         return handle
 
     def _store(self, message: protocol.Submit, batch: Sequence[Submission[Any]]) -> protocol.Submitted:

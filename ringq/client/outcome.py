@@ -52,13 +52,28 @@ class BatchOutcome(list[Submitted[R]]):
         return self.of(Outcome.SUPERSEDED)
 
     @property
+    def group_paused(self) -> list[Submitted[R]]:
+        """Tasks that wait because their group was paused when they were stored."""
+        return [handle for handle in self if handle.group_paused]
+
+    @property
     def rejected(self) -> list[Submitted[R]]:
         """Handles of the tasks that have the keys of those that were not stored."""
         return self.of(Outcome.REJECTED)
 
 
-def tell(handles: Sequence[Submitted[Any]], outcomes: protocol.Outcomes) -> None:
+def tell(handles: Sequence[Submitted[Any]], reply: protocol.Submitted, spec_of: Sequence[int] | None) -> None:
     """Note in each handle what became of it. Raises ProtocolError for what makes no sense."""
+    if reply.outcomes is not None:
+        _tell_outcomes(handles, reply.outcomes)
+    if reply.paused is not None:
+        paused = set(reply.paused)
+        for place, handle in enumerate(handles):
+            is_new = handle.outcome not in (Outcome.DUPLICATE, Outcome.UPGRADED, Outcome.REJECTED)
+            handle.group_paused = is_new and (0 if spec_of is None else spec_of[place]) in paused
+
+
+def _tell_outcomes(handles: Sequence[Submitted[Any]], outcomes: protocol.Outcomes) -> None:
     try:
         for handle, code, task_id, replaced in zip(
             handles, outcomes.codes, outcomes.ids, outcomes.replaced, strict=True

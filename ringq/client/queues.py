@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack
 
 from ringq import notation, protocol
 from ringq.client.changing import Asking, change
+from ringq.client.controls import Running, end_pause, set_pause
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
 from ringq.kinds import options
@@ -30,17 +31,22 @@ SETTINGS: Final = tuple(QueueSettings.__annotations__)
 class Queues:
     """Queues as their operator sees them. What is said here is stored, holds at once, and wins over flags."""
 
-    def pause_queue(self: Asking, name: str) -> None:
-        """Start no more tasks of a queue; those that run go on, and submissions are taken.
+    def pause_queue(
+        self: Asking, name: str, until: datetime | timedelta | None = None, *, running: Running = "stop"
+    ) -> bool:
+        """Start no more tasks of a queue; submissions are taken. False if it was paused already, and stays as it was.
 
-        Until `resume_queue`, also over restarts. Raises InvalidOption, and what `submit_many` raises about the server
-        and the database; while none runs, it is stored for the next one.
+        Until `resume_queue`, also over restarts; or `until` an aware datetime, or a timedelta from now. `running`: its
+        tasks that run are asked to "stop", and run again later, or may "finish".
+
+        Raises InvalidOption, and what `submit_many` raises about the server and the database; while none runs, it is
+        stored for the next one.
         """
-        _set(self, name, {"paused": True})
+        return set_pause(self, "queue", name, until, running)
 
-    def resume_queue(self: Asking, name: str) -> None:
-        """Start tasks of a queue again, also if it cools down. Raises as `pause_queue`."""
-        _set(self, name, {"paused": False, "cooling": None})
+    def resume_queue(self: Asking, name: str) -> bool:
+        """Start tasks of a queue again, also if it cools down. False if it did neither. Raises as `pause_queue`."""
+        return end_pause(self, "queue", name)
 
     def set_queue(self: Asking, name: str, **settings: Unpack[QueueSettings]) -> None:
         """Say something of a queue; None takes it back: then the server's flags decide, or what is built in.

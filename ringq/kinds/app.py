@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
+from ringq.kinds.controls import max_concurrency_of
 from ringq.kinds.defaults import report_of, shared_spec
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.limits import LimitOptions
@@ -46,9 +48,12 @@ class Domain(Scheduling):
     Attributes: `name`, the first half of its kinds.
     """
 
-    def __init__(self, app: App, name: str, **defaults: Unpack[DomainOptions]) -> None:
-        """Raises InvalidKind for the name, InvalidOption for the defaults."""
+    def __init__(
+        self, app: App, name: str, *, max_concurrency: int | None = None, **defaults: Unpack[DomainOptions]
+    ) -> None:
+        """Raises InvalidKind for the name, InvalidOption for the others."""
         self.name = options.check_name("domain", name)
+        self._max_concurrency = max_concurrency_of(max_concurrency)
         self._app = app
         self._spec = shared_spec(name, defaults)
 
@@ -82,6 +87,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        max_concurrency: int | None = None,
         **limits: Unpack[LimitOptions],
     ) -> TaskDecorator: ...
     def task(
@@ -102,6 +108,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        max_concurrency: int | None = None,
         **limits: Unpack[LimitOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
@@ -122,8 +129,9 @@ class Domain(Scheduling):
         "photos::shrink", that it had before it was renamed: tasks that were stored under them run here. `key`: PAYLOAD,
         or a function of the same arguments that returns the key of a submission, or None for none; it is called where
         the task is submitted, by programs that have this task at hand. `on_duplicate`: "skip" (else), "supersede" or
-        "reject". `tags`: texts by which its tasks are found, beside those of the domain and of the call. What is not
-        given is decided by the domain, the server.
+        "reject". `tags`: texts by which its tasks are found, beside those of the domain and of the call.
+        `max_concurrency`: how many of its tasks run at a time, from 0 on, unless an operator has said otherwise. What
+        is not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -131,6 +139,7 @@ class Domain(Scheduling):
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
         traits = options.traits_of(permanent, aliases, key, on_duplicate)
+        limit = max_concurrency_of(max_concurrency)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             kind = self._kind_of(function, name)
@@ -138,7 +147,7 @@ class Domain(Scheduling):
                 kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
                 ttl=ttl, ttl_from=ttl_from, tags=tags, **limits,
             )  # fmt: skip
-            return self._app.add(self._made(function, spec, traits))
+            return self._app.add(self._made(function, spec, traits, limit))
 
         return decorate if function is None else decorate(function)
 
@@ -146,9 +155,13 @@ class Domain(Scheduling):
         own = name if name is not None else getattr(function, "__name__", None)
         return f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
 
-    def _made(self, function: Callable[..., Any], spec: SpecFields, traits: Traits) -> Task[..., Any]:
+    def _made(
+        self, function: Callable[..., Any], spec: SpecFields, traits: Traits, limit: int | None
+    ) -> Task[..., Any]:
         handler = Handler(spec.kind, function)
-        return make_task(handler, report_of(handler, spec, self._spec, traits.aliases), traits)
+        report = report_of(handler, spec, self._spec, traits.aliases)
+        report = replace(report, max_concurrency=limit, domain_max_concurrency=self._max_concurrency)
+        return make_task(handler, report, traits)
 
 
 class App(Domain):
@@ -167,12 +180,14 @@ class App(Domain):
         durability: Literal["full", "normal"] | None = None,
         drain_timeout: float | str | timedelta | None = None,
         route: Route | None = None,
+        max_concurrency: int | None = None,
         **defaults: Unpack[DomainOptions],
     ) -> None:
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, and other `LimitOptions`.
+        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, and other `LimitOptions`. `max_concurrency`: how
+        many tasks of that domain run at a time, from 0 on, unless an operator has said otherwise.
 
         Settings for a server of this App that no flag, variable or file decides: `workers`, 1 to 255, or "auto" for one
         a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
@@ -191,7 +206,7 @@ class App(Domain):
         self._routes = Routes(route)
         self.states = States()
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
-        super().__init__(self, name, **defaults)
+        super().__init__(self, name, max_concurrency=max_concurrency, **defaults)
         self._domains[name] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -200,15 +215,16 @@ class App(Domain):
     def __repr__(self) -> str:
         return f"<app {self.name}: {len(self._tasks)} kinds>"
 
-    def domain(self, name: str, **defaults: Unpack[DomainOptions]) -> Domain:
+    def domain(self, name: str, *, max_concurrency: int | None = None, **defaults: Unpack[DomainOptions]) -> Domain:
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         `queue`, `priority`, `group`, `run_timeout`, `retry`, `ttl`, `ttl_from` and other `LimitOptions`: for kinds that
-        do not say; `tags`: join those of the kinds.
+        do not say; `tags`: join those of the kinds. `max_concurrency`: how many tasks of the domain run at a time, from
+        0 on, unless an operator has said otherwise.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """
-        domain = Domain(self, name, **defaults)
+        domain = Domain(self, name, max_concurrency=max_concurrency, **defaults)
         if name in self._domains:
             raise InvalidKind(f"domain {name!r} exists already: make it once and import it where it is used")
         self._domains[name] = domain

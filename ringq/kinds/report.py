@@ -13,7 +13,8 @@ class KindReport:
     Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms`, `retry`, `ttl_ms`
     `ttl_from`, `kill_after_ms`, `total_timeout_ms`, `queue_timeout_ms` and `memory_limit_kib`, None if neither kind nor
     domain says; `parameters`, the JSON Schema of the payload; `names`, the kind and its aliases; `tags`, those of
-    domain and kind.
+    domain and kind; `max_concurrency` and `domain_max_concurrency`, how many tasks of the kind, and of its domain,
+    run at a time, if the code says.
     """
 
     name: str
@@ -31,6 +32,8 @@ class KindReport:
     parameters: dict[str, Any]
     names: list[str]
     tags: dict[str, str] = field(default_factory=dict)
+    max_concurrency: int | None = None
+    domain_max_concurrency: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""

@@ -58,7 +58,8 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
 
     Attributes: `id`, the task's id; `kind`, as in `media::thumbnail` (empty if only the id was known); `outcome`, what
     became of the submission: unless it was inserted, requeued or superseded another one, `id` is that of the task that
-    has its key; `replaced_id`, the task that was superseded, None if none was.
+    has its key; `replaced_id`, the task that was superseded, None if none was; `group_paused`, whether it waits
+    because its group was paused when it was stored.
     """
 
     id: int
@@ -68,6 +69,7 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
     _ended: Ended | None = None
     outcome: Outcome = Outcome.INSERTED
     replaced_id: int | None = None
+    group_paused: bool = False
 
     def wait(self, timeout: float | timedelta | None = None) -> Ended:
         """How the task ended, whatever that is; waits for it.

@@ -36,6 +36,8 @@ from ringq.protocol.messages import (
     Request,
     RetryDead,
     RunSchedule,
+    SetControl,
+    SetPause,
     SetQueue,
     Submit,
     Submitted,
@@ -48,7 +50,7 @@ _REQUEST_ID_MASK: Final = 0xFFFF_FFFF
 
 _TYPE_OF: dict[type, int] = {
     **{Submit: 1, Wait: 2, Health: 3, OpenMap: 4, ForgetMap: 5, RetryDead: 6, PurgeDead: 7, SetQueue: 8, Cancel: 9},
-    **{PutSchedule: 20, ChangeSchedule: 21, RunSchedule: 22},
+    **{PutSchedule: 20, ChangeSchedule: 21, RunSchedule: 22, SetPause: 30, SetControl: 31},
     **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Changed: 70, Cancelled: 71},
     Failure: 127,
 }

@@ -72,6 +72,7 @@ class Submitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     count: int
     replayed: bool
     outcomes: Outcomes | None = None  # None: all were inserted
+    paused: list[int] | None = None  # those of the specs whose group is paused; None: of no task it is
 
 
 class Wait(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -161,13 +162,37 @@ class PurgeDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Change what is said of a queue: `max_workers`, `paused`, `retry`, `cooldown`, `retention`, `dead_retention`.
+    """Change what is said of a queue: `max_workers`, `retry`, `cooldown`, `retention`, `dead_retention`.
 
     Null: as if nobody had said; as `cooling`, that it cools down no more.
     """
 
     name: str
     changes: dict[str, int | bool | str | None]
+
+
+class SetPause(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Pause something, or let it go on. Changed answers, with 0 if it was so already, and stays as it was.
+
+    `name` is empty for the server, which means all. `running`: what becomes of its tasks that run when it is paused.
+    """
+
+    scope: Literal["server", "queue", "domain", "group"]
+    name: str
+    paused: bool
+    until_us: int | None = None  # when it goes on by itself
+    running: Literal["stop", "finish"] = "stop"
+
+
+class SetControl(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Change what is said of something: `max_concurrency`; of a group also `weight` and `min_slots`.
+
+    Null: as if nobody had said.
+    """
+
+    scope: Literal["server", "domain", "group", "kind"]
+    name: str
+    changes: dict[str, int | float | None]
 
 
 class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -190,7 +215,7 @@ class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     tags: Annotated[list[tuple[str, str | None]], _COLUMN] | None = None  # None: any value
     tag_prefix: str | None = None  # of a key
     is_running: bool | None = None
-    is_paused: bool | None = None  # by its queue
+    is_paused: bool | None = None  # by its queue, group, domain, or with all
 
 
 class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -270,7 +295,7 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     message: str
 
 
-Change = RetryDead | PurgeDead | SetQueue | Cancel | PutSchedule | ChangeSchedule | RunSchedule
+Change = RetryDead | PurgeDead | SetQueue | SetPause | SetControl | Cancel | PutSchedule | ChangeSchedule | RunSchedule
 Request = Submit | Wait | Health | OpenMap | ForgetMap | Change
 Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Cancelled | Failure
 Message = Request | Reply

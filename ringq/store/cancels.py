@@ -120,12 +120,13 @@ class CancelTables(QueueTables):
         return ids, 0 if upto >= newest else upto
 
     def _specs_meant(self, selection: Any, kinds: Collection[str] | None) -> str | None:
-        """As `specs_of`, and of queues that are paused, or are not, if that is asked for."""
-        paused = {name for name, row in self.queues().items() if row.paused}
-        if selection.is_paused is None or not (paused or selection.is_paused):
+        """As `specs_of`, and of what is paused, or is not, if that is asked for."""
+        is_paused = selection.is_paused
+        if is_paused is None or not (self.pauses() or is_paused):
             return specs_of(selection, self.specs().items(), kinds)
-        specs = ((n, spec) for n, spec in self.specs().items() if (spec.queue in paused) is selection.is_paused)
-        return json.dumps([number for number, spec in specs if fits(selection, spec, kinds)])
+        specs = ((n, spec) for n, spec in self.specs().items() if fits(selection, spec, kinds))
+        held = ((n, bool(self.paused_by(spec.queue, spec.kind, spec.group))) for n, spec in specs)
+        return json.dumps([number for number, is_held in held if is_held is is_paused])
 
     def _led_to(self, selection: Any, kinds: Collection[str] | None, after: int) -> tuple[list[int], int]:
         """The tasks to which a key leads, or a tag, also those that have ended; behind which to go on, 0 for all."""

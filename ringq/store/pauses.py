@@ -1,19 +1,36 @@
-"""Store: which tasks a paused queue holds. Nothing is written of them: their queue's row says so."""
+"""Store: which tasks are paused, and by what. Nothing is written of them: the rows of what is paused say so."""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
 
 from __future__ import annotations
 
 from typing import Final
 
-# What tasks of paused queues have in common.
-SELECT_PAUSED_SPECS: Final = "SELECT spec.id FROM spec JOIN queue ON queue.name = spec.queue WHERE queue.paused = 1"
+from ringq.model import PauseReason
 
-# Of active tasks that do not run: those of paused queues with ?11 = 1, those of the others with 0.
+# Of a task's kind, as text.
+DOMAIN: Final = "substr(kind.name, 1, instr(kind.name, '::') - 1)"
+
+# The mask of what holds a task with this spec and kind. Four searches by key for a row that is shown.
+MASK: Final = f"""(
+    {PauseReason.GLOBAL:d} * EXISTS (SELECT 1 FROM pause WHERE scope = 'server' AND name = '')
+    + {PauseReason.QUEUE:d} * EXISTS (SELECT 1 FROM pause WHERE scope = 'queue' AND name = spec.queue)
+    + {PauseReason.GROUP:d} * EXISTS (SELECT 1 FROM pause WHERE scope = 'group' AND name = spec.group_name)
+    + {PauseReason.DOMAIN:d} * EXISTS (SELECT 1 FROM pause WHERE scope = 'domain' AND pause.name = {DOMAIN}))"""
+
+# What paused tasks have in common. While nothing is paused no spec is looked at.
+SELECT_PAUSED_SPECS: Final = f"""
+SELECT spec.id FROM spec JOIN kind ON kind.id = spec.kind
+WHERE EXISTS (SELECT 1 FROM pause) AND {MASK} <> 0
+"""
+
+# Of active tasks that do not run: those that are paused with ?11 = 1, the others with 0.
 OF_PAUSED: Final = f"""
     AND (task.spec IN ({SELECT_PAUSED_SPECS})) = ?11
 """
 
 # How many above the mark are held. Without an index that every submission would pay for: a walk along the tasks, but
-# only while a queue is paused.
+# only while something is paused.
 COUNT_PAUSED_ABOVE: Final = """
 SELECT COUNT(*) FROM task
 WHERE task.id > ?1 AND task.spec IN (SELECT value FROM json_each(?2))

@@ -24,6 +24,7 @@ from ringq.store.history import (
 )
 from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, SELECT_PAUSED_SPECS
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
+from ringq.store.standing import Standing
 from ringq.store.submissions import SELECT_SPECS, SpecRow
 from ringq.store.task_rows import (
     SELECT_COMPLETED_ROWS,
@@ -139,8 +140,12 @@ COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
 
 # What was said of queues.
 SELECT_QUEUE_ROWS: Final = """
-SELECT name, max_workers, paused, retry, cooldown, throttled_until_us, retention, dead_retention
-FROM queue ORDER BY name
+SELECT said.name, max_workers, pause.name IS NOT NULL, retry, cooldown, throttled_until_us, retention, dead_retention,
+    pause.since_us, pause.resume_at_us
+FROM (SELECT name FROM queue UNION SELECT name FROM pause WHERE scope = 'queue') AS said
+LEFT JOIN queue ON queue.name = said.name
+LEFT JOIN pause ON pause.scope = 'queue' AND pause.name = said.name
+ORDER BY said.name
 """
 
 # Every kind that was ever submitted.
@@ -184,6 +189,7 @@ class Questions:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.standing = Standing(self._rows)
 
     def task(self, task_id: int) -> Row | None:
         """One task, in the columns of TASK_ROW."""
@@ -301,7 +307,7 @@ class Questions:
         return above + below, self._count(COUNT_RUNNING), self._rows(SELECT_ENDED_COUNTS)
 
     def paused(self) -> int:
-        """How many active tasks that do not run are held by a paused queue."""
+        """How many active tasks that do not run are paused."""
         specs = json.dumps([row[0] for row in self._rows(SELECT_PAUSED_SPECS)])
         if specs == "[]":
             return 0

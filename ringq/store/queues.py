@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from ringq.store.dead import DeadTables
+from ringq.store.controls import ControlTables
 
 # All of them, for the parent's own table.
 SELECT_QUEUES: Final = """
-SELECT name, max_workers, paused, retry, cooldown, throttles, throttled_until_us, retention, dead_retention
+SELECT name, max_workers, retry, cooldown, throttles, throttled_until_us, retention, dead_retention
 FROM queue ORDER BY name
 """
 
 # The whole row, as it is in the parent's table.
 WRITE_QUEUE: Final = """
 INSERT INTO queue
-    (name, max_workers, paused, retry, cooldown, throttles, throttled_until_us, retention, dead_retention)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (name, max_workers, retry, cooldown, throttles, throttled_until_us, retention, dead_retention)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
-    max_workers = excluded.max_workers, paused = excluded.paused, retry = excluded.retry,
-    cooldown = excluded.cooldown, throttles = excluded.throttles, throttled_until_us = excluded.throttled_until_us,
+    max_workers = excluded.max_workers, retry = excluded.retry, cooldown = excluded.cooldown,
+    throttles = excluded.throttles, throttled_until_us = excluded.throttled_until_us,
     retention = excluded.retention, dead_retention = excluded.dead_retention
 """
 
@@ -30,7 +30,6 @@ class QueueRow(NamedTuple):
 
     name: str
     max_workers: int | None = None
-    paused: int = 0
     retry: str | None = None
     cooldown: str | None = None
     throttles: int = 0  # windows in a row in which a handler said that it was throttled
@@ -39,7 +38,7 @@ class QueueRow(NamedTuple):
     dead_retention: str | None = None
 
 
-class QueueTables(DeadTables):
+class QueueTables(ControlTables):
     """Statements about queues. Those that write belong into `transaction()`."""
 
     _queues: dict[str, QueueRow]

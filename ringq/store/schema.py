@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 from ringq.store.schedule_tables import SCHEDULE_TABLES
+from ringq.store.schema_controls import CONTROL_TABLES
 from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
 from ringq.store.schema_tags import TAG_TABLES
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -200,7 +201,6 @@ QUEUE = """
 CREATE TABLE queue (
     name TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
     max_workers INTEGER CHECK (max_workers >= 0),
-    paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
     retry TEXT CHECK (retry <> ''),
     cooldown TEXT CHECK (cooldown <> ''),
     throttles INTEGER NOT NULL CHECK (throttles >= 0),
@@ -324,6 +324,7 @@ TABLES: Final = (
     CANCEL_REQUEST,
     *SCHEDULE_TABLES,
     *TAG_TABLES,
+    *CONTROL_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

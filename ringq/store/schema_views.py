@@ -14,7 +14,11 @@ SELECT
     CASE
         WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
         WHEN receipt.task_id IS NULL AND EXISTS (
-            SELECT 1 FROM queue WHERE queue.name = spec.queue AND queue.paused = 1) THEN 'paused'
+            SELECT 1 FROM pause WHERE pause.scope = 'server'
+                OR (pause.scope = 'queue' AND pause.name = spec.queue)
+                OR (pause.scope = 'group' AND pause.name = spec.group_name)
+                OR (pause.scope = 'domain' AND pause.name = substr(kind.name, 1, instr(kind.name, '::') - 1))
+        ) THEN 'paused'
         WHEN receipt.task_id IS NULL THEN 'pending'
         ELSE CASE receipt.status
             WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'

@@ -187,4 +187,6 @@ class Store(RetentionTables):
         self.next_task_id = max(self._read_one(SELECT_HIGHEST_ID)[0] or 0, highest) + 1
         self._load_names()
         self._load_queues()
+        self._load_pauses()
+        self._load_controls()
         self._load_stragglers()

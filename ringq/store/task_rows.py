@@ -8,7 +8,7 @@ from typing import Final
 
 from ringq.model import Reason
 from ringq.store.filters import tagged
-from ringq.store.pauses import OF_PAUSED, SELECT_PAUSED_SPECS
+from ringq.store.pauses import MASK, OF_PAUSED, SELECT_PAUSED_SPECS
 
 # A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
 TASK_ROW: Final = f"""
@@ -20,7 +20,7 @@ SELECT
             AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
     task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
     CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,
-    (SELECT queue.paused FROM queue WHERE queue.name = spec.queue),
+    {MASK},
     (SELECT text FROM label WHERE label.task_id = task.id),
     (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id),
     (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id), spec.ttl_ms,
@@ -118,8 +118,8 @@ WHERE lease.task_id < ?1 AND receipt.task_id IS NULL"""
     + BY_LEASE
 )
 
-# Pending above the mark: everything there that has no receipt. Paused, with ?11 = 1, are those whose queue is: no row
-# of a task says so, and a queue with 10^6 tasks is paused at once.
+# Pending above the mark: everything there that has no receipt. Paused, with ?11 = 1, are those of something that
+# is: no row of a task says so, and a group with 10^6 tasks is paused at once.
 SELECT_PENDING_ROWS: Final = (
     TASK_ROW
     + "FROM task"

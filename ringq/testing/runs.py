@@ -22,6 +22,8 @@ from ringq import changes, protocol
 from ringq.client import alone
 from ringq.committed import Committed
 from ringq.config import Config
+from ringq.controlling import ResumeDue
+from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.entries import Row
 from ringq.errors import RingqError
@@ -33,6 +35,7 @@ from ringq.model import Status
 from ringq.places import Place, Places
 from ringq.receipts import ReceiptRow
 from ringq.recover import part_outgrown, spill_dir
+from ringq.steering import recount, steer
 from ringq.store import OwnerLock, Store
 from ringq.testing.attempt import Receipt, attempt
 from ringq.testing.manual import InlineClock
@@ -152,12 +155,19 @@ class Runs:
                 writer.come_due(due)
                 _commit(writer)
                 feed.look_for_delayed()
+            if any((pause.resume_at_us or sys.maxsize) <= self._clock.now_us() for pause in store.pauses().values()):
+                writer.change(ResumeDue(self._clock.now_us(), lambda: None))
+                _commit(writer)
             while (store.next_expiry_us() or sys.maxsize) <= self._clock.now_us():
                 writer.change(Expire(self._clock.now_us(), lambda: None))
                 self.ended += [row[0] for row in _commit(writer).receipts]
-            feed.load_all()
             slot = _Slot()
             dispatcher = Dispatcher(slot, feed.backlog, _gate(store, self._clock.now_us()), epoch=0, lookahead_ms=0)
+            controls = Controls(store, self._clock, writer.change)
+            controls.learn(self._app.reports())
+            steer(dispatcher, controls, controls.everything())
+            recount(dispatcher, store, list(self._running))
+            feed.load_all()
             known = self._app.kinds().keys()
             dispatcher.learn(frozenset(number for number, name in store.kinds().items() if name not in known))
             while dispatcher.fill(1, 0):
@@ -207,7 +217,6 @@ def _gate(store: Store, now_us: int) -> Gate:
     gate = Gate(())
     for row in store.queues().values():
         gate.limit("queue", row.name, row.max_workers)
-        gate.pause("queue", row.name, bool(row.paused))
         gate.cool(row.name, (row.throttled_until_us or 0) > now_us)
     return gate
 

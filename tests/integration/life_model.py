@@ -187,6 +187,10 @@ class Model:
         is_late = any(at_us <= self.now_us for at_us, _ in self._limits(task))
         task.place = "dropped" if task.is_cancelled else "late" if is_late else "pending"
 
+    def is_held(self, queue: str, *, also_cooling: bool) -> bool:
+        is_cooling = queue in self.cooling and self.cooling[queue][1] > self.now_us
+        return queue in self.paused or (also_cooling and is_cooling)
+
     def is_open(self, queue: str) -> bool:
         return queue not in self.paused and queue not in self.closed_until
 
@@ -330,11 +334,16 @@ class Model:
                 self._finish(task, Status.DEAD_LETTER, Reason.UNKNOWN_KIND)
 
     def set_queue(self, queue: str, *, paused: bool | None = None, retry: str | None = None) -> None:
+        is_other = paused is None or paused is not self.is_held(queue, also_cooling=not paused)
         if paused is not None:
             (self.paused.add if paused else self.paused.discard)(queue)
+            if not paused:
+                self.cooling.pop(queue, None)
+                self.closed_until.pop(queue, None)
         if retry is not None:
             self.retry_of[queue] = DELAYS[retry]
-        self._follow(queue)
+        if is_other:
+            self._follow(queue)
 
     # -- attempts -----------------------------------------------------------------------------
 

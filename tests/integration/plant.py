@@ -14,7 +14,9 @@ from typing import Any
 from ringq import changes, failpoint, protocol, recover
 from ringq.admission import Admission
 from ringq.clock import ManualClock
+from ringq.committed import Said
 from ringq.config import Config
+from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.entries import Batch, Interruption, Row
 from ringq.expiry import Expiries
@@ -24,6 +26,7 @@ from ringq.model import Reason, Status
 from ringq.queues import Queues
 from ringq.receipts import ReceiptRow
 from ringq.settle import Settlement
+from ringq.steering import recount, steer
 from ringq.store import Store
 from ringq.writer import Writer
 
@@ -135,12 +138,18 @@ class Plant:
             if interruptions.lost >= self.config.lost_max:
                 self.dispatcher.run_alone(task_id)
         self.feed.load_all()
-        self.queues = Queues(
-            self.config, self.store, self.dispatcher.gate, self.clock,
-            running=lambda: [slot.task_id for slot in self.ring.by_task.values()], say=lambda _: None,
-        )  # fmt: skip
+        self.queues = Queues(self.config, self.store, self.dispatcher.gate, self.clock, say=lambda _: None)
+        self.controls = Controls(self.store, self.clock, self.writer.change)
+        self.follow([], self.controls.everything())
         others: Any = self
-        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, self.queues)
+        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others)
+
+    def follow(self, queues: Sequence[str], controls: Sequence[Said]) -> None:
+        """As `Duties`."""
+        self.queues.follow(queues)
+        self.controls.follow(controls)
+        steer(self.dispatcher, self.controls, controls)
+        recount(self.dispatcher, self.store, list(self.ring.by_task))
 
     def tell(self, receipts: Sequence[ReceiptRow]) -> None:
         """As the listener: who waits for tasks is told of their ends."""

@@ -143,7 +143,7 @@ def runs(bench: Bench, *keys: str | None) -> None:
 
 def is_paused(bench: Bench) -> None:
     """Nothing that is pending is published."""
-    bench.say(protocol.SetQueue("default", {"paused": True}))
+    bench.say(protocol.SetPause("queue", "default", True))
 
 
 def waits(bench: Bench) -> None:
@@ -284,7 +284,7 @@ def live_again(folder: Path, situation: Situation) -> dict[str, list[Any]]:
     bench = Bench(folder, clock=clock, segment=segment)
     if situation.asks_again:
         situation.asks(bench)
-    bench.say(protocol.SetQueue("default", {"paused": False}))
+    bench.say(protocol.SetPause("queue", "default", False))
     bench.finish()
     refused = [answer for answer in bench.answers if isinstance(answer, Exception)]
     assert all(isinstance(error, (NotDead, UnknownTask)) for error in refused), "else it is as if it was asked for once"

@@ -142,7 +142,7 @@ def give_up(plant: Plant, number: int) -> None:
 
 
 def pause(plant: Plant, paused: bool) -> None:
-    plant.ask(protocol.SetQueue("default", {"paused": paused}))
+    plant.ask(protocol.SetPause("queue", "default", paused))
     turn(plant)
 
 

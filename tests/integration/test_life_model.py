@@ -316,9 +316,14 @@ class Machine(RuleBasedStateMachine):
         self.say(draw(st.sampled_from(QUEUES)), draw(st.sampled_from(changes)))
 
     def say(self, queue: str, changes: dict[str, Any]) -> None:
-        self.plant.ask(protocol.SetQueue(queue, changes))
+        paused, is_other = changes.get("paused"), True
+        if paused is None:
+            self.plant.ask(protocol.SetQueue(queue, changes))
+        else:
+            is_other = paused is not self.model.is_held(queue, also_cooling=not paused)
+            self.plant.ask(protocol.SetPause("queue", queue, paused))
         self.turn(lambda: self.model.set_queue(queue, **changes))
-        assert self.plant.answers.pop() == protocol.Changed(1)
+        assert self.plant.answers.pop() == protocol.Changed(int(is_other))
 
     def give_up(self, draw: Draw) -> None:
         """A handler is gone for some time."""

@@ -23,6 +23,7 @@ from ringq.model import Reason, Status
 from ringq.query import Query
 from ringq.store import OwnerLock, Store
 from ringq.store.migrate import main, migrate
+from ringq.store.queues import QueueRow
 from ringq.store.schema import REVISION, REVISIONS
 
 FOLLOWING = f"{int(REVISION) + 1:04}"
@@ -101,6 +102,13 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
             found = store.find_map("media::thumbnail", "album")
             assert found
             assert (store.map_chunks(found, 0, 9), store.map_end(found)) == ([(0, 1, 1, bytes(range(16)))], 1)
+        if revision >= "0003":
+            assert ("queue", "bulk") in store.pauses()
+            assert store.queue("bulk") == QueueRow("bulk", 2, "3", "constant 60s", retention="7d")
+        if revision >= "0004":
+            assert store.control("group", "customer")[2:] == (1, 2.5, 1)
+            assert set(store.pauses()) == {("queue", "bulk"), ("group", "customer")}
+            assert len(store.pause_spans()["domain", "audio"]) == 1
         submit(store, 1)
     query = Query(path)
     bulk = Status.PAUSED if revision >= "0003" else Status.PENDING  # earlier ones could pause no queue

@@ -201,7 +201,7 @@ def test_pages_of_history_join_also_where_many_ended_at_once(store: Store, query
 
 def test_what_has_not_begun_is_paused_while_its_queue_is(store: Store, query: Query) -> None:
     with store.transaction():
-        store.set_queue("default", paused=1)
+        store.pause("queue", "default", NOW)
     assert (query.task(5).status, query.task(5).pause_reasons) == (Status.PAUSED, PauseReason.QUEUE)
     for task_id, status in ((1, Status.COMPLETED), (6, Status.RUNNING), (11, Status.PENDING)):
         assert (query.task(task_id).status, query.task(task_id).pause_reasons) == (status, PauseReason(0))
@@ -215,7 +215,7 @@ def test_what_has_not_begun_is_paused_while_its_queue_is(store: Store, query: Qu
     rows = store._driver.execute("SELECT id, status FROM task_v WHERE id IN (1, 5, 6, 11)")
     assert dict(rows) == {1: "completed", 5: "paused", 6: "running", 11: "pending"}
     with store.transaction():
-        store.set_queue("default", paused=0)
+        store.resume("queue", "default", NOW + 1)
     assert (query.task(5).status, query.task(5).pause_reasons) == (Status.PENDING, PauseReason(0))
     assert query.tasks(status="paused") == []
     assert Status.PAUSED not in query.counts()
@@ -224,7 +224,7 @@ def test_what_has_not_begun_is_paused_while_its_queue_is(store: Store, query: Qu
 def test_paused_tasks_are_found_on_both_sides_of_the_mark(store: Store, query: Query) -> None:
     with store.transaction():
         store.set_low_water(12, range(1, 13))
-        store.set_queue("default", paused=1)
+        store.pause("queue", "default", NOW)
     assert store.low_water == 12
     assert ids(query.tasks(status="paused")) == [13, 10, 9, 8, 7, 5]
     assert query.counts()[Status.PAUSED] == 6

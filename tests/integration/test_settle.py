@@ -39,6 +39,7 @@ class Office:
 
     damage: str | None = "shared memory was overwritten"
     alive = 0
+    queues = controls = None  # nothing is said of any
 
     def __init__(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lock = OwnerLock(database)

@@ -11,6 +11,7 @@ from store_rows import opened
 
 from ringq.store import (
     cancels,
+    controls,
     dead,
     expiry,
     history,
@@ -20,6 +21,7 @@ from ringq.store import (
     questions,
     queues,
     retention,
+    standing,
     store,
     submissions,
     tags,
@@ -41,6 +43,11 @@ SORTING = {
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
     "SELECT_TAG_VALUES": "one row per value of the tag",
+    "SELECT_QUEUE_ROWS": "one row per queue of which something was said",
+    "SELECT_SAID": "one row per group, domain or kind of which something was said",
+    "COUNT_ACTIVE_ABOVE": "one row per spec of the groups, domains or kinds that are meant",
+    "COUNT_ACTIVE_BELOW": "stragglers and delayed tasks; one row per spec",
+    "COUNT_RUNNING_OF_SPECS": "one row per spec of what has been running for a while",
     "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
 }
 
@@ -55,7 +62,7 @@ WALKING = {
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     modules: list[ModuleType] = [cancels, dead, expiry, history, keys, pauses, prepare, questions, queues, retention]
-    modules += [store, submissions, tags, task_rows, tasks]
+    modules += [controls, standing, store, submissions, tags, task_rows, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):

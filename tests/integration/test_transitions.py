@@ -134,7 +134,7 @@ class Watched(Plant):
             self.pause()
 
     def pause(self, paused: bool = True) -> None:
-        self.ask(protocol.SetQueue("default", {"paused": paused}))
+        self.ask(protocol.SetPause("queue", "default", paused))
         self.turn()
 
     def work(self, task_id: int) -> None:
@@ -174,7 +174,7 @@ class Watched(Plant):
 
     def look(self) -> None:
         """Compare with what was there the last time."""
-        held = Status.PAUSED if self.store.queue("default").paused else Status.PENDING
+        held = Status.PAUSED if self.store.pauses() else Status.PENDING
         for task_id, lease, reason in self.read("SELECT task_id, lease, reason FROM attempt WHERE status IS NULL"):
             if (task_id, lease) not in self.attempts:
                 self.attempts.add((task_id, lease))

@@ -1,0 +1,86 @@
+"""Flow: how groups, domains, kinds and the whole stand, from the database alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from ringq.errors import InvalidOption
+from ringq.model import ControlRecord
+from ringq.store.questions import Questions, asking
+
+Scope = Literal["server", "domain", "group", "kind"]
+SCOPES = ("server", "domain", "group", "kind")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Standing:
+    """Questions of `Query` about what is paused and limited."""
+
+    _path: Path
+
+    def is_paused(self, scope: Literal["server", "queue", "domain", "group"], name: str = "") -> bool:
+        """Whether this one is paused, by itself: a task of it may be held by something else too."""
+        with asking(self._path) as ask:
+            return ask.standing.is_paused(scope, name.encode(errors="replace").decode())
+
+    def controls(self, scope: Scope, *, paused: bool = False) -> list[ControlRecord]:
+        """Groups, domains or kinds of which something was said, here or in the code, by name; or the server.
+
+        `paused`: only those that are. Counts their active tasks one by one.
+        """
+        _check_scope(scope)
+        with asking(self._path) as ask:
+            said = ask.standing.said(scope)
+            declared = _declared(ask, scope)
+            names = {name for name, row in said.items() if row[3] is not None} if paused else {*said, *declared}
+            if scope == "server" and not paused:
+                names = {""}
+            return _records(ask, scope, sorted(names), said, declared)
+
+    def control(self, scope: Scope, name: str = "") -> ControlRecord:
+        """What was said of this one, if anything; the name of a server is empty."""
+        _check_scope(scope)
+        with asking(self._path) as ask:
+            plain = name.encode(errors="replace").decode()
+            return _records(ask, scope, [plain], ask.standing.said(scope), _declared(ask, scope))[0]
+
+
+def _records(
+    ask: Questions, scope: str, names: list[str], said: dict[str, Any], declared: dict[str, int]
+) -> list[ControlRecord]:
+    if scope == "server":
+        active, running, _ = ask.counts()
+        counts = {"": (active - running, running)}
+    else:
+        counts = ask.standing.active(scope, set(names))
+    found = []
+    for name in names:
+        cap, weight, min_slots, since_us, until_us = said.get(name, (None,) * 5)
+        times = (_instant(since_us), _instant(until_us))
+        own = (cap, declared.get(name), weight, min_slots, since_us is not None)
+        found.append(ControlRecord(scope, name, *own, *times, *counts.get(name, (0, 0))))
+    return found
+
+
+def _declared(ask: Questions, scope: str) -> dict[str, int]:
+    """The limits that stand in the code, as the last workers have reported them."""
+    if scope not in ("domain", "kind"):
+        return {}
+    column = "max_concurrency" if scope == "kind" else "domain_max_concurrency"
+    found = {}
+    for report in ask.standing.reports():
+        if report.get(column) is not None:
+            kind = report["name"]
+            found[kind if scope == "kind" else kind.partition("::")[0]] = report[column]
+    return found
+
+
+def _check_scope(scope: str) -> None:
+    if scope not in SCOPES:
+        raise InvalidOption(f"scope: expected one of {', '.join(SCOPES)}, got {scope!r}")
+
+
+def _instant(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else EPOCH + timedelta(microseconds=microseconds)
