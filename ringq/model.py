@@ -225,6 +225,7 @@ class QueueRecord:
     cooling_until: datetime | None
     retention: str | None = None  # how long its ended tasks stay
     dead_retention: str | None = None  # … its dead letters
+    defaults: dict[str, Any] = field(default_factory=dict)  # options of its tasks: spans in seconds, sizes in MiB
 
 
 @dataclass(frozen=True, slots=True)

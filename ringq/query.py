@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from ringq import defaults
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Filter, Task
@@ -174,9 +175,10 @@ class Query:
             return [
                 QueueRecord(
                     name, cap, bool(paused), retry, cooldown,
-                    _instant(until_us) if until_us is not None and until_us > now_us else None, *kept,
+                    _instant(until_us) if until_us is not None and until_us > now_us else None,
+                    kept, dead_kept, defaults.shown(defaults.loaded(said)),
                 )
-                for name, cap, paused, retry, cooldown, until_us, *kept in ask.queues()
+                for name, cap, paused, retry, cooldown, until_us, kept, dead_kept, said in ask.queues()
             ]  # fmt: skip
 
     def schedules(self, fires: int = 3) -> list[ScheduleRecord]:

@@ -102,7 +102,7 @@ class Supervisor:
         failpoint.hit("start.epoch_committed")
 
     def _open_faces(self) -> None:
-        self._admission = Admission()
+        self._admission = Admission(server=self.config.defaults)
         self._schedules = Schedules(self._store, self._admission, self._clock, warn)
         self._declared = Declared(self._store, self._admission, self._clock)
         self._listener = Listener(
@@ -120,7 +120,7 @@ class Supervisor:
         )
         self._duties = Duties(
             self.config, self._store, self._clock, self._pool, self._registry, self._dispatcher, self._writer,
-            running=lambda: [row[1] for row in self._ring.running()], say=warn,
+            self._admission, running=lambda: [row[1] for row in self._ring.running()], say=warn,
         )  # fmt: skip
         self._settlement = Settlement(
             self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties.queues
@@ -150,9 +150,7 @@ class Supervisor:
         self._settlement.finish(self._ring)
         self._settlement.answer()  # the transaction that follows may fail, or the next turn's
         texts = {report["name"]: json.dumps(report) for report in reports}
-        if set(texts.values()) != set(self._store.registry()):
-            with self._store.transaction():
-                self._store.set_registry(texts)  # for clients that come while no server runs
+        self._registry.remember(texts, json.dumps(dict(self.config.defaults)))
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
         self._declared.follow(reports, warn)

@@ -139,7 +139,7 @@ COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
 
 # What was said of queues.
 SELECT_QUEUE_ROWS: Final = """
-SELECT name, max_workers, paused, retry, cooldown, throttled_until_us, retention, dead_retention
+SELECT name, max_workers, paused, retry, cooldown, throttled_until_us, retention, dead_retention, defaults
 FROM queue ORDER BY name
 """
 

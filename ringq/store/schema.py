@@ -15,7 +15,7 @@ from ringq.store.schema_tags import TAG_TABLES
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -206,8 +206,17 @@ CREATE TABLE queue (
     throttles INTEGER NOT NULL CHECK (throttles >= 0),
     throttled_until_us INTEGER,
     retention TEXT CHECK (retention <> ''),
-    dead_retention TEXT CHECK (dead_retention <> '')
+    dead_retention TEXT CHECK (dead_retention <> ''),
+    defaults TEXT CHECK (defaults <> '')
 ) STRICT, WITHOUT ROWID
+"""
+
+# What the last server said of tasks for whom nobody else does: also for those that are stored while no server runs.
+SERVER_DEFAULTS = """
+CREATE TABLE server_defaults (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    options TEXT NOT NULL
+) STRICT
 """
 
 STATISTIC = """
@@ -308,6 +317,7 @@ TABLES: Final = (
     STRAGGLER,
     SUBMISSION,
     QUEUE,
+    SERVER_DEFAULTS,
     ACTIVE_KEY,
     ACTIVE_KEY_TASK,
     TASK_KEY,
