@@ -209,6 +209,10 @@ class TaskRecord:
     key: str | None
     ttl_s: float | None
     schedule: str | None  # that made it, unless that was deleted since
+    kill_after_s: float | None = None
+    total_timeout_s: float | None = None
+    queue_timeout_s: float | None = None
+    memory_limit_mib: float | None = None
     attempts: tuple[AttemptRecord, ...] = field(default=())
     pause_reasons: PauseReason = field(default=PauseReason(0))  # any of them: the status is paused
 

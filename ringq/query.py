@@ -31,6 +31,7 @@ from ringq.store.questions import FIRST, asking
 from ringq.store.schedules import ScheduleRow
 
 LIMIT_MAX = 10_000
+SPANS = ("run_timeout_s", "ttl_s", "kill_after_s", "total_timeout_s", "queue_timeout_s")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -203,7 +204,9 @@ class Query:
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
     (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, is_paused) = row[11:19]
-    (label, tags, key, ttl_ms, schedule) = row[19:]
+    (label, tags, key, ttl_ms, schedule, *limits_ms, memory_kib) = row[19:]
+    spans_ms = zip(SPANS, (run_timeout_ms, ttl_ms, *limits_ms), strict=True)
+    spans: dict[str, Any] = {name: ms and ms / 1000 for name, ms in spans_ms}
     started_us = leased_us if duration_us is None else ended_us - duration_us
     held = PauseReason.QUEUE if is_paused and leased_us is None and status is None else PauseReason(0)
     active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
@@ -216,7 +219,6 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         status=active if status is None else Status.of(status),
         reason=Reason.of(reason or 0),
         payload=payload,
-        run_timeout_s=None if run_timeout_ms is None else run_timeout_ms / 1000,
         retry=retry,
         attempt_count=attempt_count,
         submitted_at=_instant(submitted_us),
@@ -228,8 +230,9 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         label=label or kind,
         tags=json.loads(tags),
         key=key,
-        ttl_s=None if ttl_ms is None else ttl_ms / 1000,
         schedule=schedule,
+        **spans,
+        memory_limit_mib=None if memory_kib is None else memory_kib / 1024,
         attempts=attempts,
         pause_reasons=held,
     )

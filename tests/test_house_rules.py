@@ -31,7 +31,8 @@ LAYER_OF = {
     **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
     **dict.fromkeys(["memory", "defaults"], EDGES),
     **dict.fromkeys(
-        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
+        ["changes", "committed", "expiry", "inquiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
+        FLOWS,
     ),
     **dict.fromkeys(["duties", "firing", "retention", "scheduling", "stranded", "upkeep", "vanishing"], FLOWS),
     # "" is ringq/__init__.py
@@ -136,6 +137,7 @@ NEIGHBOURS = {
     ("log", "output"): "escapes as it does",
     ("process", "output"): "takes what comes out of its pipe apart",
     ("loading", "kinds"): "what it looks for is an App",
+    ("worker", "inquiry"): "what its handlers want to know",
     ("runner", "calls"): "what it does with a chunk",
     ("worker", "runner"): "the part of its life between ready and leaving",
     ("launch", "recover"): "the names of the files a successor will look for",

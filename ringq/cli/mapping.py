@@ -66,6 +66,7 @@ def _chunk(text: str) -> int | str:
 )
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop a call after e.g. 30s.")
 @click.option("--memory-limit", metavar="SIZE", help="End a call that holds more memory than e.g. 512MB or 512 (MiB).")
+@click.option("--kill-after", type=options.span, metavar="SPAN", help="… after it was told to end; 5s if nobody says.")
 @click.option("--queue", help="The queue; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
 @click.option("--group", help="A name that the tasks share with others.")

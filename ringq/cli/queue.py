@@ -108,9 +108,11 @@ def _defaults(text: str | None) -> dict[str, Any]:
     from ringq import defaults
 
     try:
-        return dict.fromkeys(defaults.FIELDS) if text is None else defaults.options_of(text)
+        given = dict.fromkeys(defaults.FIELDS) if text is None else defaults.options_of(text)
+        defaults.stored(given)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--defaults") from None
+    return given
 
 
 def _client(database: Path) -> Any:

@@ -33,7 +33,11 @@ VALUES: dict[str, dict[str, Any]] = {
     "retry": {"call": 1, "kind": 2, "domain": 3, "queue": 4, "server": 5},
     "ttl": SPANS,
     "ttl_from": {
-        "call": "attempt", "kind": "submission", "domain": "attempt", "queue": "submission", "server": "attempt",
+        "call": "attempt",
+        "kind": "submission",
+        "domain": "attempt",
+        "queue": "submission",
+        "server": "attempt",
     },
     "total_timeout": SPANS,
     "queue_timeout": SPANS,
