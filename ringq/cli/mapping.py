@@ -113,7 +113,6 @@ def map_(
     form: Form = "null" if null else "ndjson" if ndjson else "lines"
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        from ringq.admission import DEFAULT_QUEUE
         from ringq.cli.hosting import Host
         from ringq.cli.inputs import Inputs
         from ringq.cli.map_output import Output
@@ -123,7 +122,7 @@ def map_(
         inputs = Inputs(descriptor, name, form, str if task is None or ndjson else task.text_reader())
         has_bar = not quiet and sys.stderr.isatty()
         output = Output(inputs, _encoder(task), as_json=as_json, has_bar=has_bar)
-        queue = given["queue"] or (None if task is None else _queue_of(task) or DEFAULT_QUEUE)
+        queue = given["queue"] or (None if task is None else _queue_of(task))
         with contextlib.closing(Host(database, kind, queue, None if task is None else target, workers)) as host:
             shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *_shaping(given)]
             mapping = Mapping(host, task or kind, key, shape)
