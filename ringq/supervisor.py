@@ -94,7 +94,6 @@ class Supervisor:
             self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms,
             keyed=self._store.keyed,
         )  # fmt: skip
-        self._writer.reach = self._dispatcher
         for task_id, interruptions in self._writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self._dispatcher.run_alone(task_id)
@@ -231,6 +230,7 @@ class Supervisor:
             self._limit_ns,
             self._duties.wait_ns(),
             self._renewal.retry_ns,
+            self._settlement.returning.wait_ns,
             self._listener.next_expiry_ns,
             self._shutdown.wait_ns(now_ns),
         ]

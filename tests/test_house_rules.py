@@ -31,9 +31,9 @@ LAYER_OF = {
     **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
     **dict.fromkeys(["memory", "defaults"], EDGES),
     **dict.fromkeys(
-        ["changes", "committed", "expiry", "inquiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
-        FLOWS,
+        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
+    **dict.fromkeys(["inquiry", "returning"], FLOWS),
     **dict.fromkeys(["duties", "firing", "retention", "scheduling", "stranded", "upkeep", "vanishing"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
@@ -63,6 +63,8 @@ NEIGHBOURS = {
     ("duties", "retention"): "one of them",
     ("duties", "vanishing"): "one of them",
     ("retention", "committed"): "in its form",
+    ("returning", "dispatch"): "stands before it",
+    ("returning", "feed"): "has it put them where they belong",
     ("retention", "verdicts"): "in its form",
     ("retention", "writer"): "has it written",
     ("duties", "writer"): "has it written",
@@ -166,7 +168,7 @@ LIBRARY_OF = {
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "sqlite3": {"store"},
-    "msgspec": {"client", "codec", "kinds", "protocol", "pool", "recover", "splitting"},
+    "msgspec": {"client", "codec", "keys", "kinds", "protocol", "pool", "recover", "splitting"},
     "psutil": {"memory"},
     "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},

@@ -25,8 +25,8 @@ class Host:
     def __init__(
         self, database: Path, kind: str, queue: str | None, target: str | None, workers: int | None
     ) -> None:  # fmt: skip
-        """Asks nobody yet. `queue` in which its tasks wait, None if the server decides or nobody here knows; `target` by
-        which workers import it, None if not known.
+        """Asks nobody yet. `queue` in which its tasks wait, None if the server decides, or who knows; `target` by which
+        workers import it, None if not known.
         """
         self.client = connect(database)
         self._kind = kind
