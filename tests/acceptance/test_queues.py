@@ -303,6 +303,13 @@ def test_what_a_queue_and_the_server_say_of_tasks_holds_at_once_over_restarts_an
     with served.client() as client:
         client.set_queue("bulk", priority=7, run_timeout=30, tags={"team": "ops"})
         first = client.query.task(client.submit("shop::quick", {"number": 1}).id)
+        client.set_queue("bulk", kill_after=3)
+        assert client.query.task(client.submit("shop::quick", {"number": 1}).id).kill_after_s == 3.0
+        client.schedule("hourly", "shop::quick", {"number": 2}, every=3600)
+        wait_for(lambda: any(one.schedule for one in client.query.tasks()))
+        (made,) = [one for one in client.query.tasks() if one.schedule]
+        assert (made.queue, made.priority, made.kill_after_s, made.group) == ("bulk", 7, 3.0, "all")
+        client.unschedule("hourly")
         cli("queue", "set", "net", "--defaults", "priority=9,memory_limit=1GB,ttl=1h,ttl_from=attempt")
         client.pause_queue("net")
         second = client.query.task(client.submit("shop::fails", {"mark": "m"}, tags={"site": "there"}).id)
