@@ -39,10 +39,10 @@ class Returning:
     def give_back(self, task_ids: Collection[int]) -> None:
         """A transaction is over: put these active tasks at their place in the order, at once if they are few."""
         self._taken.clear()
-        if len(task_ids) <= AT_ONCE and not self._left:
-            self._feed.give_back(task_ids)
-        else:
+        if len(task_ids) > AT_ONCE or self._left:
             self._left.update(dict.fromkeys(sorted(task_ids)))
+        elif task_ids:
+            self._feed.give_back(task_ids)
 
     def step(self) -> None:
         """Put the next ones there."""
