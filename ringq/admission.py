@@ -5,10 +5,10 @@ Precedence of every option: call > kind > domain (both reported by the worker) >
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ringq import retry, tags
+from ringq import defaults, retry, tags
 from ringq.config import BATCH_TASKS_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
 from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
@@ -28,16 +28,20 @@ from ringq.spelling import nearest
 DEFAULT_QUEUE = "default"
 SPAN_MS_MAX = 366 * 24 * 3600 * 1000
 LIMITS: Final = ("kill_after_ms", "total_timeout_ms", "queue_timeout_ms", "memory_limit_kib")  # 0: none
-UNDECIDED: dict[str, Any] = dict.fromkeys(("queue", "priority", "group", "run_timeout_ms"))
 MODES = frozenset(mode.code for mode in OnDuplicate)
 TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
 
 class Admission:
-    """Knows the registered kinds and their defaults."""
+    """Knows the registered kinds and their defaults, and those of queues and the server."""
 
-    def __init__(self, *, takes_any: bool = False) -> None:
-        """`takes_any`: nobody knows yet which kinds there are, so a kind not learned has the server's defaults."""
+    def __init__(self, *, takes_any: bool = False, server: Iterable[tuple[str, Any]] = ()) -> None:
+        """`takes_any`: nobody knows yet which kinds there are, so a kind not learned has the server's defaults.
+
+        `server`: these defaults, by fields of a spec.
+        """
+        self._server = dict(server)
+        self._queues: dict[str, dict[str, Any]] = {}
         self._takes_any = takes_any
         self._defaults: dict[str, dict[str, Any]] = {}
         self._resolved: dict[SpecFields, Spec] = {}
@@ -45,6 +49,11 @@ class Admission:
     def learn(self, reports: list[dict[str, Any]]) -> None:
         """Take the registry that a worker reported."""
         self._defaults = {report["name"]: report for report in reports}
+        self._resolved = {}
+
+    def follow(self, queues: Iterable[tuple[str, str | None]]) -> None:
+        """Take what is said of the tasks of queues: (name, defaults as they are stored)."""
+        self._queues = {name: defaults.loaded(said) for name, said in queues if said is not None}
         self._resolved = {}
 
     @property
@@ -83,22 +92,28 @@ class Admission:
         known = self._resolved.get(fields)
         if known is not None:
             return known
-        defaults = self._defaults.get(fields.kind)
-        if defaults is None and not self._takes_any:
+        kind = self._defaults.get(fields.kind)
+        if kind is None and not self._takes_any:
             raise UnknownKind(self._unknown(fields.kind))
-        defaults = defaults or UNDECIDED
+        kind = kind or {}
+        queue = _first(fields.queue, kind.get("queue"), self._server.get("queue"), DEFAULT_QUEUE)
+        said = (kind, self._queues.get(queue, {}), self._server)  # the nearest first; the kind's has its domain's
+
+        def nearest_of(name: str, otherwise: Any = None) -> Any:
+            return _first(getattr(fields, name), *(one.get(name) for one in said), otherwise)
+
         spec = Spec(
             kind=fields.kind,
-            queue=_first(fields.queue, defaults["queue"], DEFAULT_QUEUE),
-            priority=_first(fields.priority, defaults["priority"], NORMAL),
-            group=_first(fields.group, defaults["group"], None),
-            run_timeout_ms=_first(fields.run_timeout_ms, defaults["run_timeout_ms"], None),
-            retry=_first(fields.retry, defaults.get("retry")),
-            ttl_ms=_first(fields.ttl_ms, defaults.get("ttl_ms")),
-            ttl_from=_first(fields.ttl_from, defaults.get("ttl_from"), 0),
-            **{name: _first(getattr(fields, name), defaults.get(name)) or None for name in LIMITS},
+            queue=queue,
+            priority=nearest_of("priority", NORMAL),
+            group=nearest_of("group"),
+            run_timeout_ms=nearest_of("run_timeout_ms"),
+            retry=_first(fields.retry, kind.get("retry")),
+            ttl_ms=nearest_of("ttl_ms"),
+            ttl_from=nearest_of("ttl_from", 0),
+            **{name: nearest_of(name) or None for name in LIMITS},
             label=fields.label,
-            tags=_tags(fields, defaults),
+            tags=_tags(fields, [one.get("tags") or {} for one in said]),
         )
         _check_spec(spec)
         if len(self._resolved) > 10_000:  # groups may be as many as customers
@@ -192,17 +207,14 @@ def _check_label(label: str, name: str) -> None:
         raise InvalidSubmission(f"{label}: expected 1 to {NAME_CHARS_MAX} printable characters, got {name[:50]!r}")
 
 
-def _tags(fields: SpecFields, defaults: dict[str, Any]) -> tags.Tags:
-    """The tags of kind and domain, with those of the call in place of those that have the same keys."""
+def _tags(fields: SpecFields, shared: Sequence[Mapping[str, str]]) -> tags.Tags:
+    """The tags of the call, and of those that are `shared` the nearest, which come first, of each other key."""
     wrong = tags.problem(fields.tags)
     if wrong is not None:
         raise InvalidSubmission(wrong)
-    shared = defaults.get("tags") or {}
-    if not shared:
-        return tags.ordered(dict(fields.tags)) if fields.tags else ()
-    found = tags.merged(shared.items(), fields.tags)
+    found = tags.ordered({**{key: one[key] for one in reversed(shared) for key in one}, **dict(fields.tags)})
     if len(found) > tags.TAGS_MAX:
-        text = f"tags: a task has at most {tags.TAGS_MAX}, got {len(found)} with those of kind and domain"
+        text = f"tags: a task has at most {tags.TAGS_MAX}, got {len(found)} with those of its kind, domain and queue"
         raise InvalidSubmission(text)
     return found
 

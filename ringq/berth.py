@@ -101,6 +101,11 @@ class Berth:
         """How far up the ladder this call of the attempt of this lease is."""
         return self.stage if self._over_limit == (lease, call) else 0
 
+    @property
+    def has_outgrown(self) -> bool:
+        """Whether the last attempt that was told to end was told so because of its memory."""
+        return self._over_limit is not None and self._reason is Reason.MEMORY_LIMIT
+
     def blame(self, lease: int, call: int, exit_: Exit, killed: Reason | None) -> Reason:
         """Why the attempt of this lease ended in this call with its worker; `killed`: why, if the pool killed all."""
         if (lease, call) == self._over_limit:

@@ -83,6 +83,18 @@ class Bounds:
         self._peaks.update((lease, bound.peak_kib) for lease, bound in before.items() if bound.peak_kib)
         return self._found
 
+    def facts(self, task_id: object) -> dict[str, Any]:
+        """What a handler may want to know of its task: its tags; when the time for it is over, as `Bound.ends_ns`.
+
+        Its worker asks, and a handler may have made that ask anything.
+        """
+        if not isinstance(task_id, int) or not 0 < task_id < self._store.stored_below:
+            return {"tags": {}, "ends_ns": None}
+        return {
+            "tags": self._store.tags_of(task_id),
+            "ends_ns": self._of(task_id, self._clock.monotonic_ns()).ends_ns,
+        }
+
     def peak_kib(self, lease: int) -> int:
         """The most memory that was seen of an attempt which has ended; 0 if nobody has looked. Told once."""
         bound = self._found.pop(lease, FREE)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, controlling, notation, protocol, retry, scheduling
+from ringq import cancelling, controlling, defaults, notation, protocol, retry, scheduling
 from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -134,9 +134,11 @@ class SetQueue:
 
     def apply(self, store: Any, _verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
-        columns = dict(self.message.changes)
+        columns: dict[str, Any] = dict(self.message.changes)
         if columns.pop("cooling", True) is None:
             columns |= {"throttles": 0, "throttled_until_us": None}
+        if "defaults" in columns:
+            columns["defaults"] = defaults.joined(store.queue(self.message.name).defaults, columns["defaults"])
         store.set_queue(self.message.name, **columns)
         committed.queues.append(self.message.name)
         return lambda: self.answer(protocol.Changed(1))
@@ -157,7 +159,17 @@ def _check_queue(message: protocol.SetQueue) -> None:
         if name in ("retention", "dead_retention") and (value is None or isinstance(value, str)):
             _check_retention(name, value)
             continue
+        if name == "defaults":
+            _check_defaults(message.name, value)
+            continue
         raise InvalidSubmission(f"queue {message.name}: {name} cannot be {value!r}")
+
+
+def _check_defaults(queue: str, value: object) -> None:
+    try:
+        defaults.check(value)
+    except ValueError as error:
+        raise InvalidSubmission(f"queue {queue}: {error}") from None
 
 
 def _check_retention(name: str, value: str | None) -> None:

@@ -55,6 +55,7 @@ class Config:
     dead_retention_s: float = math.inf  # … dead letters
     unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
+    defaults: tuple[tuple[str, Any], ...] = ()  # options of tasks of whom nobody else says, by fields of a submission
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves

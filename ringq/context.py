@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ringq.errors import (
@@ -20,6 +21,9 @@ from ringq.errors import (
 from ringq.model import Reason
 
 T = TypeVar("T")
+
+
+Facts = tuple[Mapping[str, str], int | None]  # tags; when the time for the whole task is over, by the monotonic clock
 
 
 class AttemptPort(Protocol):
@@ -82,10 +86,11 @@ class Context:
     it first: `classify(ringq.Context(state={Model: fake}), "a.jpg")`.
 
     Attributes: `task_id`, the same for every attempt of a task (the idempotency key for what the handler does
-    outside); `lease`, unique to this attempt; `attempt`, 1 for the first; `kind`, as in `media::thumbnail`.
+    outside); `lease`, unique to this attempt; `attempt`, 1 for the first; `kind`, as in `media::thumbnail`; `tags`,
+    those of the task, not to be changed.
     """
 
-    __slots__ = ("_deadline_ns", "_port", "_states", "attempt", "kind", "lease", "task_id")
+    __slots__ = ("_deadline_ns", "_facts", "_port", "_states", "_tags", "attempt", "kind", "lease", "task_id")
 
     def __init__(
         self,
@@ -97,10 +102,13 @@ class Context:
         run_timeout_ms: int = 0,
         port: AttemptPort = _NOWHERE,
         state: Mapping[type[Any], Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        facts: Callable[[], Facts] | None = None,
     ) -> None:
         """Made by the worker as the attempt starts: the deadline is `run_timeout_ms` from now, 0 is none.
 
-        `state`: what `state(...)` gives, by type, and nothing else; None for the states of the App.
+        `state`: what `state(...)` gives, by type, and nothing else; None for the states of the App. `tags`: what `tags`
+        are. `facts`: asks for what the worker was not told, when the handler wants to know.
         """
         self.task_id = task_id
         self.lease = lease
@@ -108,10 +116,18 @@ class Context:
         self.kind = kind
         self._deadline_ns = time.monotonic_ns() + run_timeout_ms * 1_000_000 if run_timeout_ms else None
         self._port = port
+        self._tags = tags
+        self._facts = facts
         self._states: StateSource | None = None if state is None else _Given(state)
 
     def __repr__(self) -> str:
         return f"Context({self.kind or 'inert'}, task_id={self.task_id}, attempt={self.attempt})"
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags of the task."""
+        self._ask()
+        return MappingProxyType({} if self._tags is None else self._tags)
 
     @property
     def deadline(self) -> datetime | None:
@@ -122,11 +138,26 @@ class Context:
     def remaining(self) -> float | None:
         """Seconds until the attempt's time is up, never below 0.0; None without a limit.
 
-        Jumps of the wall clock do not change it.
+        That is what ends first of its `run_timeout` and the `total_timeout` of the task. Jumps of the wall clock do not
+        change it.
         """
+        self._ask()
         if self._deadline_ns is None:
             return None
         return max(0.0, (self._deadline_ns - time.monotonic_ns()) / 1e9)
+
+    def _ask(self) -> None:
+        """Once, and only if a handler wants to know: the answer takes a turn of the parent's loop."""
+        ask, self._facts = self._facts, None
+        if ask is not None:
+            try:
+                tags, ends_ns = ask()
+            except BaseException:  # told to end while it waited
+                self._facts = ask
+                raise
+            self._tags = tags if self._tags is None else self._tags
+            ends = [at for at in (self._deadline_ns, ends_ns) if at is not None]
+            self._deadline_ns = min(ends, default=None)
 
     def state(self, type_: type[T]) -> T:
         """What the initialiser that `@app.state` declares for this type has made, once per process.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.committed import Said
 from ringq.config import Config
@@ -25,8 +26,9 @@ class Duties:
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
-        writer: Writer, running: Callable[[], list[int]], say: Callable[[str], None],
+        writer: Writer, admission: Admission, running: Callable[[], list[int]], say: Callable[[str], None],
     ) -> None:  # fmt: skip
+        self._admission = admission
         self._dispatcher = dispatcher
         self._vanishing = Vanishing(config.unknown_kind_wait_s, clock, registry, pool, dispatcher, writer)
         self._retention = Retention(config, store, clock, writer)
@@ -55,6 +57,7 @@ class Duties:
             self._vanishing.step()
             if self._queue_changes != self.queues.changes:
                 self._queue_changes = self.queues.changes
+                self._admission.follow((name, row.defaults) for name, row in self._store.queues().items())
                 self._retention.follow()
             self._retention.step()
             self._controls_ns = self.controls.step()

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from ringq.admission import DEFAULT_QUEUE
 from ringq.backlog import Backlog
 from ringq.berth import Berth
 from ringq.clock import Clock
@@ -31,6 +32,7 @@ def describe(
             "database": os.fsencode(config.database).decode(errors="replace"),
             "durability": config.durability,
             "queues": [name for name, _ in config.queues],
+            "default_queue": dict(config.defaults).get("queue", DEFAULT_QUEUE),
             "drain_timeout_s": config.drain_timeout_s,
             **state,
             "pending": len(backlog) + len(dispatcher.stranded) + ring.ready(),

@@ -13,6 +13,8 @@ from collections.abc import Container, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
+import msgspec
+
 from ringq.entries import Batch, Spec, Told
 from ringq.lifecycle import Interruptions
 from ringq.model import OnDuplicate, Outcome, Reason, Status
@@ -172,7 +174,7 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
                 told.ids[place] = told.ids[last[name]] if name is not None else told.ids[place]
         decided.told = told
         yield
-        store.insert_outcome(batch.submission, json.dumps(told))
+        store.insert_outcome(batch.submission, msgspec.json.encode(told).decode())  # json takes 15 ms for 100,000
     yield
     run_at = None if batch.run_at_us is None else [batch.run_at_us[place] for place in inserted]
     payloads = [batch.payloads[place] for place in inserted]

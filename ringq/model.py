@@ -210,6 +210,10 @@ class TaskRecord:
     key: str | None
     ttl_s: float | None
     schedule: str | None  # that made it, unless that was deleted since
+    kill_after_s: float | None = None
+    total_timeout_s: float | None = None
+    queue_timeout_s: float | None = None
+    memory_limit_mib: float | None = None
     attempts: tuple[AttemptRecord, ...] = field(default=())
     pause_reasons: PauseReason = field(default=PauseReason(0))  # any of them: the status is paused
 
@@ -228,6 +232,7 @@ class QueueRecord:
     dead_retention: str | None = None  # … its dead letters
     paused_since: datetime | None = None
     paused_until: datetime | None = None  # None: until somebody resumes it
+    defaults: dict[str, Any] = field(default_factory=dict)  # options of its tasks: spans in seconds, sizes in MiB
 
 
 @dataclass(frozen=True, slots=True)

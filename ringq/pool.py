@@ -169,6 +169,10 @@ class Pool:
                 self._say(f"worker {berth.name} cannot be told its kinds: {error}", level="warning")
                 berth.claims = False
                 process.kill()
+        elif "task" in message:
+            while message and "task" in message:  # more than one, if an attempt was told to end while it asked
+                process.answer({"number": message.get("number"), **self.bounds.facts(message["task"])})
+                message = process.receive()
         elif message.get("ready"):
             berth.welcome(self._clock.monotonic_ns())
             self.rotation.weigh(berth)
@@ -249,7 +253,7 @@ class Pool:
         self._echo.bury(berth.index, process.epoch, exit_, held[0] if held else None)
         has_left = was_told and (exit_.returncode == 0 or is_ended) and not held
         if not self.stopping and not has_left:
-            self.deaths += 1
+            self.deaths += not (exit_.returncode == 0 and berth.has_outgrown)  # that one has left, as it should
             whereabouts = f" while running task {held[0][0]}" if held else ""
             self._say(
                 f"worker {berth.name} (pid {exit_.pid}) {exit_.describe()}{whereabouts}",

@@ -142,6 +142,11 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             self.control.setblocking(False)
 
+    def answer(self, message: Mapping[str, Any]) -> None:
+        """Send one message to a worker that waits for it; one that does not read has been told to end meanwhile."""
+        with contextlib.suppress(OSError):
+            self.control.send(json.dumps(message).encode() + b"\n")
+
     def take_output(self) -> bytes | None:
         """What it printed and nobody has read yet, at most READ_BYTES_MAX; None once nothing can come any more."""
         word = self._taken.word

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from ringq import defaults
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Filter, Task
@@ -31,6 +32,7 @@ from ringq.store.questions import FIRST, asking
 from ringq.store.schedules import ScheduleRow
 
 LIMIT_MAX = 10_000
+SPANS = ("run_timeout_s", "ttl_s", "kill_after_s", "total_timeout_s", "queue_timeout_s")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -175,10 +177,10 @@ class Query(Standing):
             return [
                 QueueRecord(
                     name, cap, bool(paused), retry, cooldown,
-                    _instant(until_us) if until_us is not None and until_us > now_us else None, keep,
-                    dead_keep, _at(since), _at(until),
+                    _instant(until_us) if until_us is not None and until_us > now_us else None,
+                    kept, dead_kept, _at(since), _at(until), defaults.shown(defaults.loaded(said)),
                 )
-                for name, cap, paused, retry, cooldown, until_us, keep, dead_keep, since, until in ask.queues()
+                for name, cap, paused, retry, cooldown, until_us, kept, dead_kept, since, until, said in ask.queues()
             ]  # fmt: skip
 
     def schedules(self, fires: int = 3) -> list[ScheduleRecord]:
@@ -203,7 +205,9 @@ class Query(Standing):
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
     (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, mask) = row[11:19]
-    (label, tags, key, ttl_ms, schedule) = row[19:]
+    (label, tags, key, ttl_ms, schedule, *limits_ms, memory_kib) = row[19:]
+    spans_ms = zip(SPANS, (run_timeout_ms, ttl_ms, *limits_ms), strict=True)
+    spans: dict[str, Any] = {name: ms and ms / 1000 for name, ms in spans_ms}
     started_us = leased_us if duration_us is None else ended_us - duration_us
     held = PauseReason(mask if leased_us is None and status is None else 0)
     active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
@@ -216,7 +220,6 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         status=active if status is None else Status.of(status),
         reason=Reason.of(reason or 0),
         payload=payload,
-        run_timeout_s=None if run_timeout_ms is None else run_timeout_ms / 1000,
         retry=retry,
         attempt_count=attempt_count,
         submitted_at=_instant(submitted_us),
@@ -228,8 +231,9 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         label=label or kind,
         tags=json.loads(tags),
         key=key,
-        ttl_s=None if ttl_ms is None else ttl_ms / 1000,
         schedule=schedule,
+        **spans,
+        memory_limit_mib=None if memory_kib is None else memory_kib / 1024,
         attempts=attempts,
         pause_reasons=held,
     )

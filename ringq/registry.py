@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ringq.admission import Admission
@@ -33,6 +33,13 @@ class Registry:
         self._is_in_motion = False
         self.vanished: dict[int, str] = {}  # kinds, by number, that no worker has any more
         self.is_settled = False  # whether every worker that should be there has told its kinds
+
+    def remember(self, texts: Mapping[str, str], defaults: str) -> None:
+        """Store what each kind's report says, and what this server says of tasks: for clients while no server runs."""
+        if set(texts.values()) != set(self._store.registry()) or defaults != self._store.server_defaults():
+            with self._store.transaction():
+                self._store.set_registry(texts)
+                self._store.set_server_defaults(defaults)
 
     def follow(self, berths: Sequence[Berth], ring: Revoking) -> None:
         """Workers have come or gone: what may be submitted and served from now on."""

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from ringq import codec, failpoint
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
-from ringq.context import Context, interruption
+from ringq.context import Context, Facts, interruption
 from ringq.errors import InvalidResult
 from ringq.kinds import Task
 from ringq.model import Reason, Status
@@ -32,13 +33,19 @@ NO_REASON, CANCELLED, MEMORY_LIMIT = Reason.NONE.code, Reason.CANCELLED.code, Re
 class Runner:
     """Runs claimed attempts one after the other."""
 
-    def __init__(self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed) -> None:
+    def __init__(
+        self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed,
+        facts: Callable[[int], Facts],
+    ) -> None:  # fmt: skip
+        """`facts`: asks for what the ring does not know of a task."""
         self._ring = ring
         self._printed = printed
         self._handlers = handlers
         self._spill = spill
         self._is_armed = failpoint.is_armed()
         self._is_cancelled = False  # the handler of this attempt was told
+        self._facts = facts
+        self._known: tuple[int, Facts] | None = None  # of the attempt with this lease
 
     def run(self) -> None:
         """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
@@ -76,13 +83,25 @@ class Runner:
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
                 if codec.is_chunk(payload):
-                    begin = partial(Context, task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
+                    begin = partial(
+                        Context,
+                        task_id,
+                        lease,
+                        attempt,
+                        task.kind,
+                        run_timeout_ms=limit_ms,
+                        port=self,
+                        facts=partial(self._ask, task_id, lease),
+                    )
                     aside = Aside(self._spill, lease)
                     body, is_whole = run_calls(ring, task, begin, payload, aside)
                 else:
                     context = None
                     if task.wants_context:
-                        context = Context(task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self)
+                        facts = partial(self._ask, task_id, lease)
+                        context = Context(
+                            task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self, facts=facts
+                        )
                     body = task.run(context, payload)
                 status, reason = COMPLETED, NO_REASON if is_whole else Reason.SPLIT.code
             finally:
@@ -92,7 +111,8 @@ class Runner:
             status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
             body = codec.encode_error(error)
             if self._is_cancelled and aside is None and task is not None and task.cancel_hook is not None:
-                self._answer_cancel(task, Context(task_id, lease, attempt, task.kind, port=self), payload)
+                facts = partial(self._ask, task_id, lease)
+                self._answer_cancel(task, Context(task_id, lease, attempt, task.kind, port=self, facts=facts), payload)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -115,6 +135,12 @@ class Runner:
         except BaseException:
             ring.leave()  # as above
             traceback.print_exc()
+
+    def _ask(self, task_id: int, lease: int) -> Facts:
+        """Once an attempt: the calls of a chunk have their facts in common."""
+        if self._known is None or self._known[0] != lease:
+            self._known = lease, self._facts(task_id)
+        return self._known[1]
 
     def _inspect(self) -> None:
         """Look for what a handler did to the process that would harm the next one, beyond what shows after each."""

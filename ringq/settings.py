@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringq import notation
+from ringq import defaults, notation
 from ringq.config import LOG_LEVELS, Config
 from ringq.errors import InvalidConfig, InvalidOption
 from ringq.spelling import meant
@@ -47,6 +47,8 @@ class Setting:
 
     def plain(self, value: Any) -> Any:
         """A value of Config as one could write it into the file: numbers without unit, text, true and false."""
+        if self.name == "defaults":
+            return defaults.as_text(dict(value))
         if isinstance(value, tuple):
             return ",".join(name if cap is None else f"{name}:{cap}" for name, cap in value)
         if self.name == "workers":
@@ -123,6 +125,7 @@ SETTINGS = {
         Setting("durability", "durability", notation.one_of("full", "normal")),
         Setting("drain_timeout", "drain_timeout_s", notation.span, "s"),
         Setting("retry", "retry", notation.retry),
+        Setting("defaults", "defaults", defaults.of_server),
         Setting("retention", "retention_s", notation.retention, "s"),
         Setting("dead_retention", "dead_retention_s", notation.retention, "s"),
         Setting("unknown_kind_wait", "unknown_kind_wait_s", notation.span_or_forever, "s"),

@@ -16,6 +16,7 @@ from ringq.listener import Listener
 from ringq.log import warn
 from ringq.model import Status
 from ringq.places import Place
+from ringq.returning import Returning
 from ringq.ring import Parent
 from ringq.writer import Writer
 
@@ -37,6 +38,7 @@ class Settlement:
         self._dispatcher = dispatcher
         self._harvest = harvest
         self._duties = duties
+        self.returning = writer.reach = Returning(dispatcher, feed)
         self._untold: list[Committed] = []
         self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
 
@@ -71,14 +73,14 @@ class Settlement:
             self._remove(committed.removed)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
-        if committed.due or committed.returned:
-            self._feed.give_back([*committed.due, *committed.returned])
+        self.returning.give_back([*committed.due, *committed.returned])
         self._look_ahead(committed, ring)
 
     def answer(self) -> None:
         """Tell clients what is durable now: the workers have been given what they can do meanwhile.
 
-        Then there is time to tidy up; after many tasks, in the next turn. Raises StorageFailed from that.
+        Then there is time to tidy up; after many tasks, in the next turn. To be called in each turn. Raises
+        StorageFailed from that.
         """
         untold, self._untold = self._untold, []
         for committed in untold:
@@ -91,6 +93,7 @@ class Settlement:
         if self._untidy_bytes is not None and not is_large:
             self._writer.tidy(self._untidy_bytes)
             self._untidy_bytes = None
+        self.returning.step()
 
     def finish(self, ring: Parent) -> None:
         """If a transaction is under way, go through with it: somebody else needs one."""
@@ -112,7 +115,7 @@ class Settlement:
         for place, task_id in tasks:
             if task_id in stranded:
                 stranded.discard(task_id)
-            else:
+            elif not self.returning.discard(task_id):
                 self._feed.backlog.remove(place, task_id)
 
     def _take_back(self, ring: Parent) -> None:
@@ -133,7 +136,8 @@ class Settlement:
             self._feed.look_for_delayed()
 
     def _lowest_active(self, ring: Parent) -> int | None:
-        ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), self._dispatcher.stranded.oldest())
+        stranded, returning = self._dispatcher.stranded.oldest(), self.returning.oldest()
+        ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), stranded, returning)
         return min((task_id for task_id in ids if task_id is not None), default=None)
 
     def _say(self, before: RingqError | None, now: RingqError | None) -> None:

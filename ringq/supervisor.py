@@ -94,7 +94,6 @@ class Supervisor:
             self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms,
             keyed=self._store.keyed,
         )  # fmt: skip
-        self._writer.reach = self._dispatcher
         for task_id, interruptions in self._writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self._dispatcher.run_alone(task_id)
@@ -102,7 +101,7 @@ class Supervisor:
         failpoint.hit("start.epoch_committed")
 
     def _open_faces(self) -> None:
-        self._admission = Admission()
+        self._admission = Admission(server=self.config.defaults)
         self._schedules = Schedules(self._store, self._admission, self._clock, warn)
         self._declared = Declared(self._store, self._admission, self._clock)
         self._listener = Listener(
@@ -120,7 +119,7 @@ class Supervisor:
         )
         self._duties = Duties(
             self.config, self._store, self._clock, self._pool, self._registry, self._dispatcher, self._writer,
-            running=lambda: [row[1] for row in self._ring.running()], say=warn,
+            self._admission, running=lambda: [row[1] for row in self._ring.running()], say=warn,
         )  # fmt: skip
         self._settlement = Settlement(
             self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties
@@ -150,9 +149,7 @@ class Supervisor:
         self._settlement.finish(self._ring)
         self._settlement.answer()  # the transaction that follows may fail, or the next turn's
         texts = {report["name"]: json.dumps(report) for report in reports}
-        if set(texts.values()) != set(self._store.registry()):
-            with self._store.transaction():
-                self._store.set_registry(texts)  # for clients that come while no server runs
+        self._registry.remember(texts, json.dumps(dict(self.config.defaults)))
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
         self._declared.follow(reports, warn)
@@ -234,6 +231,7 @@ class Supervisor:
             self._limit_ns,
             self._duties.wait_ns(),
             self._renewal.retry_ns,
+            self._settlement.returning.wait_ns,
             self._listener.next_expiry_ns,
             self._shutdown.wait_ns(now_ns),
         ]

@@ -31,10 +31,11 @@ LAYER_OF = {
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
-    "memory": EDGES,
+    **dict.fromkeys(["memory", "defaults"], EDGES),
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
+    **dict.fromkeys(["inquiry", "returning"], FLOWS),
     **dict.fromkeys(["duties", "firing", "retention", "scheduling", "stranded", "upkeep", "vanishing"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
@@ -48,12 +49,15 @@ NEIGHBOURS = {
     ("kinds", "context"): "a handler may want one",
     ("kinds", "settings"): "an App's settings are written as any",
     ("settings", "notation"): "how each is written",
+    ("settings", "defaults"): "likewise, of those that are a table",
+    ("defaults", "notation"): "how each option is written",
     ("kinds", "protocol"): "a submission is kept as it is sent",
     ("ring", "native"): "the face of the compiled part",
     ("dispatch", "backlog"): "its order",
     ("dispatch", "gate"): "its limits",
     ("dispatch", "merge"): "takes from several lanes at once by it",
     ("dispatch", "stranded"): "what it leaves out",
+    ("duties", "admission"): "tells it what was said of queues",
     ("duties", "dispatch"): "whether it has more to do at once",
     ("duties", "pool"): "whose workers it is about",
     ("duties", "queues"): "one of them",
@@ -61,6 +65,8 @@ NEIGHBOURS = {
     ("duties", "retention"): "one of them",
     ("duties", "vanishing"): "one of them",
     ("retention", "committed"): "in its form",
+    ("returning", "dispatch"): "stands before it",
+    ("returning", "feed"): "has it put them where they belong",
     ("retention", "verdicts"): "in its form",
     ("retention", "writer"): "has it written",
     ("duties", "writer"): "has it written",
@@ -147,6 +153,7 @@ NEIGHBOURS = {
     ("log", "output"): "escapes as it does",
     ("process", "output"): "takes what comes out of its pipe apart",
     ("loading", "kinds"): "what it looks for is an App",
+    ("worker", "inquiry"): "what its handlers want to know",
     ("runner", "calls"): "what it does with a chunk",
     ("worker", "runner"): "the part of its life between ready and leaving",
     ("launch", "recover"): "the names of the files a successor will look for",
@@ -175,7 +182,7 @@ LIBRARY_OF = {
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "sqlite3": {"store"},
-    "msgspec": {"client", "codec", "kinds", "protocol", "pool", "recover", "splitting"},
+    "msgspec": {"client", "codec", "keys", "kinds", "protocol", "pool", "recover", "splitting"},
     "psutil": {"memory"},
     "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},

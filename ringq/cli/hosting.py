@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Final, Literal
@@ -9,8 +10,10 @@ from typing import Final, Literal
 import click
 
 from ringq import Server, connect
+from ringq.admission import DEFAULT_QUEUE
 from ringq.cli.options import nearest
-from ringq.errors import AlreadyServed, InvalidOption, ServerUnavailable, UnknownKind
+from ringq.errors import AlreadyServed, InvalidConfig, InvalidOption, ServerUnavailable, UnknownKind
+from ringq.settings import SETTINGS, project
 
 LOOK_S: Final = 0.05
 STARTS_S: Final = 60.0  # for which a server that owns the database and does not answer is waited for
@@ -22,7 +25,9 @@ class Host:
     def __init__(
         self, database: Path, kind: str, queue: str | None, target: str | None, workers: int | None
     ) -> None:  # fmt: skip
-        """Asks nobody yet. `queue` in which its tasks wait, `target` by which workers import it: None if not known."""
+        """Asks nobody yet. `queue` in which its tasks wait, None if the server decides, or who knows; `target` by which
+        workers import it, None if not known.
+        """
         self.client = connect(database)
         self._kind = kind
         self._queue = queue
@@ -45,7 +50,7 @@ class Host:
                     "or name the task as module:task"
                 )
             # Of the map's queue alone: which queues this project's servers serve is said for the others.
-            queues = None if self._queue is None else [self._queue]
+            queues = [self._queue or _default_queue()]
             server = Server(self._target, self.client.database, workers=self._workers, queues=queues)
             try:
                 server.start()
@@ -91,10 +96,23 @@ class Host:
                 f"the server of {self.client.database} (pid {health['pid']}) does not know {self._kind}"
                 f"{nearest(self._kind, health['kinds'])}: stop it, so that one is started here, or use another database"
             )
-        if self._queue is not None and health["queues"] and self._queue not in health["queues"]:
+        queue = self._queue or (None if self._target is None else health["default_queue"])
+        if queue is not None and health["queues"] and queue not in health["queues"]:
             raise InvalidOption(
-                f"the server of {self.client.database} (pid {health['pid']}) does not serve queue {self._queue}, "
+                f"the server of {self.client.database} (pid {health['pid']}) does not serve queue {queue}, "
                 f"only {', '.join(health['queues'])}: name one of these with --queue, or stop it, so that one is "
                 "started here"
             )
         return True
+
+
+def _default_queue() -> str:
+    """Where a server that is started here puts tasks for which nobody else says; what is wrong, it tells itself."""
+    setting = SETTINGS["defaults"]
+    try:
+        written = os.environ.get(setting.variable)
+        found = project() if written is None else None
+        said = setting.read(written) if written is not None else found.values.get("defaults", ()) if found else ()
+    except (ValueError, InvalidConfig):
+        said = ()
+    return str(dict(said).get("queue", DEFAULT_QUEUE))

@@ -66,6 +66,7 @@ def _chunk(text: str) -> int | str:
 )
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop a call after e.g. 30s.")
 @click.option("--memory-limit", metavar="SIZE", help="End a call that holds more memory than e.g. 512MB or 512 (MiB).")
+@click.option("--kill-after", type=options.span, metavar="SPAN", help="… after it was told to end; 5s if nobody says.")
 @click.option("--queue", help="The queue; else the kind's own.")
 @click.option("--priority", type=click.IntRange(0, 255), help="0 is most urgent; normal is 128.")
 @click.option("--group", help="A name that the tasks share with others.")
@@ -112,7 +113,6 @@ def map_(
     form: Form = "null" if null else "ndjson" if ndjson else "lines"
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        from ringq.admission import DEFAULT_QUEUE
         from ringq.cli.hosting import Host
         from ringq.cli.inputs import Inputs
         from ringq.cli.map_output import Output
@@ -122,7 +122,7 @@ def map_(
         inputs = Inputs(descriptor, name, form, str if task is None or ndjson else task.text_reader())
         has_bar = not quiet and sys.stderr.isatty()
         output = Output(inputs, _encoder(task), as_json=as_json, has_bar=has_bar)
-        queue = given["queue"] or (None if task is None else _queue_of(task) or DEFAULT_QUEUE)
+        queue = given["queue"] or (None if task is None else _queue_of(task))
         with contextlib.closing(Host(database, kind, queue, None if task is None else target, workers)) as host:
             shape = [kind, form, source and os.path.abspath(source), os.getcwd(), *_shaping(given)]
             mapping = Mapping(host, task or kind, key, shape)

@@ -175,6 +175,11 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "Try a failed task again, if nobody says more of it: 3 or e.g. '5 exponential 1s..1h'; 0 if not given.",
         "RETRY",
     ),
+    setting(
+        "defaults",
+        "Options of tasks for which nobody else gives them, e.g. priority=64,run_timeout=30s,tags.team=sales.",
+        "NAME=VALUE,...",
+    ),
     setting("retention", "Forget ended tasks after so long, e.g. 30d; forever if not given.", "SPAN|forever"),
     setting("dead_retention", "The same of dead letters; forever if not given.", "SPAN|forever"),
     setting(

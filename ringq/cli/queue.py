@@ -34,7 +34,7 @@ def list_(database: Path, as_json: bool) -> None:
         printing.lines(map(_plain, records))
         return
     printing.table(
-        ["queue", "state", "max workers", "retry", "cooldown", "retention", "dead retention"],
+        ["queue", "state", "max workers", "retry", "cooldown", "retention", "dead retention", "defaults"],
         ((one.name, _state(one), *map(_said, _settings(one))) for one in records),
         right=["max workers"],
     )
@@ -50,12 +50,20 @@ def list_(database: Path, as_json: bool) -> None:
 )
 @click.option("--retention", metavar="SPAN|forever|none", help="Forget its ended tasks after so long, e.g. 30d.")
 @click.option("--dead-retention", metavar="SPAN|forever|none", help="Forget its dead letters after so long.")
+@click.option(
+    "--defaults",
+    metavar="NAME=VALUE|none,...",
+    help="Options its tasks have if they, their kind and domain do not say, e.g. priority=64,run_timeout=30s.",
+)
 @options.as_json(AS_IT_IS)
 def set_(name: str, database: Path, as_json: bool, **given: str | None) -> None:
     """Say something of queue NAME; `none` takes it back, so that the server's flags decide again."""
     settings: dict[str, Any] = {key: None if text == NONE else text for key, text in given.items() if text is not None}
     if not settings:
-        raise click.UsageError("say at least one of --max-workers, --retry, --cooldown, --retention, --dead-retention")
+        verbs = "--max-workers, --retry, --cooldown, --retention, --dead-retention, --defaults"
+        raise click.UsageError(f"say at least one of {verbs}")
+    if "defaults" in settings:
+        settings |= _defaults(settings.pop("defaults"))
     cap = settings.get("max_workers")
     if cap is not None:
         if not (cap.isascii() and cap.isdecimal() and len(cap) < 10):
@@ -96,6 +104,18 @@ def _tell(database: Path, name: str, as_json: bool) -> None:
         printing.document(_plain(next(found, QueueRecord(name, None, False, None, None, None))))
 
 
+def _defaults(text: str | None) -> dict[str, Any]:
+    """Those that are named; all of them, taken back, for `none`."""
+    from ringq import defaults
+
+    try:
+        given = dict.fromkeys(defaults.FIELDS) if text is None else defaults.options_of(text)
+        defaults.stored(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--defaults") from None
+    return given
+
+
 def _client(database: Path) -> Any:
     import ringq
 
@@ -109,7 +129,8 @@ def _state(one: QueueRecord) -> str:
 
 
 def _settings(one: QueueRecord) -> tuple[object, ...]:
-    return one.max_workers, one.retry, one.cooldown, one.retention, one.dead_retention
+    said = ",".join(f"{name}={value}" for name, value in one.defaults.items()) or None
+    return one.max_workers, one.retry, one.cooldown, one.retention, one.dead_retention, said
 
 
 def _said(value: object) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ringq import changes, failpoint, protocol
+from ringq import changes, defaults, failpoint, protocol
 from ringq.admission import Admission, submitted
 from ringq.client.watch import ended
 from ringq.clock import SystemClock
@@ -125,7 +125,8 @@ def write(
 def admission_of(store: Store, reports: Iterable[KindReport]) -> Admission:
     """What the last server's workers reported checks what is submitted; `reports`, what they did not."""
     registry = [decode_json(text, dict[str, Any]) for text in store.registry()]
-    admission = Admission(takes_any=not registry)
+    admission = Admission(takes_any=not registry, server=defaults.loaded(store.server_defaults()).items())
+    admission.follow((name, row.defaults) for name, row in store.queues().items())
     admission.learn([*(report.as_dict() for report in reports), *registry])
     return admission
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, Unpack
 
-from ringq import notation, protocol
+from ringq import defaults, notation, protocol
 from ringq.client.changing import Asking, change
 from ringq.client.controls import Running, end_pause, set_pause
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
 from ringq.kinds import options
+from ringq.kinds.limits import LimitOptions
+from ringq.kinds.options import TtlFrom
 from ringq.retry import Retry
 
 
-class QueueSettings(TypedDict, total=False):
+class QueueSettings(LimitOptions, total=False):
     """What can be said of a queue, as `Client.set_queue` says."""
 
     max_workers: int | None
@@ -23,6 +26,12 @@ class QueueSettings(TypedDict, total=False):
     cooldown: str | None
     retention: float | timedelta | str | None
     dead_retention: float | timedelta | str | None
+    priority: int | None
+    group: str | None
+    run_timeout: float | timedelta | None
+    ttl: float | timedelta | None
+    ttl_from: TtlFrom | None
+    tags: Mapping[str, str] | None
 
 
 SETTINGS: Final = tuple(QueueSettings.__annotations__)
@@ -58,10 +67,14 @@ class Queues:
         timedelta or text as "30d", from 1 second to 36,500 days, or "forever". `dead_retention`: the same of its dead
         letters.
 
+        The others are options that its tasks have if neither they nor their kind nor domain say: `priority`, `group`,
+        `run_timeout`, `ttl`, `ttl_from`, `total_timeout`, `queue_timeout`, `kill_after`, `memory_limit`, `tags`, with
+        the ranges of `Task.options`. They hold for tasks that are stored from then on.
+
         Raises as `pause_queue`.
         """
         options.check_names("set_queue", settings, SETTINGS)
-        changes: dict[str, int | bool | str | None] = {}
+        changes: dict[str, int | bool | str | dict[str, Any] | None] = {}
         if "max_workers" in settings:
             cap = settings["max_workers"]
             whole = isinstance(cap, int) and not isinstance(cap, bool)
@@ -77,6 +90,9 @@ class Queues:
             changes["retention"] = _retention("retention", settings["retention"])
         if "dead_retention" in settings:
             changes["dead_retention"] = _retention("dead_retention", settings["dead_retention"])
+        given_defaults = {name: value for name, value in settings.items() if name in defaults.FIELDS}
+        if given_defaults:
+            changes["defaults"] = _defaults(given_defaults)
         if not changes:
             raise InvalidOption(f"set_queue: say at least one of {', '.join(SETTINGS)}")
         _set(self, name, changes)
@@ -93,6 +109,13 @@ def _retention(name: str, given: Any) -> str | None:
     return given.strip().lower() if isinstance(given, str) else "forever" if seconds == math.inf else f"{seconds:.15g}s"
 
 
-def _set(client: Asking, name: str, changes: dict[str, int | bool | str | None]) -> None:
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return defaults.stored(given)
+    except ValueError as error:
+        raise InvalidOption(str(error)) from None
+
+
+def _set(client: Asking, name: str, changes: dict[str, int | bool | str | dict[str, Any] | None]) -> None:
     options.check_queue(name)
     change(client, protocol.SetQueue(name, changes), protocol.Changed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -162,13 +162,14 @@ class PurgeDead(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Change what is said of a queue: `max_workers`, `retry`, `cooldown`, `retention`, `dead_retention`.
+    """Change what is said of a queue: `max_workers`, `retry`, `cooldown`, `retention`, `dead_retention`, and as
+    `defaults` options of its tasks by the fields of SpecFields.
 
     Null: as if nobody had said; as `cooling`, that it cools down no more.
     """
 
     name: str
-    changes: dict[str, int | bool | str | None]
+    changes: dict[str, int | bool | str | dict[str, Any] | None]
 
 
 class SetPause(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -130,8 +130,9 @@ class DeadTables(KeyTables):
         rows = self._read(SELECT_DEAD, (Status.DEAD_LETTER.code, *dead.after, dead.before_us, LED))
         sql = SELECT_RETRYABLE if retryable else SELECT_PURGEABLE if purgeable else SELECT_CHOSEN
         digest = None if dead.key is None else digest_of(dead.key)
+        kinds = None if dead.kind is None else self.names_of(dead.kind)
         wanted = (
-            json.dumps([task_id for task_id, _ in rows]), dead.limit, specs_of(dead, self.specs().items()),
+            json.dumps([task_id for task_id, _ in rows]), dead.limit, specs_of(dead, self.specs().items(), kinds),
             dead.submitted_before_us, dead.submitted_after_us, wanted_tags(dead), digest,
         )  # fmt: skip
         ids = [task_id for (task_id,) in self._read(sql, wanted)]

@@ -1,7 +1,5 @@
 """Store: what people and dashboards may ask, answered by rows of a read-only connection. `query` gives them shape."""
 
-# ruff: noqa: S608 - statements are put together from the constants of this module; values are always bound
-
 from __future__ import annotations
 
 import json
@@ -25,7 +23,7 @@ from ringq.store.history import (
 from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, SELECT_PAUSED_SPECS
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.standing import Standing
-from ringq.store.submissions import SELECT_SPECS, SpecRow
+from ringq.store.submissions import SELECT_NAMES, SELECT_SPECS, SpecRow
 from ringq.store.task_rows import (
     SELECT_COMPLETED_ROWS,
     SELECT_FEW_TAGGED,
@@ -93,6 +91,8 @@ SELECT receipt.task_id, kind.name, receipt.lease, receipt.attempt, receipt.statu
 FROM receipt JOIN kind ON kind.id = receipt.kind
 WHERE (receipt.ended_us, receipt.task_id) < (?1, ?2)
 """
+# A kind is given with all its names, as a JSON array.
+OF_KIND: Final = "receipt.kind IN (SELECT id FROM kind WHERE name IN (SELECT value FROM json_each(?4)))"
 HISTORY_ORDER: Final = """
 ORDER BY receipt.ended_us DESC, receipt.task_id DESC LIMIT ?3
 """
@@ -101,28 +101,23 @@ ORDER BY receipt.ended_us DESC, receipt.task_id DESC LIMIT ?3
 SELECT_HISTORY: Final = HISTORY_ROW + HISTORY_ORDER
 
 # What of one kind ended last.
-SELECT_HISTORY_OF_KIND: Final = HISTORY_ROW + "AND receipt.kind = (SELECT id FROM kind WHERE name = ?4)" + HISTORY_ORDER
+SELECT_HISTORY_OF_KIND: Final = HISTORY_ROW + f"AND {OF_KIND}" + HISTORY_ORDER
 
 # What was completed last.
 SELECT_HISTORY_COMPLETED: Final = (
-    HISTORY_ROW
-    + "AND +receipt.status = ?5 AND (?4 IS NULL OR receipt.kind = (SELECT id FROM kind WHERE name = ?4))"
-    + HISTORY_ORDER
+    HISTORY_ROW + f"AND +receipt.status = ?5 AND (?4 IS NULL OR {OF_KIND})" + HISTORY_ORDER
 )
 
 # What failed last.
 SELECT_HISTORY_UNSUCCESSFUL: Final = (
-    HISTORY_ROW
-    + """AND receipt.status <> 10 AND receipt.status = ?5
-AND (?4 IS NULL OR receipt.kind = (SELECT id FROM kind WHERE name = ?4))"""
-    + HISTORY_ORDER
+    HISTORY_ROW + f"AND receipt.status <> 10 AND receipt.status = ?5 AND (?4 IS NULL OR {OF_KIND})" + HISTORY_ORDER
 )
 
 # The sums that are kept per kind and status; of dead letters that were all given another chance nothing is left.
 SELECT_STATISTICS: Final = """
 SELECT kind.name, statistic.status, statistic.count, statistic.duration_us, statistic.duration_max_us
 FROM statistic JOIN kind ON kind.id = statistic.kind
-WHERE (?1 IS NULL OR kind.name = ?1) AND statistic.count > 0
+WHERE (?1 IS NULL OR kind.name IN (SELECT value FROM json_each(?1))) AND statistic.count > 0
 ORDER BY kind.name, statistic.status
 """
 
@@ -141,7 +136,7 @@ COUNT_NOT_DUE: Final = "SELECT COUNT(*) FROM delayed WHERE run_at_us > ?"
 # What was said of queues.
 SELECT_QUEUE_ROWS: Final = """
 SELECT said.name, max_workers, pause.name IS NOT NULL, retry, cooldown, throttled_until_us, retention, dead_retention,
-    pause.since_us, pause.resume_at_us
+    pause.since_us, pause.resume_at_us, defaults
 FROM (SELECT name FROM queue UNION SELECT name FROM pause WHERE scope = 'queue') AS said
 LEFT JOIN queue ON queue.name = said.name
 LEFT JOIN pause ON pause.scope = 'queue' AND pause.name = said.name
@@ -219,6 +214,7 @@ class Questions:
 
         `wanted`: a `protocol.Selection` of which all but kind and queue counts.
         """
+        kind = self._names(kind)
         given = (before, limit, kind, queue)
         more = (None,) * 5 if wanted is None else self._conditions(wanted)
         led = None if wanted is None else self._led(wanted, (*given, None if status is None else status.code, *more))
@@ -275,7 +271,8 @@ class Questions:
         specs = [(row[0], SpecRow(*row[1:])) for row in self._rows(SELECT_SPECS)] if asks_for_specs(wanted) else []
         digest = None if wanted.key is None else digest_of(wanted.key)
         times = (wanted.submitted_before_us, wanted.submitted_after_us)
-        return specs_of(wanted, specs), *times, wanted_tags(wanted), digest
+        kinds = None if wanted.kind is None else json.loads(self._names(wanted.kind) or "")
+        return specs_of(wanted, specs, kinds), *times, wanted_tags(wanted), digest
 
     def tag_keys(self, prefix: str) -> list[str]:
         """The keys of tags that begin so, in order."""
@@ -287,7 +284,7 @@ class Questions:
 
     def history(self, kind: str | None, status: Status | None, before: tuple[int, int], limit: int) -> list[Row]:
         """Ended tasks before (ended_us, task_id), what ended last first, in the columns of HISTORY_ROW."""
-        given = (*before, limit)
+        kind, given = self._names(kind), (*before, limit)
         if status is not None:
             sql = SELECT_HISTORY_COMPLETED if status is Status.COMPLETED else SELECT_HISTORY_UNSUCCESSFUL
             return self._rows(sql, *given, kind, status.code)
@@ -297,7 +294,7 @@ class Questions:
 
     def statistics(self, kind: str | None) -> list[Row]:
         """(kind, status, count, total and longest duration in microseconds)."""
-        return self._rows(SELECT_STATISTICS, kind)
+        return self._rows(SELECT_STATISTICS, self._names(kind))
 
     def counts(self) -> tuple[int, int, list[Row]]:
         """Active tasks; those of them that run; (status, count) of those that ended."""
@@ -329,6 +326,10 @@ class Questions:
     def kinds(self) -> list[str]:
         """The names of all kinds."""
         return [row[0] for row in self._rows(SELECT_KIND_NAMES)]
+
+    def _names(self, kind: str | None) -> str | None:
+        """All names of a kind, as a JSON array."""
+        return None if kind is None else json.dumps([row[0] for row in self._rows(SELECT_NAMES, kind)] or [kind])
 
     def _rows(self, sql: str, *parameters: object) -> list[Row]:
         return [tuple(row) for row in self._connection.exec_driver_sql(sql, parameters)]

@@ -9,19 +9,27 @@ from ringq.store.controls import ControlTables
 
 # All of them, for the parent's own table.
 SELECT_QUEUES: Final = """
-SELECT name, max_workers, retry, cooldown, throttles, throttled_until_us, retention, dead_retention
+SELECT name, max_workers, retry, cooldown, throttles, throttled_until_us, retention, dead_retention, defaults
 FROM queue ORDER BY name
 """
 
 # The whole row, as it is in the parent's table.
 WRITE_QUEUE: Final = """
 INSERT INTO queue
-    (name, max_workers, retry, cooldown, throttles, throttled_until_us, retention, dead_retention)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    (name, max_workers, retry, cooldown, throttles, throttled_until_us, retention, dead_retention, defaults)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
     max_workers = excluded.max_workers, retry = excluded.retry, cooldown = excluded.cooldown,
     throttles = excluded.throttles, throttled_until_us = excluded.throttled_until_us,
-    retention = excluded.retention, dead_retention = excluded.dead_retention
+    retention = excluded.retention, dead_retention = excluded.dead_retention, defaults = excluded.defaults
+"""
+
+# What the last server said of tasks.
+SELECT_SERVER_DEFAULTS: Final = "SELECT options FROM server_defaults"
+
+# What this server says of them.
+WRITE_SERVER_DEFAULTS: Final = """
+INSERT INTO server_defaults (id, options) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET options = excluded.options
 """
 
 
@@ -36,6 +44,7 @@ class QueueRow(NamedTuple):
     throttled_until_us: int | None = None
     retention: str | None = None
     dead_retention: str | None = None
+    defaults: str | None = None  # options of tasks, as JSON
 
 
 class QueueTables(ControlTables):
@@ -58,6 +67,15 @@ class QueueTables(ControlTables):
         self._queues[name] = row
         self._reload.add(self._load_queues)
         return row
+
+    def server_defaults(self) -> str | None:
+        """What the last server said of tasks for whom nobody else does, as JSON; None if it said nothing."""
+        row = self._read_one(SELECT_SERVER_DEFAULTS)
+        return None if row is None else row[0]
+
+    def set_server_defaults(self, options: str) -> None:
+        """Remember what this server says."""
+        self._write(WRITE_SERVER_DEFAULTS, [(options,)])
 
     def _load_queues(self) -> None:
         self._queues = {row[0]: QueueRow(*row) for row in self._read(SELECT_QUEUES)}

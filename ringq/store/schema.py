@@ -206,8 +206,17 @@ CREATE TABLE queue (
     throttles INTEGER NOT NULL CHECK (throttles >= 0),
     throttled_until_us INTEGER,
     retention TEXT CHECK (retention <> ''),
-    dead_retention TEXT CHECK (dead_retention <> '')
+    dead_retention TEXT CHECK (dead_retention <> ''),
+    defaults TEXT CHECK (defaults <> '')
 ) STRICT, WITHOUT ROWID
+"""
+
+# What the last server said of tasks for whom nobody else does: also for those that are stored while no server runs.
+SERVER_DEFAULTS = """
+CREATE TABLE server_defaults (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    options TEXT NOT NULL
+) STRICT
 """
 
 STATISTIC = """
@@ -308,6 +317,7 @@ TABLES: Final = (
     STRAGGLER,
     SUBMISSION,
     QUEUE,
+    SERVER_DEFAULTS,
     ACTIVE_KEY,
     ACTIVE_KEY_TASK,
     TASK_KEY,

@@ -52,6 +52,12 @@ FROM spec JOIN kind ON kind.id = spec.kind
 # What the workers of the last server could run.
 SELECT_REGISTRY: Final = "SELECT report FROM registry ORDER BY kind"
 
+# All names of a kind, its own among them, as those workers reported it.
+SELECT_NAMES: Final = """
+SELECT name.value FROM kind JOIN registry ON registry.kind = kind.id, json_each(registry.report, '$.names') AS name
+WHERE kind.name = ?
+"""
+
 # Replaced as a whole.
 DELETE_REGISTRY: Final = "DELETE FROM registry"
 
@@ -198,6 +204,10 @@ class SubmissionTables(TagTables):
     def registry(self) -> list[str]:
         """The kinds that the last server's workers reported, as JSON text each."""
         return [report for (report,) in self._read(SELECT_REGISTRY)]
+
+    def names_of(self, kind: str) -> list[str]:
+        """All names of a kind: what was stored under an alias is of this kind too."""
+        return [name for (name,) in self._read(SELECT_NAMES, (kind,))] or [kind]
 
     def set_registry(self, reports: Mapping[str, str]) -> None:
         """Remember what can be run now: a report as JSON text per kind."""

@@ -31,6 +31,9 @@ SELECT_TASKS_OF_TAG: Final = """
 SELECT task_id FROM tag WHERE key = ?1 AND value = ?2 AND task_id > ?3 ORDER BY task_id LIMIT ?4
 """
 
+# The tags of a task.
+SELECT_TAGS: Final = "SELECT key, value FROM tag WHERE task_id = ?"
+
 
 @cache
 def into_tag(count: int) -> str:
@@ -55,6 +58,10 @@ class TagTables(Session):
         rows = [(task_id, heir) for heir in heirs]
         self._write(COPY_TAGS, rows)
         self._write(COPY_LABEL, rows)
+
+    def tags_of(self, task_id: int) -> dict[str, str]:
+        """The tags of a task."""
+        return dict(self._read(SELECT_TAGS, (task_id,)))
 
     def tasks_of_tag(self, key: str, value: str, after: int, limit: int) -> list[int]:
         """Tasks with this tag, from the first one behind `after` on, whether or not they have ended."""

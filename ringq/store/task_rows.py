@@ -25,7 +25,8 @@ SELECT
     (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id),
     (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id), spec.ttl_ms,
     (SELECT schedule.name FROM scheduled_task CROSS JOIN schedule ON schedule.id = scheduled_task.schedule
-        WHERE scheduled_task.task_id = task.id)
+        WHERE scheduled_task.task_id = task.id),
+    spec.kill_after_ms, spec.total_timeout_ms, spec.queue_timeout_ms, spec.memory_limit_kib
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec
@@ -40,10 +41,11 @@ JOIN spec ON spec.id = task.spec
 JOIN kind ON kind.id = spec.kind
 LEFT JOIN lease ON lease.task_id = task.id
 """
-# Told by the task's own row, before anything is looked up for it: a rare queue means a walk over many tasks.
+# Told by the task's own row, before anything is looked up for it: a rare queue means a walk over many tasks. A kind is
+# given with all its names, as a JSON array.
 TASK_FILTER: Final = f"""
     AND (?3 IS NULL OR task.spec IN (
-        SELECT spec.id FROM spec JOIN kind ON kind.id = spec.kind WHERE kind.name = ?3))
+        SELECT spec.id FROM spec JOIN kind ON kind.id = spec.kind WHERE kind.name IN (SELECT value FROM json_each(?3))))
     AND (?4 IS NULL OR task.spec IN (SELECT id FROM spec WHERE queue = ?4))
     AND (?6 IS NULL OR task.spec IN (SELECT value FROM json_each(?6)))
     AND (?7 IS NULL OR task.submitted_us < ?7) AND (?8 IS NULL OR task.submitted_us >= ?8)

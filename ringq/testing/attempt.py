@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +28,11 @@ class Receipt(NamedTuple):
     error: BaseException | None
 
 
-def attempt(task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None) -> Receipt:
+def attempt(
+    task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None, tags: dict[str, str]
+) -> Receipt:
     """Run a claimed task. `spill`: the folder for files that a worker would leave there. `ends_us`: when the time for
-    the whole task is over, None for never.
+    the whole task is over, None for never. `tags`: those of the task.
 
     What a handler raises is in the receipt, as in production. Raises only what is not meant for a handler:
     KeyboardInterrupt, and what pytest ends or skips a test with. Then there is no receipt.
@@ -38,7 +41,7 @@ def attempt(task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock,
     ring: Any = slot
     printed: Any = _Unheard()
     with clock.during(slot.look):
-        Runner(ring, {claim[2]: task}, spill, printed).run()
+        Runner(ring, {claim[2]: task}, spill, printed, lambda _: (tags, slot.ends_ns)).run()
     assert slot.receipt is not None
     error = slot.receipt.error
     if error is not None and not isinstance(error, _RECORDED):
@@ -61,6 +64,13 @@ class _Slot:
         self._outside: BaseException | None = sys.exception()  # which whoever runs the task handles at the moment
         self._error: BaseException | None = None
         self.receipt: Receipt | None = None
+
+    @property
+    def ends_ns(self) -> int | None:
+        """When the time for the whole task is over, by the monotonic clock of the system, which handlers see."""
+        if self._ends_us is None:
+            return None
+        return time.monotonic_ns() + (self._ends_us - self._clock.now_us()) * 1000
 
     @property
     def stopping(self) -> bool:

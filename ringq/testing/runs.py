@@ -193,11 +193,11 @@ class Runs:
         with self.opened() as store:
             task = self._app.kinds()[store.kinds()[kind]]
             spec, since_us = store.since_of(task_id)
-            total_ms = store.specs()[spec].total_timeout_ms
+            total_ms, tags = store.specs()[spec].total_timeout_ms, store.tags_of(task_id)
         lease, started_us = next(self._leases), self._clock.now_us()
         ends_us = None if total_ms is None else since_us + total_ms * 1000
         claim = (task_id, lease, kind, number, limit_ms, payload.encode())
-        receipt = attempt(task, claim, self._spill, self._clock, ends_us)
+        receipt = attempt(task, claim, self._spill, self._clock, ends_us, tags)
         row = _row((task_id, lease, kind, number), receipt, started_us, self._clock.now_us())
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)

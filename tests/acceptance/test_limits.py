@@ -58,6 +58,11 @@ def stuck(path: str) -> None:
         raise
 
 @app.task
+def knows(ctx: ringq.Context, number: int = 0) -> tuple[dict[str, str], float | None]:
+    assert ctx.tags is not None
+    return dict(ctx.tags), ctx.remaining()
+
+@app.task
 def whoami() -> int:
     return os.getpid()
 
@@ -246,6 +251,23 @@ def test_an_attempt_that_holds_too_much_memory_is_told_and_its_worker_is_replace
         assert attempt.rss_kib is not None
         assert attempt.rss_kib > 128 * 1024
         assert client.submit("limit::whoami").result(timeout=10) != pid
+        assert client.health()["worker_deaths"] == 0  # it has left
+
+
+def test_a_handler_knows_its_tags_and_how_long_its_attempt_still_has(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        assert client.submit("limit::knows").result(timeout=10) == [{}, None]
+        tags = {"customer": "acme", "order": "7"}
+        found, left = client.submit("limit::knows", tags=tags, run_timeout=50.0).result(timeout=10)
+        assert found == tags
+        assert 40 < left <= 50
+        for limits, most in (((60.0, 20.0), 20.0), ((20.0, 60.0), 20.0), ((None, 30.0), 30.0)):
+            given = {"run_timeout": limits[0], "total_timeout": limits[1]}
+            _, left = client.submit("limit::knows", **given).result(timeout=10)
+            assert most - 10 < left <= most
+        shared = client.map("limit::knows", range(3), tags=tags)
+        assert list(shared) == [[tags, None]] * 3
 
 
 def test_an_attempt_that_cannot_be_told_is_killed_soon_and_is_tried_again_as_its_policy_says(serve: Serve) -> None:
@@ -317,6 +339,11 @@ def test_limits_given_on_the_command_line_and_in_ndjson_hold(serve: Serve, cli: 
         cli("submit", "limit::note", "--payload", '{"path": "x"}', *flags, "--db", str(served.database))
         ends = [client.handle(task_id).wait(timeout=20).reason for task_id in (1, 2, 3)]
         assert ends == ["total_timeout", "queue_timeout", "queue_timeout"]
+        shown = dict(line.split("\t") for line in cli("task", "show", "3").stdout.splitlines() if "\t" in line)
+        assert (shown["limit of a wait"], shown["kill after"]) == ("200.0 ms", "1.0 s")
+        assert shown["memory limit"] == "512 MiB"
+        told = json.loads(cli("task", "show", "1", "--json").stdout)
+        assert (told["total_timeout_s"], told["memory_limit_mib"], told["queue_timeout_s"]) == (0.2, 1024.0, None)
 
 
 def test_a_schedule_hands_its_limits_on_to_its_tasks(serve: Serve, tmp_path: Path) -> None:

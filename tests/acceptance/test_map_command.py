@@ -260,6 +260,11 @@ def test_settings_that_limit_queues_do_not_keep_a_map_waiting(
     assert answer.returncode == 2
     assert f"(pid {served.pid}) does not serve queue default, only bulk, slow: " in answer.stderr.decode()
     assert mapped("handlers:half", "--queue", "bulk", stdin=b"3\n").stdout == b"1.5\n"
+    assert served.stop() == 0
+    (folder / "ringq.toml").write_text('[defaults]\nqueue = "bulk"\n')  # of the server that is started for the map
+    assert mapped("handlers:half", "--kill-after", "1s", stdin=b"5\n").stdout == b"2.5\n"
+    serve(HANDLERS, "--queues", "bulk", "--defaults", "queue=bulk")
+    assert mapped("handlers:half", stdin=b"7\n").stdout == b"3.5\n"
 
 
 def test_text_becomes_what_the_hint_says(serve: Callable[..., Served], mapped: Callable[..., Answer]) -> None:

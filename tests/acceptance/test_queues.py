@@ -277,6 +277,7 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
     assert said == {
         **{"name": "bulk", "max_workers": 3, "paused": True, "paused_until": None, "retry": None},
         **{"cooldown": "exponential 1s..1m", "cooling_until": None, "retention": "7d", "dead_retention": None},
+        "defaults": {},
     }
     served = serve()
     with served.client() as client:
@@ -290,9 +291,48 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
     assert (said["name"], said["max_workers"], said["dead_retention"]) == ("bulk", None, "forever")
     shown = cli("queue", "list").stdout.splitlines()
     assert shown == [
-        "queue\tstate\tmax workers\tretry\tcooldown\tretention\tdead retention",
-        "bulk\topen\t\t\texponential 1s..1m\t7d\tforever",
+        "queue\tstate\tmax workers\tretry\tcooldown\tretention\tdead retention\tdefaults",
+        "bulk\topen\t\t\texponential 1s..1m\t7d\tforever\t",
     ]
+
+
+def test_what_a_queue_and_the_server_say_of_tasks_holds_at_once_over_restarts_and_while_none_runs(
+    serve: Serve, cli: Any
+) -> None:
+    flags = ("--defaults", "priority=200,queue=bulk,group=all,tags.team=sales,tags.site=here")
+    served = serve(HANDLERS, *flags)
+    with served.client() as client:
+        client.set_queue("bulk", priority=7, run_timeout=30, tags={"team": "ops"})
+        first = client.query.task(client.submit("shop::quick", {"number": 1}).id)
+        client.set_queue("bulk", kill_after=3)
+        assert client.query.task(client.submit("shop::quick", {"number": 1}).id).kill_after_s == 3.0
+        client.schedule("hourly", "shop::quick", {"number": 2}, every=3600)
+        wait_for(lambda: any(one.schedule for one in client.query.tasks()))
+        (made,) = [one for one in client.query.tasks() if one.schedule]
+        assert (made.queue, made.priority, made.kill_after_s, made.group) == ("bulk", 7, 3.0, "all")
+        client.unschedule("hourly")
+        cli("queue", "set", "net", "--defaults", "priority=9,memory_limit=1GB,ttl=1h,ttl_from=attempt")
+        client.pause_queue("net")
+        second = client.query.task(client.submit("shop::fails", {"mark": "m"}, tags={"site": "there"}).id)
+    assert (first.queue, first.priority, first.group, first.run_timeout_s) == ("bulk", 7, "all", 30.0)
+    assert first.tags == {"team": "ops", "site": "here"}
+    assert (second.priority, second.memory_limit_mib, second.ttl_s, second.group) == (9, 1024, 3600.0, "all")
+    assert second.tags == {"team": "sales", "site": "there"}
+    assert served.stop() == 0
+    with served.client() as client:  # what the last server said, and what is said now
+        cli("queue", "set", "bulk", "--defaults", "priority=none,kill_after=2s")
+        third = client.query.task(client.submit("shop::quick", {"number": 3}).id)
+    assert (third.priority, third.run_timeout_s, third.kill_after_s, third.group) == (200, 30.0, 2.0, "all")
+    served = serve(None, "--defaults", "group=other")
+    with served.client() as client:
+        fourth = client.query.task(client.submit("shop::quick", {"number": 4}).id)
+    assert (fourth.priority, fourth.run_timeout_s, fourth.kill_after_s, fourth.group) == (128, 30.0, 2.0, "other")
+    said = [json.loads(line)["defaults"] for line in cli("queue", "list", "--json").stdout.splitlines()]
+    assert said == [
+        {"run_timeout": 30.0, "tags": {"team": "ops"}, "kill_after": 2.0},
+        {"priority": 9, "memory_limit": 1024.0, "ttl": 3600.0, "ttl_from": "attempt"},
+    ]
+    assert json.loads(cli("queue", "set", "bulk", "--defaults", "none", "--json").stdout)["defaults"] == {}
 
 
 @pytest.mark.parametrize(
@@ -301,6 +341,12 @@ def test_what_is_said_while_no_server_runs_is_there_for_the_next(serve: Serve, t
         (["set", "bulk"], "say at least one of --max-workers, --retry, --cooldown, --retention, --dead-retention"),
         (["set", "bulk", "--retention", "0"], "retention: '0' is not 1s to 36500d, nor forever"),
         (["set", "bulk", "--dead-retention", "soon"], "dead_retention: 'soon' is no span"),
+        (["set", "bulk", "--defaults", "priority"], "'priority' is no option; write e.g. priority=64,"),
+        (["set", "bulk", "--defaults", "priority=256"], "priority: '256' is not 0 (most urgent) to 255"),
+        (["set", "bulk", "--defaults", "priorty=1"], "there is no default 'priorty'; did you mean priority?"),
+        (["set", "bulk", "--defaults", "queue=a"], "there is no default 'queue'; there are priority, group,"),
+        (["set", "bulk", "--defaults", "memory_limit=1MB"], "memory_limit: '1MB' is less than 64 MiB"),
+        (["set", "bulk", "--defaults", "ttl=0"], "ttl: '0' is not 1ms to 366d"),
         (["set", "bulk", "--max-workers", "many"], "'many' is neither none nor a number"),
         (["set", "bulk", "--max-workers", "256"], "max_workers: expected 0 to 255 or None, got 256"),
         (["set", "bulk", "--retry", "often"], "retry: expected e.g. 3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import ringq
 from ringq.config import Config
+from ringq.defaults import FIELDS, of_server
 from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DomainOptions, SubmissionOptions
 from ringq.model import OnDuplicate, Outcome, TaskRecord
@@ -20,20 +22,28 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "OPTIONS.md"
 LEVELS = ("call", "kind", "domain", "queue", "server")
 ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) " + r"\| (✓?) ?" * len(LEVELS) + r"\| (.*?) \|$", re.M)
 
+SPANS = {"call": 1.0, "kind": 2.0, "domain": 3.0, "queue": 4.0, "server": 5.0}
+
 # A value for each level that may say something of the option.
 VALUES: dict[str, dict[str, Any]] = {
-    "queue": {"call": "c", "kind": "k", "domain": "d"},
-    "priority": {"call": 1, "kind": 2, "domain": 3},
-    "group": {"call": "c", "kind": "k", "domain": "d"},
-    "run_timeout": {"call": 1.0, "kind": 2.0, "domain": 3.0},
+    "queue": {"call": "c", "kind": "k", "domain": "d", "server": "s"},
+    "priority": {"call": 1, "kind": 2, "domain": 3, "queue": 4, "server": 5},
+    "group": {"call": "c", "kind": "k", "domain": "d", "queue": "q", "server": "s"},
+    "run_timeout": SPANS,
     "retry": {"call": 1, "kind": 2, "domain": 3, "queue": 4, "server": 5},
-    "ttl": {"call": 1.0, "kind": 2.0, "domain": 3.0},
-    "ttl_from": {"call": "attempt", "kind": "submission", "domain": "attempt"},
-    "total_timeout": {"call": 1.0, "kind": 2.0, "domain": 3.0},
-    "queue_timeout": {"call": 1.0, "kind": 2.0, "domain": 3.0},
-    "kill_after": {"call": 1.0, "kind": 2.0, "domain": 3.0},
-    "memory_limit": {"call": 100, "kind": 200, "domain": 300},
-    "tags": {"call": {"t": "c"}, "kind": {"t": "k"}, "domain": {"t": "d"}},
+    "ttl": SPANS,
+    "ttl_from": {
+        "call": "attempt",
+        "kind": "submission",
+        "domain": "attempt",
+        "queue": "submission",
+        "server": "attempt",
+    },
+    "total_timeout": SPANS,
+    "queue_timeout": SPANS,
+    "kill_after": SPANS,
+    "memory_limit": {"call": 100, "kind": 200, "domain": 300, "queue": 400, "server": 500},
+    "tags": {"call": {"t": "c"}, "kind": {"t": "k"}, "domain": {"t": "d"}, "queue": {"t": "q"}, "server": {"t": "s"}},
     "key": {"call": "c", "kind": lambda: "k"},
     "on_duplicate": {"call": "reject", "kind": "supersede"},
     "label": {"call": "c"},
@@ -63,6 +73,7 @@ def test_the_table_has_every_option_that_can_be_given() -> None:
     assert list(TABLE) == list(VALUES)
     assert {name for name, (levels, _) in TABLE.items() if "call" in levels} == set(SubmissionOptions.__annotations__)
     assert {name for name, (levels, _) in TABLE.items() if "domain" in levels} == set(DomainOptions.__annotations__)
+    assert {name for name, (levels, _) in TABLE.items() if "queue" in levels} == {*FIELDS, "retry"}
     assert {name: levels for name, (levels, _) in TABLE.items()} == {
         name: list(found) for name, found in VALUES.items()
     }
@@ -85,9 +96,9 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
 
     with inline(app, tmp_path) as run:
         if "queue" in levels:
-            run.client.set_queue("default", retry=VALUES[option]["queue"])
+            run.client.set_queue("default", **{option: VALUES[option]["queue"]})
         if "server" in levels:
-            run._runs._config = Config(run.database, retry=str(VALUES[option]["server"]))
+            say_as_server(run, option, VALUES[option]["server"])
         handle = work.options(**said["call"]).submit()
         record = run.client.query.task(handle.id)
         if option == "retry":
@@ -100,6 +111,15 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
     last = TABLE[option][1]
     given = VALUES[option].get(levels[0]) if levels else WORDS[last] if last in WORDS else last.strip("`")
     assert found == (given() if callable(given) else given)
+
+
+def say_as_server(run: Inline, option: str, value: Any) -> None:
+    """As the last server of the database."""
+    if option == "retry":
+        run._runs._config = Config(run.database, retry=str(value))
+        return
+    with run._runs.opened() as store, store.transaction():
+        store.set_server_defaults(json.dumps(dict(of_server({option: value}))))
 
 
 def has(run: Inline, record: TaskRecord, option: str) -> Any:

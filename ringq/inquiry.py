@@ -1,0 +1,53 @@
+"""Flow: what a worker asks its parent about a task while its handler runs, on the channel on which it has reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from typing import Any
+
+RECEIVE_BYTES = 65_536
+
+
+class Inquiry:
+    """Asks, and waits for the answer: a turn of the parent's loop. May be called by several threads of the handler."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._number = 0
+        self._received = b""
+
+    def facts(self, task_id: int) -> tuple[dict[str, str], int | None]:
+        """The tags of a task, and when the time for all of it is over by the monotonic clock; None without that limit.
+
+        In a process that was forked from the worker, which has no channel of its own: no tags, no limit.
+        """
+        if os.getpid() != self._pid:
+            return {}, None
+        with self._lock:
+            self._number += 1
+            self._control.sendall(json.dumps({"task": task_id, "number": self._number}).encode() + b"\n")
+            answer = self._answer(self._number)
+        return answer["tags"], answer["ends_ns"]
+
+    def _answer(self, number: int) -> dict[str, Any]:
+        """The answer with this number. Those before it were asked for by attempts that were told to end meanwhile."""
+        while True:
+            line, found, rest = self._received.partition(b"\n")
+            if found:
+                self._received = rest
+                try:
+                    answer: dict[str, Any] = json.loads(line)
+                except ValueError:  # half of it was lost as a signal came
+                    continue
+                if answer.get("number") == number:
+                    return answer
+                continue
+            received = self._control.recv(RECEIVE_BYTES)
+            if not received:
+                os._exit(0)  # the parent is dead
+            self._received += received
