@@ -15,8 +15,9 @@ from ringq.backlog import Admitted
 from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 
-ITS_OWN = ("label", "tags")  # of a spec: not interned with it, but written for each task
+ITS_OWN = ("label", "tags", "serial_key")  # of a spec: not interned with it, but written for each task
 _columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
+Place = tuple[int, str] | tuple[int, str, str]  # a lane, or with a serial key one of those who wait for a turn
 SLICE_ROWS = 2048  # 1 to 3 ms
 SLICE_CHARS = 1 << 20  # of payloads
 SLICE_SPECS = 256  # 3 ms, if all are new
@@ -31,6 +32,15 @@ class Taken:
     has_delayed: bool = False
     count: int = 0
     has_ttl: bool = False
+    lined: list[tuple[int, str, Sequence[int]]] = field(default_factory=list)  # as in `Committed`
+
+    def join(self, committed: Any) -> None:
+        """Add to what a transaction makes true."""
+        committed.admitted += self.admitted
+        committed.lined += self.lined
+        committed.delayed |= self.has_delayed
+        committed.submitted += self.count
+        committed.expiring |= self.has_ttl
 
 
 def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None) -> Generator[None, None, Taken]:
@@ -60,8 +70,9 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
     delayed: set[int] = set()
-    lanes = [(spec.priority, spec.queue) for spec in batch.specs]
-    places: dict[tuple[int, str], array[int]] = {}
+    lanes = list(map(_lane, batch.specs))
+    places: dict[Place, array[int]] = {}
+    lined = [lane for lane in lanes if len(lane) > 2]
     has_ttl = any(any(_spans_ms(spec)) for spec in batch.specs)
     for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
@@ -79,7 +90,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
             delayed.update(decided.behind.keys() & ids[part])
         if has_ttl:
             store.insert_expiries(_expiries(batch, ids, part, now_us, decided.behind if decided else {}))
-        if not _is_plain(batch):
+        if lined or not _is_plain(batch):
             _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
             firsts, counts, digests = (column[part] for column in batch.chunks[1:])
@@ -88,9 +99,10 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
         yield
     store.insert_submission(batch.submission, first_id, count, now_us)
     store.next_task_id = first_id + len(ids)
+    lines = _lines(ids, lined, places)
     admitted = _admitted(store, batch, ids, places)
     told = decided.told if decided else None
-    return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids), has_ttl)
+    return Taken(_answer(batch, first_id, False, told), admitted, bool(delayed), len(ids), has_ttl, lines)
 
 
 def _answer(batch: Batch, first_id: int, is_replay: bool, told: Told | None) -> Callable[[], None]:
@@ -149,7 +161,7 @@ def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: 
 
 def _marks(spec: Spec) -> int:
     """How many rows each of its tasks has for what it is called and found by."""
-    return len(spec.tags) + (spec.label is not None)
+    return len(spec.tags) + (spec.label is not None) + (spec.serial_key is not None)
 
 
 def _insert_marks(store: Any, batch: Batch, ids: range, part: slice) -> None:
@@ -161,6 +173,7 @@ def _insert_marks(store: Any, batch: Batch, ids: range, part: slice) -> None:
     tags = [(task_id, *tag) for task_id, spec in tasks for tag in spec.tags]
     store.insert_tags(tags)
     store.insert_labels([(task_id, spec.label) for task_id, spec in tasks if spec.label is not None])
+    store.insert_serials([(task_id, spec.serial_key) for task_id, spec in tasks if spec.serial_key is not None])
 
 
 def _is_plain(batch: Batch) -> bool:
@@ -189,9 +202,12 @@ def _expiries(batch: Batch, ids: range, part: slice, now_us: int, behind: Mappin
     return rows
 
 
+def _lane(spec: Spec) -> Place:
+    return (spec.priority, spec.queue) if spec.serial_key is None else (spec.priority, spec.queue, spec.serial_key)
+
+
 def _place(
-    batch: Batch, lanes: Sequence[tuple[int, str]], part: slice, ids: range, delayed: set[int],
-    places: dict[tuple[int, str], array[int]],
+    batch: Batch, lanes: Sequence[Place], part: slice, ids: range, delayed: set[int], places: dict[Place, array[int]]
 ) -> None:  # fmt: skip
     """Note which tasks of a slice may start now, by lane: 8 bytes each. Rows of 200,000 took the parent 20 MiB."""
     for place in range(*part.indices(len(ids))):
@@ -200,17 +216,23 @@ def _place(
             places.setdefault(lane, array("q")).append(place)
 
 
-def _admitted(store: Any, batch: Batch, ids: range, places: dict[tuple[int, str], array[int]]) -> list[Admitted]:
+def _lines(ids: range, lined: Sequence[Place], places: dict[Place, array[int]]) -> list[tuple[int, str, Sequence[int]]]:
+    """Take those that wait for a turn out of the others: (priority, serial key, ids)."""
+    own = [(lane[0], lane[2], places.pop(lane)) for lane in lined if len(lane) > 2 and lane in places]
+    return [(priority, key, array("q", map(ids.__getitem__, there))) for priority, key, there in own]
+
+
+def _admitted(store: Any, batch: Batch, ids: range, places: dict[Place, array[int]]) -> list[Admitted]:
     """The batch's tasks that may start now, by lane."""
     kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
     limits = [spec.run_timeout_ms or 0 for spec in batch.specs]
-    if _is_plain(batch):
+    if _is_plain(batch) and batch.specs[0].serial_key is None:
         spec = batch.specs[0]
         return [Admitted(spec.priority, spec.queue, ids, repeat(kinds[0]), repeat(limits[0]), batch.payloads)]
     spec_of = batch.spec_of or [0] * len(ids)
     return [
         Admitted(
-            *lane, array("q", map(ids.__getitem__, own)),
+            lane[0], lane[1], array("q", map(ids.__getitem__, own)),
             (kinds[spec_of[place]] for place in own), (limits[spec_of[place]] for place in own),
             [batch.payloads[place] for place in own],
         )

@@ -209,6 +209,7 @@ class TaskRecord:
     key: str | None
     ttl_s: float | None
     schedule: str | None  # that made it, unless that was deleted since
+    serial_key: str | None  # of the tasks that have the same one, one at a time runs
     attempts: tuple[AttemptRecord, ...] = field(default=())
     pause_reasons: PauseReason = field(default=PauseReason(0))  # any of them: the status is paused
 

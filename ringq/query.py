@@ -201,7 +201,7 @@ class Query:
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
     (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, is_paused) = row[11:19]
-    (label, tags, key, ttl_ms, schedule) = row[19:]
+    (label, tags, key, ttl_ms, schedule, serial_key) = row[19:]
     started_us = leased_us if duration_us is None else ended_us - duration_us
     held = PauseReason.QUEUE if is_paused and leased_us is None and status is None else PauseReason(0)
     active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
@@ -228,6 +228,7 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         key=key,
         ttl_s=None if ttl_ms is None else ttl_ms / 1000,
         schedule=schedule,
+        serial_key=serial_key,
         attempts=attempts,
         pause_reasons=held,
     )

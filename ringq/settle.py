@@ -16,6 +16,7 @@ from ringq.log import warn
 from ringq.model import Status
 from ringq.queues import Queues
 from ringq.ring import Parent
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 LARGE: Final = 20_000  # tasks that a transaction has stored: its COMMIT has taken some 10 ms
@@ -28,14 +29,16 @@ class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
     def __init__(
-        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, queues: Queues
-    ) -> None:
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, queues: Queues,
+        turns: Turns,
+    ) -> None:  # fmt: skip
         self._writer = writer
         self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
         self._queues = queues
+        self._turns = turns
         self._untold: list[Committed] = []
         self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
 
@@ -60,6 +63,7 @@ class Settlement:
             self._dispatcher.came_back(committed.again)
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
+        back = self._turns.settle(committed, ring, stopping=self._listener.stopping)
         for tasks in committed.admitted:
             self._feed.backlog.append(tasks)
         for priority, queue, task_id in committed.withdrawn:
@@ -70,8 +74,8 @@ class Settlement:
             self._remove(committed.removed)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
-        if committed.due or committed.returned:
-            self._feed.give_back([*committed.due, *committed.returned])
+        if back:
+            self._feed.give_back(back)
         self._look_ahead(committed, ring)
 
     def answer(self) -> None:
@@ -125,7 +129,12 @@ class Settlement:
             self._feed.look_for_delayed()
 
     def _lowest_active(self, ring: Parent) -> int | None:
-        ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), self._dispatcher.stranded.oldest())
+        ids = (
+            self._feed.backlog.min_task_id(),
+            ring.min_task_id(),
+            self._dispatcher.stranded.oldest(),
+            self._turns.serials.oldest(),
+        )
         return min((task_id for task_id in ids if task_id is not None), default=None)
 
     def _say(self, before: RingqError | None, now: RingqError | None) -> None:

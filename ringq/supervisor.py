@@ -44,6 +44,7 @@ from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
 from ringq.store import Store
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 EXIT_INTERNAL = 70
@@ -94,11 +95,11 @@ class Supervisor:
             self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms,
             keyed=self._store.keyed,
         )  # fmt: skip
-        self._writer.reach = self._dispatcher
+        self._writer.reach = self._turns = Turns(self._store, self._feed, self._dispatcher)
         for task_id, interruptions in self._writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self._dispatcher.run_alone(task_id)
-        self._feed.load_all()
+        self._turns.load_all()
         failpoint.hit("start.epoch_committed")
 
     def _open_faces(self) -> None:
@@ -123,7 +124,7 @@ class Supervisor:
             running=lambda: [row[1] for row in self._ring.running()], say=warn,
         )  # fmt: skip
         self._settlement = Settlement(
-            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties.queues
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties.queues, self._turns
         )
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement

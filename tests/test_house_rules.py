@@ -33,7 +33,9 @@ LAYER_OF = {
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
-    **dict.fromkeys(["duties", "firing", "retention", "scheduling", "stranded", "upkeep", "vanishing"], FLOWS),
+    **dict.fromkeys(
+        ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
+    ),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -104,6 +106,8 @@ NEIGHBOURS = {
     ("writer", "upkeep"): "every few thousand receipts",
     ("intake", "backlog"): "in its form",
     ("splitting", "backlog"): "in its form",
+    ("turns", "committed"): "what it follows",
+    ("turns", "serial"): "keeps them",
     ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
     ("writer", "cancels"): "keeps them",
     ("verdicts", "splitting"): "writes what it decides",

@@ -25,7 +25,8 @@ SELECT
     (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id),
     (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id), spec.ttl_ms,
     (SELECT schedule.name FROM scheduled_task CROSS JOIN schedule ON schedule.id = scheduled_task.schedule
-        WHERE scheduled_task.task_id = task.id)
+        WHERE scheduled_task.task_id = task.id),
+    (SELECT serial.key FROM serial WHERE serial.task_id = task.id)
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec

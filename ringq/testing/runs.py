@@ -35,6 +35,7 @@ from ringq.recover import part_outgrown, spill_dir
 from ringq.store import OwnerLock, Store
 from ringq.testing.attempt import Receipt, attempt
 from ringq.testing.manual import InlineClock
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 
@@ -153,9 +154,9 @@ class Runs:
             while (store.next_expiry_us() or sys.maxsize) <= self._clock.now_us():
                 writer.change(Expire(self._clock.now_us(), lambda: None))
                 self.ended += [row[0] for row in _commit(writer).receipts]
-            feed.load_all()
             slot = _Slot()
             dispatcher = Dispatcher(slot, feed.backlog, _gate(store, self._clock.now_us()), epoch=0, lookahead_ms=0)
+            Turns(store, feed, dispatcher).load_all()
             known = self._app.kinds().keys()
             dispatcher.learn(frozenset(number for number, name in store.kinds().items() if name not in known))
             while dispatcher.fill(1, 0):

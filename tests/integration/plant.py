@@ -26,6 +26,7 @@ from ringq.queues import Queues
 from ringq.receipts import ReceiptRow
 from ringq.settle import Settlement
 from ringq.store import Store
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 ATTEMPT_US = 50  # what each attempt takes
@@ -131,17 +132,17 @@ class Plant:
         self.dispatcher = Dispatcher(
             self.ring, self.feed.backlog, Gate(()), epoch=epoch, lookahead_ms=1, keyed=self.store.keyed
         )
-        self.writer.reach = self.dispatcher
+        self.writer.reach = self.turns = Turns(self.store, self.feed, self.dispatcher)
         for task_id, interruptions in self.writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self.dispatcher.run_alone(task_id)
-        self.feed.load_all()
+        self.turns.load_all()
         self.queues = Queues(
             self.config, self.store, self.dispatcher.gate, self.clock,
             running=lambda: [slot.task_id for slot in self.ring.by_task.values()], say=lambda _: None,
         )  # fmt: skip
         others: Any = self
-        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, self.queues)
+        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, self.queues, self.turns)
 
     def tell(self, receipts: Sequence[ReceiptRow]) -> None:
         """As the listener: who waits for tasks is told of their ends."""
