@@ -39,6 +39,7 @@ class Office:
     """
 
     damage: str | None = "shared memory was overwritten"
+    stopping = False
     alive = 0
 
     def __init__(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
