@@ -64,7 +64,7 @@ class Turns:
         out.update(dict.fromkeys(self._admitted([row for row in rows if row[0] not in ended], committed, ended)))
         if not stopping:
             firsts = [*come, *(task_ids[0] for _, _, task_ids in committed.lined)]
-            self._take_turns(firsts, set(come), out, committed, ring)
+            self._take_turns(firsts, out, committed, ring)
         return [*set(back).difference(come), *out]
 
     def _leave_out(self, committed: Committed) -> None:
@@ -92,18 +92,16 @@ class Turns:
             if kept:
                 yield from self.serials.admit_all(key, priority, kept)
 
-    def _take_turns(
-        self, task_ids: Iterable[int], come: Container[int], out: dict[int, None], committed: Committed, ring: Revoking
-    ) -> None:
+    def _take_turns(self, task_ids: Iterable[int], out: dict[int, None], committed: Committed, ring: Revoking) -> None:
         """What is more urgent than who has the turn gets it, unless that one has begun.
 
-        `come`: those that are in no lane yet. `out`: those that will be given to the backlog.
+        `out`: those that will be given to the backlog, and are in no lane yet.
         """
         for task_id in task_ids:
             holder = self.serials.ahead_of(task_id)
             if holder is None:
                 continue
-            if holder not in out and holder not in come:
+            if holder not in out:
                 revoked = ring.revoke(holder)
                 if revoked is False:
                     self.serials.has_begun([holder])
