@@ -69,6 +69,8 @@ class Turns:
 
     def _leave_out(self, committed: Committed) -> None:
         """Of what is to be taken out of the backlog, leave out what is in line, or would be by this transaction."""
+        if not committed.withdrawn and not committed.removed:
+            return
         lined = {task_id for _, _, task_ids in committed.lined for task_id in task_ids}
         if committed.withdrawn:
             fresh = {task_id for _, _, task_id in committed.withdrawn}
@@ -78,8 +80,7 @@ class Turns:
                 if (kept := [task_id for task_id in task_ids if task_id not in fresh])
             ]  # those have ended, or come back
         for rows in (committed.withdrawn, committed.removed):
-            if rows:
-                rows[:] = [row for row in rows if row[2] not in lined and not self.serials.waits(row[2])]
+            rows[:] = [row for row in rows if row[2] not in lined and not self.serials.waits(row[2])]
 
     def _admitted(
         self, come: Iterable[tuple[int, str, int]], committed: Committed, ended: Container[int]

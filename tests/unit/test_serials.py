@@ -18,9 +18,9 @@ def test_one_of_a_key_has_the_turn_and_the_next_one_is_the_most_urgent_then_the_
     assert [serials.admit("a", 128, 1), serials.admit("b", 128, 2)] == [True, True]
     assert not any(serials.admit("a", priority, task_id) for priority, task_id in [(128, 5), (64, 9), (128, 4)])
     assert [serials.waiting_for(task_id) for task_id in (1, 2, 4, 9, 77)] == [None, None, 1, 1, None]
-    assert serials.ended([1]) == [9]
+    assert serials.ended({1}) == [9]
     assert serials.waiting_for(4) == 9
-    assert [serials.ended([9]), serials.ended([4]), serials.ended([5]), serials.ended([2])] == [[4], [5], [], []]
+    assert [serials.ended({9}), serials.ended({4}), serials.ended({5}), serials.ended({2})] == [[4], [5], [], []]
     assert not serials._lines
     assert serials.admit("a", 128, 6)
 
@@ -46,18 +46,18 @@ def test_the_turn_is_passed_on_to_a_more_urgent_one_only_before_it_has_begun() -
     serials.has_begun([3])
     serials.admit("a", 0, 4)
     assert serials.ahead_of(4) is None
-    assert [serials.ended([3]), serials.ended([4]), serials.ended([1])] == [[4], [1], [2]]
+    assert [serials.ended({3}), serials.ended({4}), serials.ended({1})] == [[4], [1], [2]]
 
 
 def test_who_waits_and_ends_vanishes_from_the_line() -> None:
     serials = Serials()
     serials.admit_all("a", 128, [1, 2, 3, 4])
-    assert serials.ended([2]) == []
+    assert serials.ended({2}) == []
     assert serials.withdraw(3)
     assert not serials.withdraw(3)
-    assert serials.ended([1]) == [4]
+    assert serials.ended({1}) == [4]
     serials.admit("a", 128, 3)
-    assert serials.ended([4, 3]) == []
+    assert serials.ended({4, 3}) == []
     assert (len(serials), serials._lines) == (0, {})
 
 
@@ -77,7 +77,7 @@ def test_a_line_in_which_most_have_left_takes_no_more_memory_than_the_others() -
         serials.admit("a", 128, task_id)
         serials.withdraw(task_id - 1)
     assert len(serials._lines["a"].orders) < 100
-    assert serials.ended([1]) == [9999]
+    assert serials.ended({1}) == [9999]
 
 
 @pytest.mark.parametrize(("keys", "each"), [(1, 100_000), (10_000, 10)])
@@ -121,7 +121,7 @@ def test_it_does_as_a_list_that_is_sorted_each_time(moves: list[tuple[str, int, 
             assert serials.withdraw(line.pop(n % len(line))[1])
         elif move == "end" and key in held:
             following = sorted(line)[:1]
-            assert serials.ended([held.pop(key)[1]]) == [task_id for _, task_id in following]
+            assert serials.ended({held.pop(key)[1]}) == [task_id for _, task_id in following]
             for own in following:
                 line.remove(own)
                 held[key] = own
