@@ -114,6 +114,7 @@ class Admission:
             **{name: nearest_of(name) or None for name in LIMITS},
             label=fields.label,
             tags=_tags(fields, [one.get("tags") or {} for one in said]),
+            serial_key=fields.serial_key,
         )
         _check_spec(spec)
         if len(self._resolved) > 10_000:  # groups may be as many as customers
@@ -160,6 +161,8 @@ def _chunks(message: Submit) -> Chunks | None:
     if len(message.specs) != 1 or not all(len(c) == count for c in (given.firsts, given.counts, given.digests)):
         raise InvalidSubmission("the columns of the map's chunks do not fit together")
     check_map_key(given.key)
+    if message.specs[0].serial_key is not None:
+        raise InvalidSubmission("the chunks of a map have no serial key")
     ends = [0, *(first + calls for first, calls in zip(given.firsts, given.counts, strict=True))]
     if min(given.counts) < 1 or any(first < end for first, end in zip(given.firsts, ends, strict=False)):
         raise InvalidSubmission("the calls of the map's chunks do not ascend")
@@ -223,6 +226,8 @@ def _check_spec(spec: Spec) -> None:
     check_queue_name(spec.queue)
     if spec.group is not None:
         _check_label("group", spec.group)
+    if spec.serial_key is not None:
+        _check_label("serial_key", spec.serial_key)
     wrong = None if spec.label is None else tags.label_problem(spec.label)
     if wrong is not None:
         raise InvalidSubmission(wrong)

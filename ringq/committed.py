@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ class Committed:
     """Of one transaction, after its COMMIT."""
 
     admitted: list[Admitted] = field(default_factory=list)
+    lined: list[tuple[int, str, Sequence[int]]] = field(default_factory=list)  # (priority, serial key, ids) likewise
     delayed: bool = False  # tasks with a future start were added
     due: list[int] = field(default_factory=list)  # delayed tasks that may start now
     submitted: int = 0

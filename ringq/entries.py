@@ -32,6 +32,7 @@ class Spec:
     memory_limit_kib: int | None = None
     label: str | None = None
     tags: Tags = ()
+    serial_key: str | None = None
 
 
 class Chunks(NamedTuple):

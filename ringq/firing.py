@@ -105,9 +105,7 @@ def make_tasks(
     (answer,) = answers
     if isinstance(answer, RingqError):
         raise answer
-    committed.admitted += taken.admitted
-    committed.submitted += taken.count
-    committed.expiring |= taken.has_ttl
+    taken.join(committed)
     if taken.count:
         is_open = row.skip_if_running or row.end_on_failure or row.from_completion
         ids = range(answer[0], answer[0] + taken.count)

@@ -15,8 +15,9 @@ from ringq.entries import Admitted, Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 from ringq.places import Place, place_of
 
-ITS_OWN = ("label", "tags")  # of a spec: not interned with it, but written for each task
+ITS_OWN = ("label", "tags", "serial_key")  # of a spec: not interned with it, but written for each task
 _columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
+Lane = Place | tuple[int, str]  # or with a serial key (priority, key) of those who wait for a turn
 SLICE_ROWS = 2048  # 1 to 3 ms
 SLICE_CHARS = 1 << 20  # of payloads
 SLICE_SPECS = 256  # 3 ms, if all are new
@@ -31,6 +32,15 @@ class Taken:
     has_delayed: bool = False
     count: int = 0
     has_ttl: bool = False
+    lined: list[tuple[int, str, Sequence[int]]] = field(default_factory=list)  # as in `Committed`
+
+    def join(self, committed: Any) -> None:
+        """Add to what a transaction makes true."""
+        committed.admitted += self.admitted
+        committed.lined += self.lined
+        committed.delayed |= self.has_delayed
+        committed.submitted += self.count
+        committed.expiring |= self.has_ttl
 
 
 def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None) -> Generator[None, None, Taken]:
@@ -61,8 +71,9 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     ids = range(first_id, first_id + len(batch.payloads))
     delayed: set[int] = set()
     narrow = keys.TOGETHER.narrow if hand is None else hand.places.narrow
-    lanes = [narrow(place_of(spec)) for spec in batch.specs]
-    places: dict[Place, array[int]] = {}
+    lanes = [_lane(spec, narrow) for spec in batch.specs]
+    places: dict[Lane, array[int]] = {}
+    lined = [lane for lane in lanes if not isinstance(lane, Place)]
     has_ttl = any(any(_spans_ms(spec)) for spec in batch.specs)
     for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
@@ -80,7 +91,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
             delayed.update(decided.behind.keys() & ids[part])
         if has_ttl:
             store.insert_expiries(_expiries(batch, ids, part, now_us, decided.behind if decided else {}))
-        if not _is_plain(batch):
+        if lined or not _is_plain(batch):
             _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
             firsts, counts, digests = (column[part] for column in batch.chunks[1:])
@@ -89,10 +100,11 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
         yield
     store.insert_submission(batch.submission, first_id, count, now_us)
     store.next_task_id = first_id + len(ids)
+    lines = _lines(ids, lined, places)
     admitted = _admitted(store, batch, ids, lanes, places)
     told = decided.told if decided else None
     answer = _answer(batch, first_id, False, told, _paused(store, batch, now_us))
-    return Taken(answer, admitted, bool(delayed), len(ids), has_ttl)
+    return Taken(answer, admitted, bool(delayed), len(ids), has_ttl, lines)
 
 
 def _answer(
@@ -161,7 +173,7 @@ def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: 
 
 def _marks(spec: Spec) -> int:
     """How many rows each of its tasks has for what it is called and found by."""
-    return len(spec.tags) + (spec.label is not None)
+    return len(spec.tags) + (spec.label is not None) + (spec.serial_key is not None)
 
 
 def _insert_marks(store: Any, batch: Batch, ids: range, part: slice) -> None:
@@ -173,6 +185,7 @@ def _insert_marks(store: Any, batch: Batch, ids: range, part: slice) -> None:
     tags = [(task_id, *tag) for task_id, spec in tasks for tag in spec.tags]
     store.insert_tags(tags)
     store.insert_labels([(task_id, spec.label) for task_id, spec in tasks if spec.label is not None])
+    store.insert_serials([(task_id, spec.serial_key) for task_id, spec in tasks if spec.serial_key is not None])
 
 
 def _is_plain(batch: Batch) -> bool:
@@ -201,8 +214,12 @@ def _expiries(batch: Batch, ids: range, part: slice, now_us: int, behind: Mappin
     return rows
 
 
+def _lane(spec: Spec, narrow: Callable[[Place], Place]) -> Lane:
+    return narrow(place_of(spec)) if spec.serial_key is None else (spec.priority, spec.serial_key)
+
+
 def _place(
-    batch: Batch, lanes: Sequence[Place], part: slice, ids: range, delayed: set[int], places: dict[Place, array[int]]
+    batch: Batch, lanes: Sequence[Lane], part: slice, ids: range, delayed: set[int], places: dict[Lane, array[int]]
 ) -> None:  # fmt: skip
     """Note which tasks of a slice may start now, by lane: 8 bytes each. Rows of 200,000 took the parent 20 MiB."""
     for place in range(*part.indices(len(ids))):
@@ -211,13 +228,21 @@ def _place(
             places.setdefault(lane, array("q")).append(place)
 
 
+def _lines(
+    ids: range, lined: Sequence[tuple[int, str]], places: dict[Lane, array[int]]
+) -> list[tuple[int, str, Sequence[int]]]:
+    """Take those that wait for a turn out of the others: (priority, serial key, ids)."""
+    own = [(*line, places.pop(line)) for line in dict.fromkeys(lined) if line in places]
+    return [(priority, key, array("q", map(ids.__getitem__, there))) for priority, key, there in own]
+
+
 def _admitted(
-    store: Any, batch: Batch, ids: range, lanes: Sequence[Place], places: dict[Place, array[int]]
+    store: Any, batch: Batch, ids: range, lanes: Sequence[Lane], places: dict[Lane, array[int]]
 ) -> list[Admitted]:
     """The batch's tasks that may start now, by lane."""
     kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
     limits = [spec.run_timeout_ms or 0 for spec in batch.specs]
-    if _is_plain(batch):
+    if _is_plain(batch) and isinstance(lanes[0], Place):
         return [Admitted(lanes[0], ids, repeat(kinds[0]), repeat(limits[0]), batch.payloads)]
     spec_of = batch.spec_of or [0] * len(ids)
     return [
@@ -227,4 +252,5 @@ def _admitted(
             [batch.payloads[place] for place in own],
         )
         for lane, own in places.items()
+        if isinstance(lane, Place)
     ]  # fmt: skip

@@ -210,6 +210,7 @@ class TaskRecord:
     key: str | None
     ttl_s: float | None
     schedule: str | None  # that made it, unless that was deleted since
+    serial_key: str | None  # of the tasks that have the same one, one at a time runs
     kill_after_s: float | None = None
     total_timeout_s: float | None = None
     queue_timeout_s: float | None = None

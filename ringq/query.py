@@ -205,7 +205,7 @@ class Query(Standing):
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
     (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, mask) = row[11:19]
-    (label, tags, key, ttl_ms, schedule, *limits_ms, memory_kib) = row[19:]
+    (label, tags, key, ttl_ms, schedule, *limits_ms, memory_kib, serial_key) = row[19:]
     spans_ms = zip(SPANS, (run_timeout_ms, ttl_ms, *limits_ms), strict=True)
     spans: dict[str, Any] = {name: ms and ms / 1000 for name, ms in spans_ms}
     started_us = leased_us if duration_us is None else ended_us - duration_us
@@ -234,6 +234,7 @@ def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> Tas
         schedule=schedule,
         **spans,
         memory_limit_mib=None if memory_kib is None else memory_kib / 1024,
+        serial_key=serial_key,
         attempts=attempts,
         pause_reasons=held,
     )

@@ -39,8 +39,12 @@ class Returning:
         """As the dispatcher's."""
         is_ours = self.discard(task_id) or self._dispatcher.withdraw(task_id, place)
         if is_ours:
-            self._taken.add(task_id)
+            self.hold(task_id)
         return is_ours
+
+    def hold(self, task_id: int) -> None:
+        """The transaction under way has taken an active task: it may be in no lane until that is over."""
+        self._taken.add(task_id)
 
     def give_back(self, task_ids: Collection[int]) -> None:
         """A transaction is over: put these active tasks at their place in the order, at once if they are few."""

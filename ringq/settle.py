@@ -16,8 +16,8 @@ from ringq.listener import Listener
 from ringq.log import warn
 from ringq.model import Status
 from ringq.places import Place
-from ringq.returning import Returning
 from ringq.ring import Parent
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 LARGE: Final = 20_000  # tasks that a transaction has stored: its COMMIT has taken some 10 ms
@@ -30,15 +30,16 @@ class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
     def __init__(
-        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, duties: Duties
-    ) -> None:
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, duties: Duties,
+        turns: Turns,
+    ) -> None:  # fmt: skip
         self._writer = writer
         self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
         self._duties = duties
-        self.returning = writer.reach = Returning(dispatcher, feed)
+        self._turns = turns
         self._untold: list[Committed] = []
         self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
 
@@ -63,6 +64,7 @@ class Settlement:
             self._dispatcher.came_back(committed.again)
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
+        back = self._turns.settle(committed, ring, stopping=self._listener.stopping)
         for tasks in committed.admitted:
             self._feed.backlog.append(tasks)
         for place, task_id in committed.withdrawn:
@@ -73,7 +75,7 @@ class Settlement:
             self._remove(committed.removed)
         for task_id in committed.alone:
             self._dispatcher.run_alone(task_id)
-        self.returning.give_back([*committed.due, *committed.returned])
+        self._turns.returning.give_back(back)
         self._look_ahead(committed, ring)
 
     def answer(self) -> None:
@@ -93,7 +95,7 @@ class Settlement:
         if self._untidy_bytes is not None and not is_large:
             self._writer.tidy(self._untidy_bytes)
             self._untidy_bytes = None
-        self.returning.step()
+        self._turns.returning.step()
 
     def finish(self, ring: Parent) -> None:
         """If a transaction is under way, go through with it: somebody else needs one."""
@@ -115,7 +117,7 @@ class Settlement:
         for place, task_id in tasks:
             if task_id in stranded:
                 stranded.discard(task_id)
-            elif not self.returning.discard(task_id):
+            elif not self._turns.returning.discard(task_id):
                 self._feed.backlog.remove(place, task_id)
 
     def _take_back(self, ring: Parent) -> None:
@@ -136,8 +138,11 @@ class Settlement:
             self._feed.look_for_delayed()
 
     def _lowest_active(self, ring: Parent) -> int | None:
-        stranded, returning = self._dispatcher.stranded.oldest(), self.returning.oldest()
-        ids = (self._feed.backlog.min_task_id(), ring.min_task_id(), stranded, returning)
+        turns = self._turns
+        ids = (
+            self._feed.backlog.min_task_id(), ring.min_task_id(), self._dispatcher.stranded.oldest(),
+            turns.returning.oldest(), turns.serials.oldest(),
+        )  # fmt: skip
         return min((task_id for task_id in ids if task_id is not None), default=None)
 
     def _say(self, before: RingqError | None, now: RingqError | None) -> None:

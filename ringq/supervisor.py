@@ -44,6 +44,7 @@ from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
 from ringq.store import Store
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 EXIT_INTERNAL = 70
@@ -94,10 +95,11 @@ class Supervisor:
             self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms,
             keyed=self._store.keyed,
         )  # fmt: skip
+        self._writer.reach = self._turns = Turns(self._store, self._feed, self._dispatcher)
         for task_id, interruptions in self._writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self._dispatcher.run_alone(task_id)
-        self._feed.load_all()
+        self._turns.load_all()
         failpoint.hit("start.epoch_committed")
 
     def _open_faces(self) -> None:
@@ -122,7 +124,7 @@ class Supervisor:
             self._admission, running=lambda: [row[1] for row in self._ring.running()], say=warn,
         )  # fmt: skip
         self._settlement = Settlement(
-            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties, self._turns
         )
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
@@ -231,7 +233,7 @@ class Supervisor:
             self._limit_ns,
             self._duties.wait_ns(),
             self._renewal.retry_ns,
-            self._settlement.returning.wait_ns,
+            self._turns.returning.wait_ns,
             self._listener.next_expiry_ns,
             self._shutdown.wait_ns(now_ns),
         ]

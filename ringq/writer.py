@@ -287,10 +287,7 @@ class Writer:
 
     def _insert_batch(self, batch: Batch, committed: Committed, hand: Hand) -> Generator[None, None, None]:
         taken = yield from intake.insert(self._store, batch, self._clock.now_us(), hand)
-        committed.admitted += taken.admitted
-        committed.delayed |= taken.has_delayed
-        committed.submitted += taken.count
-        committed.expiring |= taken.has_ttl
+        taken.join(committed)
         committed.answers.append(taken.answer)
 
     def _insert_receipts(self, rows: Sequence[ReceiptRow], committed: Committed) -> Sums:

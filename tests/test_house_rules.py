@@ -36,7 +36,9 @@ LAYER_OF = {
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
     ),
     **dict.fromkeys(["inquiry", "returning"], FLOWS),
-    **dict.fromkeys(["duties", "firing", "retention", "scheduling", "stranded", "upkeep", "vanishing"], FLOWS),
+    **dict.fromkeys(
+        ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
+    ),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -124,6 +126,9 @@ NEIGHBOURS = {
     ("writer", "keys"): "what they do to other tasks",
     ("writer", "intake"): "has it write submissions",
     ("writer", "upkeep"): "every few thousand receipts",
+    ("turns", "committed"): "what it follows",
+    ("turns", "returning"): "by which tasks go back",
+    ("turns", "serial"): "keeps them",
     ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
     ("writer", "cancels"): "keeps them",
     ("verdicts", "splitting"): "writes what it decides",

@@ -24,6 +24,7 @@ _FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "label": ("a string", (str,)),
     "key": ("a string", (str,)),
     "on_duplicate": ("a string", (str,)),
+    "serial_key": ("a string", (str,)),
     "run_timeout": ("a number", (int, float)),
     "ttl": ("a number", (int, float)),
     "kill_after": ("a number", (int, float)),

@@ -31,6 +31,7 @@ BATCH_TASKS = 100_000  # one transaction each; a file within this is all or noth
 @click.option("--label", help="What to call it where tasks are listed; else its kind.")
 @click.option("--key", help="A text that no other active task of the kind has.")
 @click.option("--on-duplicate", type=click.Choice(["skip", "supersede", "reject"]), help="If one has it; else skip.")
+@click.option("--serial-key", help="Of the tasks that have the same one, run one at a time, in order.")
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
 @click.option(
     "--retry", type=options.retry, metavar="RETRY", help="Try it again if it fails: 3 or e.g. '5 exponential 1s..1h'."
@@ -57,7 +58,7 @@ def submit(
     """Submit a task of KIND (`domain::name`) and print its id, which means: it is on disk.
 
     With --from, every line is a task: {"kind": "media::thumbnail", "payload": {"path": "a.jpg"}}, with the optional
-    fields queue, priority, group, tags (an object), label, key, on_duplicate, run_timeout, ttl, kill_after,
+    fields queue, priority, group, tags (an object), label, key, on_duplicate, serial_key, run_timeout, ttl, kill_after,
     total_timeout and queue_timeout (seconds), memory_limit, retry and run_at; KIND and the options are the defaults of
     lines that do not say. Every line is checked for its form before the first is submitted; the server checks the
     kinds, the worker the arguments. A file of up to 100,000 lines is all or nothing; a longer one goes in batches of

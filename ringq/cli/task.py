@@ -131,6 +131,7 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
         ("priority", record.priority),
         ("group", record.group),
         ("key", record.key),
+        ("serial key", record.serial_key),
         *(("tag", f"{key}={value}") for key, value in record.tags.items()),
         ("schedule", record.schedule),
         ("run time limit", printing.seconds(record.run_timeout_s)),

@@ -19,6 +19,7 @@ from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DerivedKey, DomainOptions, DuplicateMode, Traits, TtlFrom
 from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
+from ringq.kinds.serial import SerialKey, line_of
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
 from ringq.protocol import ScheduleFields, SpecFields, plain_schedule
@@ -88,6 +89,7 @@ class Domain(Scheduling):
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
         max_concurrency: int | None = None,
+        serial_key: SerialKey | None = None,
         **limits: Unpack[LimitOptions],
     ) -> TaskDecorator: ...
     def task(
@@ -109,6 +111,7 @@ class Domain(Scheduling):
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
         max_concurrency: int | None = None,
+        serial_key: SerialKey | None = None,
         **limits: Unpack[LimitOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
@@ -129,16 +132,18 @@ class Domain(Scheduling):
         "photos::shrink", that it had before it was renamed: tasks that were stored under them run here. `key`: PAYLOAD,
         or a function of the same arguments that returns the key of a submission, or None for none; it is called where
         the task is submitted, by programs that have this task at hand. `on_duplicate`: "skip" (else), "supersede" or
-        "reject". `tags`: texts by which its tasks are found, beside those of the domain and of the call.
-        `max_concurrency`: how many of its tasks run at a time, from 0 on, unless an operator has said otherwise. What
-        is not given is decided by the domain, the server.
+        "reject". `serial_key`: a function of the same arguments, called likewise, that returns the serial key of a
+        submission, or None for none: tasks that have the same one run one at a time, in order. `tags`: texts by which
+        its tasks are found, beside those of the domain and of the call. `max_concurrency`: how many of its tasks run at
+        a time, from 0 on, unless an operator has said otherwise. What is not given is decided by the domain, the
+        server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
         """
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
-        traits = options.traits_of(permanent, aliases, key, on_duplicate)
+        traits = options.traits_of(permanent, aliases, key, on_duplicate)._replace(serial_key=line_of(serial_key))
         limit = max_concurrency_of(max_concurrency)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:

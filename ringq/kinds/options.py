@@ -87,6 +87,7 @@ class SubmissionOptions(DomainOptions, total=False):
     run_after: float | timedelta | None
     key: str | Payload | None
     on_duplicate: DuplicateMode | None
+    serial_key: str | None
 
 
 def check_name(what: str, name: Any) -> str:
@@ -142,8 +143,9 @@ def spec_of(
     if wrong is not None:
         raise InvalidOption(wrong)
     return SpecFields(
-        kind, queue, number, group, limit_ms, policy, ttl_ms, since, label=label, tags=tags_of(tags), **limits_ms
-    )
+        kind, queue, number, group, limit_ms, policy, ttl_ms, since, label=label, tags=tags_of(tags),
+        serial_key=None, **limits_ms,
+    )  # fmt: skip
 
 
 def tags_of(tags: Mapping[str, str] | None) -> Tags:
@@ -202,12 +204,13 @@ class Traits(NamedTuple):
     """What a kind has besides the defaults of its tasks.
 
     Attributes: `permanent`, exceptions after which a task is not tried again; `aliases`, kinds it had before;
-    `derived`, how it makes keys.
+    `derived`, how it makes keys; `serial_key`, how it makes serial keys.
     """
 
     permanent: tuple[type[BaseException], ...] = ()
     aliases: tuple[str, ...] = ()
     derived: Derived | None = None
+    serial_key: Callable[..., str | None] | None = None
 
 
 def traits_of(permanent: Any, aliases: Any, key: Any, on_duplicate: Any) -> Traits:

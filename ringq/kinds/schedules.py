@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack
 
-from ringq.codec import encode_mapping
+from ringq.codec import by_name, encode_mapping
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds import options
 from ringq.kinds.limits import limits_of
 from ringq.kinds.options import DomainOptions
+from ringq.kinds.serial import in_line, lined
 from ringq.kinds.task import Task
 from ringq.protocol import ScheduleFields
 
@@ -32,6 +33,7 @@ class ScheduleOptions(DomainOptions, total=False):
     skip_if_running: bool
     end_on_failure: bool
     label: str | None
+    serial_key: str | None
 
 
 class Declaring(Protocol):
@@ -103,7 +105,10 @@ def schedule_fields(
         retry=given.get("retry"), ttl=given.get("ttl"), ttl_from=given.get("ttl_from"), tags=given.get("tags"),
         label=given.get("label"), **limits_of(given),
     )  # fmt: skip
+    spec = in_line(spec, given.get("serial_key"))
     arguments = {} if payload is None else payload
+    if isinstance(kind, Task) and kind.serial_key is not None:
+        spec = lined(spec, kind.serial_key, (), by_name(kind.kind, arguments))
     return ScheduleFields(
         name, spec, kind.encode(arguments) if isinstance(kind, Task) else encode_mapping(spec.kind, arguments),
         cron, timing.every_us, zone, timing.jitter_us, from_completion,

@@ -11,6 +11,7 @@ from ringq.kinds import options
 from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
+from ringq.kinds.serial import in_line, lined
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -54,6 +55,7 @@ class Submission(Generic[R_co]):
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
         on_duplicate: DuplicateMode | None = None,
+        serial_key: str | None = None,
         **limits: Unpack[LimitOptions],
     ) -> None:
         """A call of `kind`: `domain::name`, or the task itself, whose hints then check the arguments.
@@ -64,7 +66,8 @@ class Submission(Generic[R_co]):
         its submission, or its first attempt as `ttl_from` says, another attempt may begin. `retry`: a Retry, or text
         as "5 exponential 1s..1h". `run_at`: an aware datetime before which it does not run; or `run_after`: seconds
         or timedelta from now. `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the
-        arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject". `tags`: texts by
+        arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject".
+        `serial_key`: 1 to 200 characters; tasks that have the same one run one at a time, in order. `tags`: texts by
         which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes, values of up to
         256. `label`: what it is called where tasks are listed, up to 256 bytes; its kind if not given. `limits`: as
         `LimitOptions` says. What is not given is decided by the kind, its domain, the server.
@@ -77,7 +80,6 @@ class Submission(Generic[R_co]):
             name, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
             ttl=ttl, ttl_from=ttl_from, tags=tags, label=label, **limits,
         )  # fmt: skip
-        self._spec = spec
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload
         self._payload = encode_mapping(name, arguments) if task is None else task.encode(arguments)
@@ -87,6 +89,9 @@ class Submission(Generic[R_co]):
             derived = None if task is None else task.derived
             once = options.once_of(key, options.mode_of(key, on_duplicate, derived))
         self._once = None if once is None else once.of(self._payload)
+        self._spec = spec = in_line(spec, serial_key)
+        if task is not None and task.serial_key is not None:
+            self._spec = lined(spec, task.serial_key, (), by_name(name, arguments))
         self._results = None if task is None else task.results
         self._report = None if task is None else task.report
 

@@ -15,6 +15,7 @@ from ringq.kinds.handler import Handler, reference
 from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import Derived, DuplicateMode, Once, Payload, Traits, TtlFrom
 from ringq.kinds.report import KindReport
+from ringq.kinds.serial import in_line, lined
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.protocol import SpecFields
@@ -35,7 +36,8 @@ class Task(Generic[P, R]):
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
     defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
-    makes keys; `cancel_hook`, what `on_cancel` was given; `app`, where it is registered.
+    makes keys; `serial_key`, how it makes serial keys; `cancel_hook`, what `on_cancel` was given; `app`, where it
+    is registered.
     """
 
     app: App
@@ -52,7 +54,7 @@ class Task(Generic[P, R]):
         self.plain_function = handler.plain_function
         self._arguments = handler.arguments
         self._results = handler.results
-        self.permanent, self.aliases, self.derived = traits
+        self.permanent, self.aliases, self.derived, self.serial_key = traits
         self.cancel_hook: Handler | None = None
         self._spec = SpecFields(report.name)
 
@@ -92,7 +94,8 @@ class Task(Generic[P, R]):
         """
         payload = self._arguments.encode(args, kwargs)
         once = None if self.derived is None else self.derived.once(args, kwargs)
-        return prepared(self._spec, payload, None, self._results, self.report, once)
+        spec = self._spec if self.serial_key is None else lined(self._spec, self.serial_key, args, kwargs)
+        return prepared(spec, payload, None, self._results, self.report, once)
 
     def options(
         self,
@@ -110,6 +113,7 @@ class Task(Generic[P, R]):
         run_after: float | timedelta | None = None,
         key: str | Payload | None = None,
         on_duplicate: DuplicateMode | None = None,
+        serial_key: str | None = None,
         **limits: Unpack[LimitOptions],
     ) -> TaskOptions[P, R]:
         """This task with options for one or more submissions; they win over those of kind and domain.
@@ -120,9 +124,9 @@ class Task(Generic[P, R]):
         before which it does not run; or `run_after`: seconds or timedelta, counted from the moment of each submission.
         `key`: 1 to 200 characters that no other active task of the kind has, or PAYLOAD for the arguments themselves;
         `on_duplicate`: what becomes of a submission if one has it, "skip" (else), "supersede" or "reject".
-        `tags`: texts by which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes,
-        values of up to 256. `label`: what it is called where tasks are listed, up to 256 bytes. `limits`: as
-        `LimitOptions` says.
+        `serial_key`: 1 to 200 characters; tasks that have the same one run one at a time, in order. `tags`: texts by
+        which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes, values of up to
+        256. `label`: what it is called where tasks are listed, up to 256 bytes. `limits`: as `LimitOptions` says.
 
         Raises InvalidOption naming option and range.
         """
@@ -139,6 +143,7 @@ class Task(Generic[P, R]):
             label=label,
             **limits,
         )
+        spec = in_line(spec, serial_key)
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)
         mode = options.mode_of(key, on_duplicate, self.derived)
@@ -171,7 +176,8 @@ class Task(Generic[P, R]):
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
         text = self.encode(payload)
         once = None if self.derived is None else self.derived.once((), by_name(self.kind, payload))
-        return prepared(self._spec, text, None, self._results, self.report, once)
+        spec = lined(self._spec, self.serial_key, (), by_name(self.kind, payload))
+        return prepared(spec, text, None, self._results, self.report, once)
 
     def encode(self, payload: Mapping[str, Any] | str) -> str:
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
@@ -290,7 +296,8 @@ class TaskOptions(Generic[P, R]):
         is_at_once = self._run_at is None and self._run_after is None
         at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
         once = self._once if self._derived is None else self._derived.once(args, kwargs)
-        return prepared(self._spec, payload, at, self.task._results, self.task.report, once)
+        spec = lined(self._spec, self.task.serial_key, args, kwargs)
+        return prepared(spec, payload, at, self.task._results, self.task.report, once)
 
 
 def _awaited(coroutine: Any) -> Any:

@@ -33,6 +33,7 @@ class SpecFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     memory_limit_kib: int | None = None
     label: str | None = None  # None: the kind
     tags: tuple[tuple[str, str], ...] = ()  # in the order of their keys; those of kind and domain are added
+    serial_key: str | None = None
 
 
 class Chunks(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

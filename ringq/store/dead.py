@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ringq.model import Status
 from ringq.store.filters import specs_of, tagged, wanted_tags
-from ringq.store.keys import KeyTables
+from ringq.store.serial import SerialTables
 from ringq.store.tags import DELETE_TAGS
 from ringq.tags import digest_of
 
@@ -105,6 +105,7 @@ UPDATE_HIGHEST_ID: Final = "UPDATE meta SET highest_task_id = MAX(highest_task_i
 DELETE_TASKS: Final = (
     "DELETE FROM output WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM task_key WHERE task_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM serial WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM attempt WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM renewal WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM scheduled_task WHERE task_id IN (SELECT value FROM json_each(?))",
@@ -116,7 +117,7 @@ DELETE_TASKS: Final = (
 LED: Final = 5_000  # dead letters looked at for one request: some 20 ms
 
 
-class DeadTables(KeyTables):
+class DeadTables(SerialTables):
     """Statements about dead letters. Those that write belong into `transaction()`."""
 
     def find_dead(

@@ -26,7 +26,8 @@ SELECT
     (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id), spec.ttl_ms,
     (SELECT schedule.name FROM scheduled_task CROSS JOIN schedule ON schedule.id = scheduled_task.schedule
         WHERE scheduled_task.task_id = task.id),
-    spec.kill_after_ms, spec.total_timeout_ms, spec.queue_timeout_ms, spec.memory_limit_kib
+    spec.kill_after_ms, spec.total_timeout_ms, spec.queue_timeout_ms, spec.memory_limit_kib,
+    (SELECT serial.key FROM serial WHERE serial.task_id = task.id)
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec

@@ -39,6 +39,7 @@ from ringq.steering import recount, steer
 from ringq.store import OwnerLock, Store
 from ringq.testing.attempt import Receipt, attempt
 from ringq.testing.manual import InlineClock
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 
@@ -167,7 +168,7 @@ class Runs:
             controls.learn(self._app.reports())
             steer(dispatcher, controls, controls.everything())
             recount(dispatcher, store, list(self._running))
-            feed.load_all()
+            Turns(store, feed, dispatcher).load_all()
             known = self._app.kinds().keys()
             dispatcher.learn(frozenset(number for number, name in store.kinds().items() if name not in known))
             while dispatcher.fill(1, 0):

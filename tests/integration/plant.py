@@ -28,6 +28,7 @@ from ringq.receipts import ReceiptRow
 from ringq.settle import Settlement
 from ringq.steering import recount, steer
 from ringq.store import Store
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 ATTEMPT_US = 50  # what each attempt takes
@@ -133,16 +134,16 @@ class Plant:
         self.dispatcher = Dispatcher(
             self.ring, self.feed.backlog, Gate(()), epoch=epoch, lookahead_ms=1, keyed=self.store.keyed
         )
-        self.writer.reach = self.dispatcher
+        self.writer.reach = self.turns = Turns(self.store, self.feed, self.dispatcher)
         for task_id, interruptions in self.writer.interruptions.items():
             if interruptions.lost >= self.config.lost_max:
                 self.dispatcher.run_alone(task_id)
-        self.feed.load_all()
+        self.turns.load_all()
         self.queues = Queues(self.config, self.store, self.dispatcher.gate, self.clock, say=lambda _: None)
         self.controls = Controls(self.store, self.clock, self.writer.change)
         self.follow([], self.controls.everything())
         others: Any = self
-        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others)
+        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others, self.turns)
 
     def follow(self, queues: Sequence[str], controls: Sequence[Said]) -> None:
         """As `Duties`."""

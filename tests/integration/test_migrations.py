@@ -120,6 +120,7 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
     assert query.task(1).result == '{"bytes":9876}'
     assert [record.head for record in query.output(1)] == ([b"resizing\n"] if revision >= "0002" else [])
     assert query.task(7).run_at is not None
+    assert query.task(1).serial_key == ("disk 1" if revision >= "0004" else None)
     assert sum(row.count for row in query.statistics()) == 3
 
 

@@ -46,6 +46,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "tags": {"call": {"t": "c"}, "kind": {"t": "k"}, "domain": {"t": "d"}, "queue": {"t": "q"}, "server": {"t": "s"}},
     "key": {"call": "c", "kind": lambda: "k"},
     "on_duplicate": {"call": "reject", "kind": "supersede"},
+    "serial_key": {"call": "c", "kind": lambda: "k"},
     "label": {"call": "c"},
     "run_at": {"call": datetime(2100, 1, 1, tzinfo=UTC)},
     "run_after": {"call": 3600.0},

@@ -66,7 +66,7 @@ def test_a_completed_task_is_told_in_full(query: Query) -> None:
         submitted_at=START + timedelta(microseconds=1), run_at=None,
         started_at=START + timedelta(microseconds=750), ended_at=START + timedelta(microseconds=1000),
         result='{"n":1}', error=None, label="media::thumbnail", tags={}, key=None, ttl_s=None, schedule=None,
-        attempts=record.attempts,
+        serial_key=None, attempts=record.attempts,
     )  # fmt: skip
     (only,) = record.attempts
     assert (only.kind, only.status, only.lease, only.cpu_s, only.rss_kib) == (

@@ -19,6 +19,7 @@ from ringq.model import Status
 from ringq.renewal import RETRY_NS, Renewal
 from ringq.settle import Settlement
 from ringq.store import OwnerLock, Store
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 SPEC = Spec("a::b", "default", 128, None, None)
@@ -38,6 +39,7 @@ class Office:
     """
 
     damage: str | None = "shared memory was overwritten"
+    stopping = False
     alive = 0
     queues = controls = None  # nothing is said of any
 
@@ -52,7 +54,8 @@ class Office:
         self.feed = Feed(self.store, config, self.writer.interruptions)
         self.dispatcher = Dispatcher(self.ring, self.feed.backlog, Gate(()), epoch=1, lookahead_ms=8)
         others: Any = self
-        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others)
+        turns = Turns(self.store, self.feed, self.dispatcher)
+        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others, turns)
         self.renewal = Renewal(others, self.writer, self.dispatcher, others, others, self.settlement)
         monkeypatch.setattr(self.store, "checkpoint_if_due", lambda size: self.heard.append(("tidied", size)))
 

@@ -259,7 +259,7 @@ def test_a_truncated_database_is_refused_and_untouched(tmp_path: Path, share: fl
 def test_after_an_unclean_stop_damage_is_found_and_what_to_do_is_said(tmp_path: Path) -> None:
     filled(tmp_path / "a.db", clean=False)
     with (tmp_path / "a.db").open("r+b") as file:
-        file.seek(50 * 4096)
+        file.seek(60 * 4096)  # behind the pages of the schema itself
         file.write(random.Random(2).randbytes(4096))
     with pytest.raises(StorageFailed, match="restore a backup"):
         Store.open(tmp_path / "a.db")
