@@ -151,7 +151,7 @@ class Query:
     def counts(self) -> dict[Status, int]:
         """How many tasks have each status; a status that no task has is left out, except pending and running.
 
-        Delayed tasks are pending, and those of a paused queue paused. Running are those that have been for a quarter
+        Delayed tasks are pending, and those of a paused queue and preempted ones paused. Running are those that have been for a quarter
         of a second; shorter ones count as pending until they end.
         """
         with asking(self._path) as ask:
@@ -201,9 +201,10 @@ class Query:
 def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
     (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, is_paused) = row[11:19]
-    (label, tags, key, ttl_ms, schedule) = row[19:]
+    (label, tags, key, ttl_ms, schedule, is_preempted) = row[19:]
     started_us = leased_us if duration_us is None else ended_us - duration_us
-    held = PauseReason.QUEUE if is_paused and leased_us is None and status is None else PauseReason(0)
+    reasons = PauseReason.QUEUE * bool(is_paused) | PauseReason.PREEMPTION * is_preempted
+    held = PauseReason(reasons if leased_us is None and status is None else 0)
     active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
     return TaskRecord(
         id=task_id,

@@ -28,7 +28,7 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
-    **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
+    **dict.fromkeys(["bounds", "cancelling", "cancels", "preempted", "preemption", "stops"], FLOWS),
     "memory": EDGES,
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
@@ -111,6 +111,12 @@ NEIGHBOURS = {
     ("pool", "limits"): "when they are looked at",
     ("pool", "rotation"): "who is replaced next",
     ("limits", "berth"): "how far up its ladder each is",
+    ("limits", "stops"): "what else shall end now",
+    ("pool", "stops"): "hands it on to the limits",
+    ("verdicts", "stops"): "for what the attempts ended that were asked to",
+    ("preempted", "committed"): "adds to it",
+    ("preempted", "verdicts"): "in its form",
+    ("preempted", "writer"): "has it written",
     ("limits", "bounds"): "what else limits what runs",
     ("bounds", "berth"): "whose memory is looked at",
     ("pool", "bounds"): "what it knows of attempts that have ended",

@@ -1,4 +1,4 @@
-"""Store: which tasks a paused queue holds. Nothing is written of them: their queue's row says so."""
+"""Store: which tasks a pause holds: their queue's row says so, or that they were preempted their own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Final
 # What tasks of paused queues have in common.
 SELECT_PAUSED_SPECS: Final = "SELECT spec.id FROM spec JOIN queue ON queue.name = spec.queue WHERE queue.paused = 1"
 
-# Of active tasks that do not run: those of paused queues with ?11 = 1, those of the others with 0.
+# Of active tasks that do not run: those of paused queues and preempted ones with ?11 = 1, the others with 0.
 OF_PAUSED: Final = f"""
-    AND (task.spec IN ({SELECT_PAUSED_SPECS})) = ?11
+    AND (task.spec IN ({SELECT_PAUSED_SPECS}) OR task.id IN (SELECT task_id FROM preempted)) = ?11
 """
+
+# How many are held because they were preempted, and by no paused queue.
+COUNT_PREEMPTED: Final = f"""
+SELECT COUNT(*) FROM preempted CROSS JOIN task ON task.id = preempted.task_id
+WHERE task.spec NOT IN ({SELECT_PAUSED_SPECS})
+"""
+
+# Whether any is.
+SELECT_ANY_PREEMPTED: Final = "SELECT task_id FROM preempted LIMIT 1"
 
 # How many above the mark are held. Without an index that every submission would pay for: a walk along the tasks, but
 # only while a queue is paused.

@@ -15,7 +15,7 @@ from ringq.store.schema_tags import TAG_TABLES
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -287,6 +287,13 @@ CREATE TABLE cancel_request (
 ) STRICT
 """
 
+# Tasks that ran when a more urgent one took their place: they are paused until no such one waits.
+PREEMPTED = """
+CREATE TABLE preempted (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id)
+) STRICT
+"""
+
 # alembic would make this table itself, in words that change with its version; it takes the one it finds.
 REVISION_TABLE = "CREATE TABLE alembic_version (version_num TEXT NOT NULL PRIMARY KEY)"
 
@@ -322,6 +329,7 @@ TABLES: Final = (
     MAP_PIECE,
     MAP_PIECE_MAP,
     CANCEL_REQUEST,
+    PREEMPTED,
     *SCHEDULE_TABLES,
     *TAG_TABLES,
     TASK_VIEW,

@@ -188,3 +188,4 @@ class Store(RetentionTables):
         self._load_names()
         self._load_queues()
         self._load_stragglers()
+        self._load_preempted()
