@@ -54,7 +54,9 @@ class Config:
     retention_s: float = math.inf  # how long ended tasks stay, if nobody says more of their queue
     dead_retention_s: float = math.inf  # … dead letters
     unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
-    preempt_priority: int | None = None  # as urgent a task, or more, takes the place of less urgent ones; None: none does
+    preempt_priority: int | None = (
+        None  # as urgent a task, or more, takes the place of less urgent ones; None: none does
+    )
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them

@@ -197,8 +197,8 @@ class Pool:
         self._echo.catch_up()
 
     def enforce_limits(self, cancelled: Mapping[int, int], stops: Stops | None = None) -> int | None:
-        """See to the limits of what runs, to the end of tasks that were `cancelled`, given with the times of that, and to
-        `stops`.
+        """See to the limits of what runs, to the end of tasks that were `cancelled`, given with the times of that, and
+        to `stops`.
 
         Returns the nanoseconds until it must be called again, None when nothing has to end.
         """

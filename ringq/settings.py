@@ -123,6 +123,7 @@ SETTINGS = {
         Setting("durability", "durability", notation.one_of("full", "normal")),
         Setting("drain_timeout", "drain_timeout_s", notation.span, "s"),
         Setting("retry", "retry", notation.retry),
+        Setting("preempt_priority", "preempt_priority", notation.priority),
         Setting("retention", "retention_s", notation.retention, "s"),
         Setting("dead_retention", "dead_retention_s", notation.retention, "s"),
         Setting("unknown_kind_wait", "unknown_kind_wait_s", notation.span_or_forever, "s"),

@@ -105,7 +105,6 @@ NEIGHBOURS = {
     ("intake", "backlog"): "in its form",
     ("splitting", "backlog"): "in its form",
     ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
-    ("writer", "cancels"): "keeps them",
     ("verdicts", "splitting"): "writes what it decides",
     ("pool", "berth"): "fills them",
     ("pool", "limits"): "when they are looked at",

@@ -175,6 +175,11 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "Try a failed task again, if nobody says more of it: 3 or e.g. '5 exponential 1s..1h'; 0 if not given.",
         "RETRY",
     ),
+    setting(
+        "preempt_priority",
+        "Tasks as urgent as this, or more, take the places of less urgent ones that run; if not given, none does.",
+        "0..255",
+    ),
     setting("retention", "Forget ended tasks after so long, e.g. 30d; forever if not given.", "SPAN|forever"),
     setting("dead_retention", "The same of dead letters; forever if not given.", "SPAN|forever"),
     setting(

@@ -15,6 +15,7 @@ from ringq.kinds.defaults import report_of, shared_spec
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DerivedKey, DomainOptions, DuplicateMode, Traits, TtlFrom
+from ringq.kinds.report import preemptible_of
 from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.state import States
@@ -51,6 +52,7 @@ class Domain(Scheduling):
         self.name = options.check_name("domain", name)
         self._app = app
         self._spec = shared_spec(name, defaults)
+        self._preemptible = preemptible_of(defaults.get("preemptible"))
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -82,6 +84,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        preemptible: bool | None = None,
         **limits: Unpack[LimitOptions],
     ) -> TaskDecorator: ...
     def task(
@@ -102,6 +105,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        preemptible: bool | None = None,
         **limits: Unpack[LimitOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
@@ -122,8 +126,9 @@ class Domain(Scheduling):
         "photos::shrink", that it had before it was renamed: tasks that were stored under them run here. `key`: PAYLOAD,
         or a function of the same arguments that returns the key of a submission, or None for none; it is called where
         the task is submitted, by programs that have this task at hand. `on_duplicate`: "skip" (else), "supersede" or
-        "reject". `tags`: texts by which its tasks are found, beside those of the domain and of the call. What is not
-        given is decided by the domain, the server.
+        "reject". `tags`: texts by which its tasks are found, beside those of the domain and of the call. `preemptible`:
+        False for one that runs to its end though more urgent tasks wait. What is not given is decided by the domain,
+        the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -131,6 +136,7 @@ class Domain(Scheduling):
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
         traits = options.traits_of(permanent, aliases, key, on_duplicate)
+        may_be = preemptible_of(preemptible, self._preemptible)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             kind = self._kind_of(function, name)
@@ -138,7 +144,7 @@ class Domain(Scheduling):
                 kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
                 ttl=ttl, ttl_from=ttl_from, tags=tags, **limits,
             )  # fmt: skip
-            return self._app.add(self._made(function, spec, traits))
+            return self._app.add(self._made(function, spec, traits, may_be))
 
         return decorate if function is None else decorate(function)
 
@@ -146,9 +152,11 @@ class Domain(Scheduling):
         own = name if name is not None else getattr(function, "__name__", None)
         return f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
 
-    def _made(self, function: Callable[..., Any], spec: SpecFields, traits: Traits) -> Task[..., Any]:
+    def _made(
+        self, function: Callable[..., Any], spec: SpecFields, traits: Traits, preemptible: bool
+    ) -> Task[..., Any]:
         handler = Handler(spec.kind, function)
-        return make_task(handler, report_of(handler, spec, self._spec, traits.aliases), traits)
+        return make_task(handler, report_of(handler, spec, self._spec, traits.aliases, preemptible), traits)
 
 
 class App(Domain):
@@ -172,7 +180,7 @@ class App(Domain):
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, and other `LimitOptions`.
+        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, `preemptible`, and other `LimitOptions`.
 
         Settings for a server of this App that no flag, variable or file decides: `workers`, 1 to 255, or "auto" for one
         a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
@@ -204,7 +212,7 @@ class App(Domain):
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         `queue`, `priority`, `group`, `run_timeout`, `retry`, `ttl`, `ttl_from` and other `LimitOptions`: for kinds that
-        do not say; `tags`: join those of the kinds.
+        do not say, and `preemptible`; `tags`: join those of the kinds.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """

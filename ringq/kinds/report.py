@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ringq.errors import InvalidOption
+
 
 @dataclass(frozen=True, slots=True)
 class KindReport:
@@ -13,7 +15,7 @@ class KindReport:
     Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms`, `retry`, `ttl_ms`
     `ttl_from`, `kill_after_ms`, `total_timeout_ms`, `queue_timeout_ms` and `memory_limit_kib`, None if neither kind nor
     domain says; `parameters`, the JSON Schema of the payload; `names`, the kind and its aliases; `tags`, those of
-    domain and kind.
+    domain and kind; `preemptible`, whether one that runs may have to make room for a more urgent one.
     """
 
     name: str
@@ -31,10 +33,22 @@ class KindReport:
     parameters: dict[str, Any]
     names: list[str]
     tags: dict[str, str] = field(default_factory=dict)
+    preemptible: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return asdict(self)
+
+
+def preemptible_of(own: Any, shared: Any = None) -> bool:
+    """Whether a running task may have to make room for a more urgent one, if nobody says otherwise.
+
+    Raises InvalidOption for what is neither True nor False.
+    """
+    for written in (own, shared):
+        if written is not None and not isinstance(written, bool):
+            raise InvalidOption(f"preemptible: expected True or False, got {written!r}")
+    return first(own, shared) is not False
 
 
 def first(own: Any, shared: Any) -> Any:

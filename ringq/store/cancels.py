@@ -73,8 +73,8 @@ LED: Final = 3_000  # … if an index has led to each of them, or tags of each a
 
 
 class State(NamedTuple):
-    """Of a task: the number of its spec, the code of its terminal status or None, whether it is in no lane: it waits for
-    its time, behind the task that has its key (`is_behind`), or until nothing more urgent does.
+    """Of a task: the number of its spec, the code of its terminal status or None, whether it is in no lane: it waits
+    for its time, behind the task that has its key (`is_behind`), or until nothing more urgent does.
     """
 
     spec: int
@@ -123,7 +123,8 @@ class CancelTables(QueueTables):
     def _specs_meant(self, selection: Any, kinds: Collection[str] | None) -> str | None:
         """As `specs_of`, and of queues that are paused, or are not, if that is asked for."""
         paused = {name for name, row in self.queues().items() if row.paused}
-        if selection.is_paused is None or not (paused or selection.is_paused) or (selection.is_paused and self.preempted):
+        is_told_by_specs = not self.preempted if selection.is_paused else paused
+        if selection.is_paused is None or not is_told_by_specs:
             return specs_of(selection, self.specs().items(), kinds)
         specs = ((n, spec) for n, spec in self.specs().items() if (spec.queue in paused) is selection.is_paused)
         return json.dumps([number for number, spec in specs if fits(selection, spec, kinds)])

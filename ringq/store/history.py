@@ -65,7 +65,8 @@ ON CONFLICT (task_id, lease) DO NOTHING
 # Attempts of a task that were given back, without the first of all and without the newest ones.
 SELECT_SURPLUS: Final = """
 SELECT task_id, lease FROM attempt
-WHERE task_id = ?1 AND reason IN (SELECT value FROM json_each(?3)) AND lease > (SELECT MIN(lease) FROM attempt WHERE task_id = ?1)
+WHERE task_id = ?1 AND reason IN (SELECT value FROM json_each(?3))
+    AND lease > (SELECT MIN(lease) FROM attempt WHERE task_id = ?1)
 ORDER BY lease DESC LIMIT -1 OFFSET ?2
 """
 

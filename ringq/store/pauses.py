@@ -1,5 +1,7 @@
 """Store: which tasks a pause holds: their queue's row says so, or that they were preempted their own."""
 
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
 from __future__ import annotations
 
 from typing import Final

@@ -17,7 +17,7 @@ SELECT
     spec.run_timeout_ms, spec.retry,
     COALESCE(receipt.attempt, (
         SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id AND attempt.lease > 0
-            AND attempt.reason NOT IN ({', '.join(str(reason.code) for reason in GIVEN_BACK)}))),
+            AND attempt.reason NOT IN ({", ".join(str(reason.code) for reason in GIVEN_BACK)}))),
     task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
     CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,
     (SELECT queue.paused FROM queue WHERE queue.name = spec.queue),

@@ -36,6 +36,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "tags": {"call": {"t": "c"}, "kind": {"t": "k"}, "domain": {"t": "d"}},
     "key": {"call": "c", "kind": lambda: "k"},
     "on_duplicate": {"call": "reject", "kind": "supersede"},
+    "preemptible": {"kind": False, "domain": False},
     "label": {"call": "c"},
     "run_at": {"call": datetime(2100, 1, 1, tzinfo=UTC)},
     "run_after": {"call": 3600.0},
@@ -49,6 +50,7 @@ WORDS: dict[str, Any] = {
     "the kind": "shop::work",
     "it is not tried again": 0,
     "128": 128,
+    "yes": True,
 }
 OUTCOMES = {Outcome.DUPLICATE: "skip", Outcome.SUPERSEDED: "supersede", Outcome.REJECTED: "reject"}
 
@@ -88,11 +90,13 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
             run.client.set_queue("default", retry=VALUES[option]["queue"])
         if "server" in levels:
             run._runs._config = Config(run.database, retry=str(VALUES[option]["server"]))
-        handle = work.options(**said["call"]).submit()
+        handle = work.options(**said.get("call", {})).submit()
         record = run.client.query.task(handle.id)
         if option == "retry":
             run.run_all(raises=False)
             found = run.client.query.task(handle.id).attempt_count - 1
+        elif option == "preemptible":
+            found = work.report.preemptible
         elif option == "on_duplicate":
             found = OUTCOMES[work.options(**said["call"]).submit().outcome]
         else:
