@@ -1,4 +1,4 @@
-"""Running tasks are stopped for a pause or for more urgent work, and begin anew later; nothing of it is charged to them.
+"""Running tasks are stopped for a pause or for more urgent work, and begin anew later, at no cost.
 
 Who asks is a stand-in: a server that reads from a file whom to stop. All else is real.
 """

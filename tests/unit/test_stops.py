@@ -307,10 +307,7 @@ def test_what_is_out_of_range_is_told(field: str, value: int) -> None:
         Config(Path("x.db"), **{field: value})
 
 
-@pytest.mark.parametrize("where", ["kind", "domain"])
-def test_preemptible_is_true_or_false(where: str) -> None:
+@pytest.mark.parametrize("make", [lambda **given: ringq.App("shop", **given), ringq.App("shop").task])
+def test_preemptible_is_true_or_false(make: Any) -> None:
     with pytest.raises(ringq.InvalidOption, match="preemptible: expected True or False, got 'no'"):
-        if where == "domain":
-            ringq.App("shop", preemptible="no")  # type: ignore[arg-type]
-        else:
-            ringq.App("shop").task(preemptible="no")  # type: ignore[call-overload]
+        make(preemptible="no")
