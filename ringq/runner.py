@@ -27,7 +27,7 @@ SPILL_MODE = 0o600
 SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
-CANCELLED, MEMORY_LIMIT = Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
+WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
 STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 
@@ -67,7 +67,7 @@ class Runner:
         task_id, lease, kind, attempt, limit_ms, payload = claimed
         task = self._handlers.get(kind)
         aside: Aside | None = None
-        left = Reason.NONE  # why calls of a chunk were not made
+        left = WHOLE  # or why calls of a chunk were not made
         self._told = 0
         ring = self._ring
         try:
