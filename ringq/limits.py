@@ -44,13 +44,14 @@ def enforce(
     nothing that runs has to end.
     """
     waits: list[int] = []
+    stops = stops or None  # asked once, not for each worker
     rows = ring.running()
     found = NOTHING if bounds is None else bounds.look(rows, berths, now_ns, waits)
     for worker, task_id, lease, _, _, limit_ms, started_ns, call in rows:
         berth = berths[worker]
         bound = found.get(lease, FREE) if found else FREE
         asked_ns = cancelled.get(task_id) if cancelled else None
-        stop = stops.get(task_id) if stops and asked_ns is None else None
+        stop = stops.get(task_id) if stops is not None and asked_ns is None else None
         if (limit_ms == 0 and asked_ns is None and bound is FREE and stop is None) or berth.process is None:
             continue
         graces_s = config.term_grace_s if bound.kill_after_s is None else bound.kill_after_s, config.kill_grace_s

@@ -83,6 +83,5 @@ class Stops:
 
     def ended(self, task_ids: Iterable[int]) -> None:
         """The attempts of these tasks are over."""
-        if self._asked:
-            for task_id in task_ids:
-                self._asked.pop(task_id, None)
+        for task_id in task_ids:
+            self._asked.pop(task_id, None)

@@ -54,7 +54,8 @@ class Verdicts:
 
         The others were cancelled, or their time was over while a worker had them: the next transaction ends them.
         """
-        self.stops.ended(task_ids)
+        if self.stops:
+            self.stops.ended(task_ids)
         ending = {task_id for task_id in task_ids if task_id in self.cancels}
         if self._store.has_ttl:
             now_us = self._clock.now_us()
@@ -169,7 +170,8 @@ class Verdicts:
     def note(self, committed: Committed) -> None:
         """After COMMIT: bring the counts in line with what is durable now."""
         self.cancels.note(committed.receipts)
-        self.stops.ended([*committed.again, *(row[0] for row in committed.receipts)])
+        if self.stops:
+            self.stops.ended([*committed.again, *(row[0] for row in committed.receipts)])
         self.interruptions.update(self._tallies)
         if self.interruptions:
             for row in committed.receipts:
