@@ -61,6 +61,10 @@ class Admission:
         """The registered kinds, sorted."""
         return sorted(self._defaults)
 
+    def is_preemptible(self, kind: str) -> bool:
+        """Whether a running task of this kind may have to make room for a more urgent one."""
+        return self._defaults.get(kind, {}).get("preemptible") is not False
+
     def names_of(self, kind: str) -> list[str]:
         """All names of a kind, its own among them: what was stored under an alias is of this kind too."""
         report = self._defaults.get(kind, {})

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from ringq.config import Config
+from ringq.lifecycle import STOPS
 from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
 
@@ -106,9 +107,17 @@ class Berth:
         """Whether the last attempt that was told to end was told so because of its memory."""
         return self._over_limit is not None and self._reason is Reason.MEMORY_LIMIT
 
+    def is_stopped_by_force(self, lease: int, call: int) -> bool:
+        """Whether this call goes because a more urgent one needs its place, and did not go by itself."""
+        return self._over_limit == (lease, call) and self.stage > 1 and self._reason in STOPS
+
+    def is_only_asked(self, lease: int, call: int) -> bool:
+        """Whether nothing has been done to this call but to ask it to stop: what it may ignore, or has not seen yet."""
+        return self._over_limit == (lease, call) and self.stage == 1 and self._reason in STOPS
+
     def blame(self, lease: int, call: int, exit_: Exit, killed: Reason | None) -> Reason:
         """Why the attempt of this lease ended in this call with its worker; `killed`: why, if the pool killed all."""
-        if (lease, call) == self._over_limit:
+        if (lease, call) == self._over_limit and not self.is_only_asked(lease, call):
             return self._reason
         if killed is not None:
             return killed

@@ -18,6 +18,8 @@ from ringq.context import Context
 from ringq.errors import (
     AttemptCancelled,
     AttemptInterrupted,
+    AttemptPreempted,
+    AttemptStopped,
     Cancel,
     InvalidPayload,
     InvalidResult,
@@ -29,15 +31,19 @@ from ringq.errors import (
     TotalTimeout,
 )
 from ringq.kinds import Task
+from ringq.lifecycle import STOPS
 from ringq.model import Reason
 
 PUBLISH_S = 0.1
 FILE_MODE = 0o600
+CONTEXTS_MAX = 100  # of an exception: a handler may have tied them into a ring
 
 _LIMITS = (
     (AttemptCancelled, Reason.CANCELLED),
     (TotalTimeout, Reason.TOTAL_TIMEOUT),
     (MemoryLimit, Reason.MEMORY_LIMIT),
+    (AttemptPreempted, Reason.PREEMPTED),
+    (AttemptStopped, Reason.PAUSED),
 )
 _REASONS = (
     (InvalidPayload, Reason.INVALID_PAYLOAD),
@@ -90,19 +96,20 @@ class Aside:
 
 def run_calls(
     caller: Caller, task: Task[..., Any], context: Callable[[], Context], payload: bytes, aside: Aside
-) -> tuple[bytes, bool]:
+) -> tuple[bytes, Reason]:
     """Run the calls of a chunk, in order, until the results are as large as one receipt should be, or one took too
-    much memory.
+    much memory, or shall begin anew later.
 
     `context` makes one for a call, with the whole run time limit. Returns the account of the calls that ran, and
-    whether those are all. Raises InvalidPayload if the payload is no chunk of this kind, AttemptCancelled.
+    why those are not all: NONE, SPLIT, PAUSED or PREEMPTED. Raises InvalidPayload if the payload is no chunk of this
+    kind, AttemptCancelled; AttemptStopped, or what came of it, in the first call.
     """
     enter, leave, clock, plain = caller.call, caller.leave, time.monotonic, task.plain_function
     leave()  # none has begun: the time for decoding is nobody's
     gathered = task.chunks.gather()
     began = published = clock()
     calls = task.chunks.decode(payload)
-    index = -1
+    index, left = -1, Reason.NONE
     for index, call in enumerate(calls):
         try:
             if not isinstance(call, tuple):
@@ -121,23 +128,45 @@ def run_calls(
             leave()  # the soft exception may have come between the handler's end and the line above
             if isinstance(error, AttemptCancelled):  # all of the task was
                 raise
-            gathered.fail(index, reason_of(error), codec.encode_error(error))
+            reason = reason_of(error)
+            if reason in STOPS and index == 0:  # then the task begins anew as it is
+                raise
+            if reason in STOPS:
+                left = reason
+                break
+            gathered.fail(index, reason, codec.encode_error(error))
             if isinstance(error, MemoryLimit):
-                break  # this process ends: the others run in the next one
+                left = Reason.SPLIT  # this process ends: the others run in the next one
+                break
         if gathered.is_full:
+            left = Reason.SPLIT
             break
         now = clock()
         if now - published >= PUBLISH_S:
             aside.put(gathered.take(round((now - published) * 1e6)))
             published = now
     last = gathered.take(round((clock() - published) * 1e6))
-    return codec.join_accounts([*aside.accounts, last]) if published > began else last, index + 1 == len(calls)
+    body = codec.join_accounts([*aside.accounts, last]) if published > began else last
+    return body, Reason.NONE if index + 1 == len(calls) and left not in STOPS else left
 
 
 def reason_of(error: BaseException, permanent: tuple[type[BaseException], ...] = ()) -> Reason:
     """Why a call failed that raised `error`; `permanent`: what its kind says that trying again would not help."""
     if isinstance(error, AttemptInterrupted):
         return next((reason for kind, reason in _LIMITS if isinstance(error, kind)), Reason.RUN_TIMEOUT)
+    said = next((reason for kind, reason in _REASONS if isinstance(error, kind)), None)
+    stopped = _stop_behind(error) if said is None else None
+    if stopped is not None:  # what goes wrong while it tidies up for that is no failure of the task
+        return reason_of(stopped)
     if isinstance(error, permanent):
         return Reason.PERMANENT
-    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.HANDLER_ERROR)
+    return said or Reason.HANDLER_ERROR
+
+
+def _stop_behind(error: BaseException) -> AttemptStopped | None:
+    """The stop in whose handling this was raised."""
+    for _ in range(CONTEXTS_MAX):
+        if error.__context__ is None or isinstance(error.__context__, AttemptStopped):
+            return error.__context__
+        error = error.__context__
+    return None

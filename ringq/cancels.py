@@ -101,6 +101,8 @@ class Cancels:
         """These tasks end in this transaction: nothing is left to ask of them."""
         if self.asked_ns or self._new:
             self._store.delete_cancel_requests([row[0] for row in receipts if row[0] in self])
+        if self._store.preempted:
+            self._store.delete_preempted([row[0] for row in receipts])
 
     # -- after COMMIT -------------------------------------------------------------------------
 

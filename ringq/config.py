@@ -54,6 +54,9 @@ class Config:
     retention_s: float = math.inf  # how long ended tasks stay, if nobody says more of their queue
     dead_retention_s: float = math.inf  # … dead letters
     unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
+    preempt_priority: int | None = (
+        None  # as urgent a task, or more, takes the place of less urgent ones; None: none does
+    )
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     defaults: tuple[tuple[str, Any], ...] = ()  # options of tasks of whom nobody else says, by fields of a submission
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
@@ -70,6 +73,7 @@ class Config:
     lease_persist_ms: float = 250.0
     term_grace_s: float = 5.0  # from the soft exception to SIGTERM
     kill_grace_s: float = 1.0  # from SIGTERM to SIGKILL
+    preempt_grace_s: float = 10.0  # from the soft exception to SIGTERM, of who makes room for a more urgent task
     cancel_hook_s: float = 30.0  # what a task's own answer to a cancel may take
     crashes_max: int = 3
     lost_max: int = 3
@@ -101,6 +105,9 @@ class Config:
             _check(field, plain, f"at most {LABEL_CHARS_MAX} characters without space or comma", part)
         for field, limit in _RECYCLE_MAX.items():
             _check(field, 0 <= getattr(self, field) <= limit, f"0 (never) to {limit}", getattr(self, field))
+        urgent = self.preempt_priority
+        _check("preempt_priority", urgent is None or 0 <= urgent <= 255, "0 (most urgent) to 255, or none", urgent)
+        _check("preempt_grace_s", 0 <= self.preempt_grace_s <= 86400, "0 to 86400", self.preempt_grace_s)
         for name, cap in self.queues:
             _check("queues", bool(name) and not set(name) & set(",:"), "names without comma or colon", name)
             _check("queues", cap is None or cap >= 0, "a cap of 0 or more", cap)

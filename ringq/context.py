@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 from ringq.errors import (
     AttemptCancelled,
     AttemptInterrupted,
+    AttemptPaused,
+    AttemptPreempted,
     InvalidOption,
     MemoryLimit,
     RunTimeout,
@@ -69,11 +71,15 @@ _INTERRUPTIONS: Mapping[int, type[AttemptInterrupted]] = {
     Reason.RUN_TIMEOUT.code: RunTimeout,
     Reason.TOTAL_TIMEOUT.code: TotalTimeout,
     Reason.MEMORY_LIMIT.code: MemoryLimit,
+    Reason.PAUSED.code: AttemptPaused,
+    Reason.PREEMPTED.code: AttemptPreempted,
 }
 _WHY = {
     Reason.RUN_TIMEOUT.code: "the run time limit is over",
     Reason.TOTAL_TIMEOUT.code: "the time for the whole task is over",
     Reason.MEMORY_LIMIT.code: "the worker holds more memory than the task's memory limit",
+    Reason.PAUSED.code: "the task was paused; it begins anew later",
+    Reason.PREEMPTED.code: "a more urgent task needs the worker; this one begins anew later",
 }
 
 
@@ -194,8 +200,9 @@ class Context:
         """Return if the attempt may go on; for loops that want to end cleanly.
 
         Raises RunTimeout when its time is up (TotalTimeout, a RunTimeout, if that was the time for the whole task),
-        MemoryLimit when its process holds too much memory, AttemptCancelled when the task was cancelled. None of them
-        is an Exception, so `except Exception` does not swallow them.
+        MemoryLimit when its process holds too much memory, AttemptCancelled when the task was cancelled, AttemptStopped
+        when it shall begin anew later: AttemptPaused or AttemptPreempted. None of them is an Exception, so
+        `except Exception` does not swallow them.
         """
         requested = self._port.cancel_requested()
         if requested:

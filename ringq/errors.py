@@ -297,3 +297,17 @@ class MemoryLimit(AttemptInterrupted):
 
 class AttemptCancelled(AttemptInterrupted):
     """The task was cancelled while it ran."""
+
+
+class AttemptStopped(AttemptInterrupted):
+    """The attempt shall end, the task shall not: it begins anew later, at no cost. A handler that returns has completed
+    all the same.
+    """
+
+
+class AttemptPaused(AttemptStopped):
+    """The task was paused while it ran. The process is not killed for that."""
+
+
+class AttemptPreempted(AttemptStopped):
+    """A more urgent task needs the worker. The process is killed if the attempt does not end within the grace time."""

@@ -62,6 +62,7 @@ class Hand:
         self.taken: set[int] = set()
         self.fresh: list[tuple[Place, int]] = []  # of those, what this transaction has inserted
         self.delayed: list[int] = []  # that are ended before their time came
+        self._resumed: set[int] = set()  # that were preempted, and are not any more
         self.ended: list[ReceiptRow] = []
 
     def is_out(self, task_id: int) -> bool:
@@ -77,6 +78,10 @@ class Hand:
     def take(self, task_id: int, place: Place) -> None:
         """Take a pending task out of its lane: after COMMIT it goes where it belongs then, if it has not ended."""
         if task_id in self.taken:
+            return
+        if task_id in self._store.preempted:  # which is in no lane; whatever becomes of it, it need not wait for others
+            self._store.delete_preempted([task_id])
+            self._resumed.add(task_id)
             return
         if task_id >= self._store.stored_below:
             self.fresh.append((place, task_id))
@@ -96,7 +101,7 @@ class Hand:
     @property
     def left(self) -> set[int]:
         """Of the tasks that were taken those that have not ended."""
-        return self.taken.difference(row[0] for row in self.ended)
+        return self.taken.union(self._resumed).difference(row[0] for row in self.ended)
 
     def back(self) -> list[int]:
         """After a rollback: what belongs where it was."""

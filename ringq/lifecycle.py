@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ringq.model import Reason, Status
+from ringq.model import GIVEN_BACK, Reason, Status
 from ringq.retry import Retry
 
 # An attempt that ended for one of these may be followed by another.
@@ -20,6 +20,8 @@ AGAIN: Final = (
     Reason.RETRY_LATER,
     Reason.SNOOZED,
     Reason.THROTTLED,
+    Reason.PAUSED,
+    Reason.PREEMPTED,
 )
 
 Moves = dict[tuple[Status | None, Status], tuple[Reason, ...]]
@@ -57,7 +59,7 @@ CAUSED: Final[Moves] = {
     ),
     (Status.RUNNING, Status.CANCELLED): (Reason.CANCELLED,),
     (Status.RUNNING, Status.PENDING): AGAIN,
-    (Status.RUNNING, Status.PAUSED): AGAIN,  # something that holds it was paused meanwhile
+    (Status.RUNNING, Status.PAUSED): AGAIN,  # something that holds it was paused meanwhile, or it was preempted
     (Status.RUNNING, Status.DEAD_LETTER): (Reason.CRASH_LIMIT, Reason.LOST_LIMIT, Reason.RETRY_LIMIT),
     (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
     (Status.DEAD_LETTER, Status.PENDING): (Reason.NONE,),  # somebody gave it another chance
@@ -87,7 +89,8 @@ TRANSITIONS: Final[Moves] = CAUSED | WITHOUT_CAUSE
 
 RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER})
 ENDED: Final = frozenset({Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.TOTAL_TIMEOUT})  # by a limit of the task
-NO_FAILURE: Final = frozenset({Reason.SNOOZED, Reason.THROTTLED})  # the attempt is given back, without a limit
+STOPS: Final = frozenset({Reason.PAUSED, Reason.PREEMPTED})  # the attempt ended so that others run, or nobody does
+NO_FAILURE: Final = frozenset(GIVEN_BACK)
 WITHOUT_POLICY: Final = Retry.exponential(initial=1.0, max=60.0)  # of who asks to be called again and said no more
 
 
@@ -139,10 +142,12 @@ def after_interruption(
     known whose fault it was (LOST: the parent, the host or the segment went down with it; DAMAGED_RECEIPT: anybody may
     have written there) it is allowed `lost_max` times, then once more with no neighbour that could be blamed instead,
     and then it is a dead letter too. RUN_TIMEOUT and MEMORY_LIMIT are failures like the handler's own: `after_failure`.
-    CANCELLED and TOTAL_TIMEOUT are the end of the task, however the attempt ended.
+    CANCELLED and TOTAL_TIMEOUT are the end of the task, however the attempt ended; a stop costs it nothing.
     """
     if reason is Reason.CANCELLED:
         return Verdict(Status.CANCELLED, reason)
+    if reason in STOPS:
+        return Verdict(Status.PENDING, reason, alone=interruptions.lost == lost_max)
     if reason in ENDED:
         verdict = after_failure(reason, interruptions, retry, None, chance)
         return replace(verdict, alone=verdict.status is Status.PENDING and interruptions.lost == lost_max)

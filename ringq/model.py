@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any, Self
+from typing import Any, Final, Self
 
 REALTIME = 0
 HIGH = 64
@@ -82,16 +82,22 @@ class Reason(Coded):
     REPLACED = "replaced", 18
     THROTTLED = "throttled", 19
     TTL = "ttl", 20
+    PAUSED = "paused", 21
+    PREEMPTED = "preempted", 22
     QUEUE_TIMEOUT = "queue_timeout", 24
     TOTAL_TIMEOUT = "total_timeout", 25
     MEMORY_LIMIT = "memory_limit", 26
 
 
+# An attempt that ended for one of these was given back: it costs no retry, and no limit counts it.
+GIVEN_BACK: Final = (Reason.SNOOZED, Reason.THROTTLED, Reason.PAUSED, Reason.PREEMPTED)
+
+
 class PauseReason(enum.IntFlag):
     """Why a task that has not begun may not begin: any of these at once. 0: nothing holds it.
 
-    `QUEUE`, `GROUP`, `DOMAIN`: that one is paused; `GLOBAL`: everything is. `PREEMPTION`: more urgent tasks took its
-    place.
+    `QUEUE`, `GROUP`, `DOMAIN`: that one is paused; `GLOBAL`: everything is. `PREEMPTION`: it ran, and a more urgent one
+    took its place.
     """
 
     PREEMPTION = 1

@@ -135,6 +135,14 @@ def count(written: object) -> int:
     return int(text)
 
 
+def priority(written: object) -> int:
+    """A number from 0, the most urgent, to 255."""
+    text = _text(written)
+    if not (text.isascii() and text.isdecimal() and len(text) < 4 and int(text) <= 255):
+        raise ValueError(f"{written!r} is no priority; write 0 (most urgent) to 255")
+    return int(text)
+
+
 def word(written: object) -> str:
     """A word, without the blanks around it."""
     text = _text(written).strip()

@@ -22,6 +22,7 @@ from ringq.errors import AppImportError, StorageFull, StoreBusy
 from ringq.model import Reason
 from ringq.process import Exit, WorkerProcess
 from ringq.rotation import Rotation
+from ringq.stops import Stops
 
 
 class Attempts(Protocol):
@@ -199,13 +200,14 @@ class Pool:
             berth.runs_last = False
         self._echo.catch_up()
 
-    def enforce_limits(self, cancelled: Mapping[int, int]) -> int | None:
-        """See to the limits of what runs, and to the end of tasks that were `cancelled`, given with the times of that.
+    def enforce_limits(self, cancelled: Mapping[int, int], stops: Stops | None = None) -> int | None:
+        """See to the limits of what runs, to the end of tasks that were `cancelled`, given with the times of that, and
+        to `stops`.
 
         Returns the nanoseconds until it must be called again, None when nothing has to end.
         """
         now_ns = self._clock.monotonic_ns()
-        return limits.enforce(self._ring, self.berths, self._config, now_ns, cancelled, self.bounds)
+        return limits.enforce(self._ring, self.berths, self._config, now_ns, cancelled, self.bounds, stops)
 
     # -- deaths -------------------------------------------------------------------------------
 

@@ -154,8 +154,8 @@ class Query(Standing):
     def counts(self) -> dict[Status, int]:
         """How many tasks have each status; a status that no task has is left out, except pending and running.
 
-        Delayed tasks are pending, and those of a paused queue, group or domain paused. Running are those that have been
-        for a quarter of a second; shorter ones count as pending until they end.
+        Delayed tasks are pending, and those of a paused queue, group or domain and preempted ones paused. Running are
+        those that have been for a quarter of a second; shorter ones count as pending until they end.
         """
         with asking(self._path) as ask:
             active, running, ended = ask.counts()

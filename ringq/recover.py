@@ -33,6 +33,14 @@ from ringq.ring import Recovery, Segment
 from ringq.writer import Writer
 
 OUTGROWN = '{"type":"Outgrown","message":"the results are as many as one receipt carries"}'
+PAUSED = '{"type":"AttemptPaused","message":"it was paused between two calls"}'
+PREEMPTED = '{"type":"AttemptPreempted","message":"a more urgent task took its worker between two calls"}'
+# What the receipt of a chunk says that is not over -> as what the attempt ended.
+PARTED = {
+    Reason.SPLIT.code: (Reason.DAMAGED_RECEIPT, OUTGROWN),
+    Reason.PAUSED.code: (Reason.PAUSED, PAUSED),
+    Reason.PREEMPTED.code: (Reason.PREEMPTED, PREEMPTED),
+}
 POLL_S = 0.005
 LOCK_MODE = 0o600
 
@@ -107,21 +115,22 @@ def read_spilled(
 
 
 def part_outgrown(rows: list[ReceiptRow]) -> tuple[list[ReceiptRow], list[Interruption]]:
-    """Take out the receipts of chunks whose results outgrew one: what is left of them goes on as other tasks.
+    """Take out the receipts of chunks whose results outgrew one, or that were stopped: what is left of them goes on as
+    other tasks.
 
     Returns (the other rows, those). One that cannot be read after all counts as a damaged receipt. Their accounts hold
     the time that was taken, so the interruptions take none.
     """
-    reason = Reason.SPLIT.code
+    completed = Status.COMPLETED.code
     outgrown = [
         Interruption(
-            row[0], row[1], row[2], row[3], row[8], Reason.DAMAGED_RECEIPT, row[6], row[6], OUTGROWN,
+            row[0], row[1], row[2], row[3], row[8], PARTED[row[5]][0], row[6], row[6], PARTED[row[5]][1],
             row[9], row[10], published=f"{row[11]}\n",
         )
         for row in rows
-        if row[5] == reason
+        if row[4] == completed and row[5] in PARTED
     ]  # fmt: skip
-    return ([row for row in rows if row[5] != reason] if outgrown else rows), outgrown
+    return ([row for row in rows if row[4] != completed or row[5] not in PARTED] if outgrown else rows), outgrown
 
 
 def read_aside(directory: Path, lease: int) -> str:

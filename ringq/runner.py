@@ -18,6 +18,7 @@ from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
 from ringq.errors import InvalidResult
 from ringq.kinds import Task
+from ringq.lifecycle import STOPS
 from ringq.model import Reason, Status
 from ringq.output import Printed
 from ringq.ring import Worker as RingWorker
@@ -27,7 +28,8 @@ SPILL_MODE = 0o600
 SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
-NO_REASON, CANCELLED, MEMORY_LIMIT = Reason.NONE.code, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
+WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
+STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 
 class Runner:
@@ -43,7 +45,7 @@ class Runner:
         self._handlers = handlers
         self._spill = spill
         self._is_armed = failpoint.is_armed()
-        self._is_cancelled = False  # the handler of this attempt was told
+        self._told = 0  # for which reason the handler of this attempt was told to end, as a code
         self._facts = facts
         self._known: tuple[int, Facts] | None = None  # of the attempt with this lease
 
@@ -72,8 +74,8 @@ class Runner:
         task_id, lease, kind, attempt, limit_ms, payload = claimed
         task = self._handlers.get(kind)
         aside: Aside | None = None
-        is_whole = True
-        self._is_cancelled = False
+        left = WHOLE  # or why calls of a chunk were not made
+        self._told = 0
         ring = self._ring
         try:
             try:
@@ -94,7 +96,7 @@ class Runner:
                         facts=partial(self._ask, task_id, lease),
                     )
                     aside = Aside(self._spill, lease)
-                    body, is_whole = run_calls(ring, task, begin, payload, aside)
+                    body, left = run_calls(ring, task, begin, payload, aside)
                 else:
                     context = None
                     if task.wants_context:
@@ -103,20 +105,20 @@ class Runner:
                             task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self, facts=facts
                         )
                     body = task.run(context, payload)
-                status, reason = COMPLETED, NO_REASON if is_whole else Reason.SPLIT.code
+                status, reason = COMPLETED, left.code
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
             status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
             body = codec.encode_error(error)
-            if self._is_cancelled and aside is None and task is not None and task.cancel_hook is not None:
+            if self._told == CANCELLED and aside is None and task is not None and task.cancel_hook is not None:
                 facts = partial(self._ask, task_id, lease)
                 self._answer_cancel(task, Context(task_id, lease, attempt, task.kind, port=self, facts=facts), payload)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
-        if not is_whole or not ring.finish(status, reason, body):
+        if left or not ring.finish(status, reason, body):
             self._finish_spilled(lease, status, reason, body)
         if self._is_armed:
             failpoint.hit("worker.after_receipt")
@@ -161,12 +163,15 @@ class Runner:
     def on_signal(self, _number: int, _frame: object) -> None:
         """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""
         requested = self._ring.interrupt()
+        if not requested and self._told in STOP_CODES:  # a handler may go on after a stop; what ends the task, ends it
+            requested = self._ring.cancel_requested()
+            requested = 0 if requested in STOP_CODES else requested
         if requested:
             self._heed(requested)
             raise interruption(requested)
 
     def _heed(self, requested: int) -> None:
-        self._is_cancelled |= requested == CANCELLED
+        self._told = requested or self._told
         if requested == MEMORY_LIMIT:  # what Python has freed stays with the process
             self._printed.damage = self._printed.damage or "took more memory than its task may"
 

@@ -126,6 +126,7 @@ SETTINGS = {
         Setting("drain_timeout", "drain_timeout_s", notation.span, "s"),
         Setting("retry", "retry", notation.retry),
         Setting("defaults", "defaults", defaults.of_server),
+        Setting("preempt_priority", "preempt_priority", notation.priority),
         Setting("retention", "retention_s", notation.retention, "s"),
         Setting("dead_retention", "dead_retention_s", notation.retention, "s"),
         Setting("unknown_kind_wait", "unknown_kind_wait_s", notation.span_or_forever, "s"),

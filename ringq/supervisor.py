@@ -205,7 +205,8 @@ class Supervisor:
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
             self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
         self._settlement.answer()
-        self._limit_ns = self._pool.enforce_limits(self._writer.cancels.asked_ns) if self._ring.in_flight() else None
+        ends = self._writer.cancels.asked_ns, self._writer.stops
+        self._limit_ns = self._pool.enforce_limits(*ends) if self._ring.in_flight() else None
         self._harvest.look_around()
         self._listener.expire()
 

@@ -19,6 +19,7 @@ from ringq.entries import Interruption
 from ringq.lifecycle import (
     NO_FAILURE,
     RETRYABLE,
+    STOPS,
     Interruptions,
     Verdict,
     after_failure,
@@ -30,6 +31,7 @@ from ringq.queues import cooldown
 from ringq.receipts import ReceiptRow
 from ringq.retry import Retry
 from ringq.splitting import replacement
+from ringq.stops import Stops
 
 FAILED = Status.FAILED.code
 
@@ -44,6 +46,7 @@ class Verdicts:
         self.interruptions = {i: Interruptions(*counts) for i, counts in store.attempts_summary().items()}
         self._policy = None if config.retry is None else retry.read(config.retry)
         self.cancels = Cancels(store, clock)
+        self.stops = Stops(clock)
         self._tallies: dict[int, Interruptions] = {}  # of this transaction; true after its COMMIT
 
     def give_back(self, task_ids: Sequence[int]) -> list[int]:
@@ -51,6 +54,8 @@ class Verdicts:
 
         The others were cancelled, or their time was over while a worker had them: the next transaction ends them.
         """
+        if self.stops:
+            self.stops.ended(task_ids)
         ending = {task_id for task_id in task_ids if task_id in self.cancels}
         if self._store.has_ttl:
             now_us = self._clock.now_us()
@@ -73,7 +78,7 @@ class Verdicts:
         """Record attempts that ended without a receipt. The receipts that are due to them are in `committed` then."""
         again: list[tuple[Verdict, tuple[Any, ...]]] = []
         for i in interruptions:
-            reason = Reason.CANCELLED if i.task_id in self.cancels else i.reason
+            reason = self._reason(i.task_id, i.reason)
             so_far = self._counted(i.task_id).plus(reason)
             verdict = after_interruption(
                 reason, so_far, crashes_max=self._config.crashes_max, lost_max=self._config.lost_max,
@@ -86,7 +91,7 @@ class Verdicts:
             self._tallies[i.task_id] = so_far
             times = (i.ended_us, max(0, i.ended_us - i.started_us), i.worker, i.cpu_us, i.rss_kib)
             if verdict.status is Status.PENDING:
-                again.append((verdict, (i.task_id, i.lease, i.kind, i.attempt, i.reason.code, *times, i.error)))
+                again.append((verdict, (i.task_id, i.lease, i.kind, i.attempt, reason.code, *times, i.error)))
             else:
                 codes = (verdict.status.code, verdict.reason.code)
                 committed.receipts.append((i.task_id, i.lease, i.kind, i.attempt, *codes, *times, None, i.error))
@@ -104,7 +109,7 @@ class Verdicts:
             if row[4] != FAILED or row[0] not in policies:  # the store will say that one has ended before
                 final.append(row)
                 continue
-            reason = Reason.CANCELLED if row[0] in self.cancels else Reason.of(row[5])
+            reason = self._reason(row[0], Reason.of(row[5]))
             asked_s = codec.asked_delay_s(row[12])
             so_far = self._counted(row[0]).plus(reason)
             verdict = after_failure(
@@ -165,10 +170,19 @@ class Verdicts:
     def note(self, committed: Committed) -> None:
         """After COMMIT: bring the counts in line with what is durable now."""
         self.cancels.note(committed.receipts)
+        if self.stops:
+            self.stops.ended([*committed.again, *(row[0] for row in committed.receipts)])
         self.interruptions.update(self._tallies)
         if self.interruptions:
             for row in committed.receipts:
                 self.interruptions.pop(row[0], None)
+
+    def _reason(self, task_id: int, reason: Reason) -> Reason:
+        """What an attempt without success ended for: a cancel stands above all, and of two stops the stronger one."""
+        if task_id in self.cancels:
+            return Reason.CANCELLED
+        stop = self.stops.get(task_id) if reason in STOPS else None
+        return reason if stop is None else stop.reason
 
     def _counted(self, task_id: int) -> Interruptions:
         return self._tallies.get(task_id) or self.interruptions.get(task_id, Interruptions())
@@ -189,7 +203,15 @@ class Verdicts:
             over = self._over([row[0] for _, row in again], now_us, committed)
             again = [(verdict, row) for verdict, row in again if row[0] not in over]
         committed.alone += [row[0] for verdict, row in again if verdict.alone]
+        again = self._hold_preempted(again)
         committed.returned += [row[0] for verdict, row in again if not verdict.delay_s]
+
+    def _hold_preempted(self, again: list[tuple[Verdict, tuple[Any, ...]]]) -> list[tuple[Verdict, tuple[Any, ...]]]:
+        """The tasks whose place a more urgent one wants still wait until none does. Returns the others."""
+        held = {row[0] for verdict, row in again if verdict.reason is Reason.PREEMPTED and row[0] in self.stops}
+        if held:
+            self._store.insert_preempted(held)
+        return [(verdict, row) for verdict, row in again if row[0] not in held]
 
     def _over(self, task_ids: Sequence[int], now_us: int, committed: Committed) -> set[int]:
         """Those of these that may not have another attempt: their time is over, and they end. The others are noted."""

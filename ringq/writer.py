@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 from ringq import failpoint, intake, upkeep
-from ringq.cancels import Cancels
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
@@ -60,6 +59,8 @@ class Writer:
         self._clock = clock
         self.reach: Reach | None = None  # set once there is somebody who publishes tasks
         self._verdicts = Verdicts(store, config, clock)
+        self.cancels = self._verdicts.cancels  # which tasks shall end
+        self.stops = self._verdicts.stops  # which attempts, so that their tasks begin anew later
         self._ring: Freeing | None = None
         self._batches: list[Batch] = []
         self._receipts: list[ReceiptRow] = []
@@ -83,12 +84,7 @@ class Writer:
 
     @ring.setter
     def ring(self, ring: Freeing) -> None:
-        self._ring = self.cancels.ring = ring
-
-    @property
-    def cancels(self) -> Cancels:
-        """Which tasks shall end."""
-        return self._verdicts.cancels
+        self._ring = self.cancels.ring = self.stops.ring = ring
 
     # -- collecting ---------------------------------------------------------------------------
 

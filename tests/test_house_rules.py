@@ -31,6 +31,7 @@ LAYER_OF = {
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
+    **dict.fromkeys(["preempted", "preemption", "stops"], FLOWS),
     **dict.fromkeys(["memory", "defaults"], EDGES),
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
@@ -130,12 +131,17 @@ NEIGHBOURS = {
     ("turns", "returning"): "by which tasks go back",
     ("turns", "serial"): "keeps them",
     ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
-    ("writer", "cancels"): "keeps them",
     ("verdicts", "splitting"): "writes what it decides",
     ("pool", "berth"): "fills them",
     ("pool", "limits"): "when they are looked at",
     ("pool", "rotation"): "who is replaced next",
     ("limits", "berth"): "how far up its ladder each is",
+    ("limits", "stops"): "what else shall end now",
+    ("pool", "stops"): "hands it on to the limits",
+    ("verdicts", "stops"): "for what the attempts ended that were asked to",
+    ("preempted", "committed"): "adds to it",
+    ("preempted", "verdicts"): "in its form",
+    ("preempted", "writer"): "has it written",
     ("limits", "bounds"): "what else limits what runs",
     ("bounds", "berth"): "whose memory is looked at",
     ("pool", "bounds"): "what it knows of attempts that have ended",

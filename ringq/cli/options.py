@@ -180,6 +180,11 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "Options of tasks for which nobody else gives them, e.g. priority=64,run_timeout=30s,tags.team=sales.",
         "NAME=VALUE,...",
     ),
+    setting(
+        "preempt_priority",
+        "Tasks as urgent as this, or more, take the places of less urgent ones that run; if not given, none does.",
+        "0..255",
+    ),
     setting("retention", "Forget ended tasks after so long, e.g. 30d; forever if not given.", "SPAN|forever"),
     setting("dead_retention", "The same of dead letters; forever if not given.", "SPAN|forever"),
     setting(

@@ -17,6 +17,7 @@ from ringq.kinds.defaults import report_of, shared_spec
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DerivedKey, DomainOptions, DuplicateMode, Traits, TtlFrom
+from ringq.kinds.report import preemptible_of
 from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.serial import SerialKey, line_of
@@ -57,6 +58,7 @@ class Domain(Scheduling):
         self._max_concurrency = max_concurrency_of(max_concurrency)
         self._app = app
         self._spec = shared_spec(name, defaults)
+        self._preemptible = preemptible_of(defaults.get("preemptible"))
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -90,6 +92,7 @@ class Domain(Scheduling):
         on_duplicate: DuplicateMode | None = None,
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
+        preemptible: bool | None = None,
         **limits: Unpack[LimitOptions],
     ) -> TaskDecorator: ...
     def task(
@@ -112,6 +115,7 @@ class Domain(Scheduling):
         on_duplicate: DuplicateMode | None = None,
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
+        preemptible: bool | None = None,
         **limits: Unpack[LimitOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
@@ -135,8 +139,8 @@ class Domain(Scheduling):
         "reject". `serial_key`: a function of the same arguments, called likewise, that returns the serial key of a
         submission, or None for none: tasks that have the same one run one at a time, in order. `tags`: texts by which
         its tasks are found, beside those of the domain and of the call. `max_concurrency`: how many of its tasks run at
-        a time, from 0 on, unless an operator has said otherwise. What is not given is decided by the domain, the
-        server.
+        a time, from 0 on, unless an operator has said otherwise. `preemptible`: False for one that runs to its end
+        though more urgent tasks wait. What is not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -145,6 +149,7 @@ class Domain(Scheduling):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
         traits = options.traits_of(permanent, aliases, key, on_duplicate)._replace(serial_key=line_of(serial_key))
         limit = max_concurrency_of(max_concurrency)
+        may_be = preemptible_of(preemptible, self._preemptible)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             kind = self._kind_of(function, name)
@@ -152,7 +157,7 @@ class Domain(Scheduling):
                 kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
                 ttl=ttl, ttl_from=ttl_from, tags=tags, **limits,
             )  # fmt: skip
-            return self._app.add(self._made(function, spec, traits, limit))
+            return self._app.add(self._made(function, spec, traits, limit, may_be))
 
         return decorate if function is None else decorate(function)
 
@@ -161,10 +166,10 @@ class Domain(Scheduling):
         return f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
 
     def _made(
-        self, function: Callable[..., Any], spec: SpecFields, traits: Traits, limit: int | None
+        self, function: Callable[..., Any], spec: SpecFields, traits: Traits, limit: int | None, preemptible: bool
     ) -> Task[..., Any]:
         handler = Handler(spec.kind, function)
-        report = report_of(handler, spec, self._spec, traits.aliases)
+        report = report_of(handler, spec, self._spec, traits.aliases, preemptible)
         report = replace(report, max_concurrency=limit, domain_max_concurrency=self._max_concurrency)
         return make_task(handler, report, traits)
 
@@ -191,8 +196,9 @@ class App(Domain):
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, and other `LimitOptions`. `max_concurrency`: how
-        many tasks of that domain run at a time, from 0 on, unless an operator has said otherwise.
+        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, `preemptible`, and other `LimitOptions`.
+        `max_concurrency`: how many tasks of that domain run at a time, from 0 on, unless an operator has said another
+        number.
 
         Settings for a server of this App that no flag, variable or file decides: `workers`, 1 to 255, or "auto" for one
         a core; `durability`, full (survives power loss) or normal (survives crashes of processes);
@@ -224,8 +230,8 @@ class App(Domain):
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         `queue`, `priority`, `group`, `run_timeout`, `retry`, `ttl`, `ttl_from` and other `LimitOptions`: for kinds that
-        do not say; `tags`: join those of the kinds. `max_concurrency`: how many tasks of the domain run at a time, from
-        0 on, unless an operator has said otherwise.
+        do not say, and `preemptible`; `tags`: join those of the kinds. `max_concurrency`: how many tasks of the domain
+        run at a time, from 0 on, unless an operator has said otherwise.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """

@@ -41,12 +41,9 @@ class Payload(enum.Enum):
 PAYLOAD: Final = Payload.PAYLOAD
 """As the `key` of a submission: whatever has the same arguments is its duplicate."""
 
-
 TtlFrom = Literal["submission", "attempt"]
 TTL_FROM: Final = {"submission": 0, "attempt": 1}
 DuplicateMode = Literal["skip", "supersede", "reject"]
-
-
 DerivedKey = Payload | Callable[..., str | None]
 
 
@@ -66,8 +63,8 @@ class Once(NamedTuple):
         return Once(f"payload:{hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()}", self.mode)
 
 
-class DomainOptions(LimitOptions, total=False):
-    """What a domain may say for its kinds, with the ranges of `task`'s options."""
+class SharedOptions(LimitOptions, total=False):
+    """What a domain may say for its kinds, and a call too, with the ranges of `task`'s options."""
 
     queue: str | None
     priority: int | None
@@ -79,7 +76,13 @@ class DomainOptions(LimitOptions, total=False):
     tags: Mapping[str, str] | None
 
 
-class SubmissionOptions(DomainOptions, total=False):
+class DomainOptions(SharedOptions, total=False):
+    """What a domain may say for its kinds."""
+
+    preemptible: bool | None
+
+
+class SubmissionOptions(SharedOptions, total=False):
     """The options of a submission, as `Submission` says."""
 
     label: str | None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ringq.errors import InvalidOption
+
 
 @dataclass(frozen=True, slots=True)
 class KindReport:
@@ -14,7 +16,7 @@ class KindReport:
     `ttl_from`, `kill_after_ms`, `total_timeout_ms`, `queue_timeout_ms` and `memory_limit_kib`, None if neither kind nor
     domain says; `parameters`, the JSON Schema of the payload; `names`, the kind and its aliases; `tags`, those of
     domain and kind; `max_concurrency` and `domain_max_concurrency`, how many tasks of the kind, and of its domain,
-    run at a time, if the code says.
+    run at a time, if the code says; `preemptible`, whether one that runs may have to make room for a more urgent one.
     """
 
     name: str
@@ -34,10 +36,22 @@ class KindReport:
     tags: dict[str, str] = field(default_factory=dict)
     max_concurrency: int | None = None
     domain_max_concurrency: int | None = None
+    preemptible: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return asdict(self)
+
+
+def preemptible_of(own: Any, shared: Any = None) -> bool:
+    """Whether a running task may have to make room for a more urgent one, if nobody says otherwise.
+
+    Raises InvalidOption for what is neither True nor False.
+    """
+    for written in (own, shared):
+        if written is not None and not isinstance(written, bool):
+            raise InvalidOption(f"preemptible: expected True or False, got {written!r}")
+    return first(own, shared) is not False
 
 
 def first(own: Any, shared: Any) -> Any:

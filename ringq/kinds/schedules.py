@@ -12,7 +12,7 @@ from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds import options
 from ringq.kinds.limits import limits_of
-from ringq.kinds.options import DomainOptions
+from ringq.kinds.options import SharedOptions
 from ringq.kinds.serial import in_line, lined
 from ringq.kinds.task import Task
 from ringq.protocol import ScheduleFields
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Task[..., Any])
 
 
-class ScheduleOptions(DomainOptions, total=False):
+class ScheduleOptions(SharedOptions, total=False):
     """The options of a schedule, as `Client.schedule` says."""
 
     jitter: float | timedelta

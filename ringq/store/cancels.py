@@ -13,11 +13,12 @@ from ringq.store.queues import QueueTables
 from ringq.store.session import Rows
 from ringq.store.tasks import DELETE_DELAYED
 
-# What is known of some tasks: whether they have ended, and whether they wait for their time or behind another one.
+# What is known of some tasks: whether they have ended, wait for their time or behind another one, or were preempted.
 SELECT_STATES: Final = """
 SELECT task.id, task.spec, receipt.status,
     EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id),
-    EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id)
+    EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id),
+    EXISTS (SELECT 1 FROM preempted WHERE preempted.task_id = task.id)
 FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
 """
@@ -72,8 +73,8 @@ LED: Final = 3_000  # … if an index has led to each of them, or tags of each a
 
 
 class State(NamedTuple):
-    """Of a task: the number of its spec, the code of its terminal status or None, whether it may not start yet: it
-    waits for its time, or behind the task that has its key (`is_behind`).
+    """Of a task: the number of its spec, the code of its terminal status or None, whether it is in no lane: it waits
+    for its time, behind the task that has its key (`is_behind`), or until nothing more urgent does.
     """
 
     spec: int
@@ -88,7 +89,7 @@ class CancelTables(QueueTables):
     def task_states(self, task_ids: Sequence[int]) -> dict[int, State]:
         """The state of each of these tasks; without those that do not exist."""
         rows = self._read(SELECT_STATES, (json.dumps(task_ids),))
-        return {row[0]: State(row[1], row[2], bool(row[3] or row[4]), bool(row[4])) for row in rows}
+        return {row[0]: State(row[1], row[2], bool(row[3] or row[4] or row[5]), bool(row[4])) for row in rows}
 
     def missing_of(self, task_ids: Sequence[int]) -> int | None:
         """The first of these ids that no task has, or None."""
@@ -117,16 +118,30 @@ class CancelTables(QueueTables):
             ids = self._ids(SELECT_ACTIVE_OF_SPECS, after, upto, *wanted)
         if len(ids) == limit:
             upto = ids[-1]
-        return ids, 0 if upto >= newest else upto
+        return self._held_or_not(selection, ids), 0 if upto >= newest else upto
 
     def _specs_meant(self, selection: Any, kinds: Collection[str] | None) -> str | None:
         """As `specs_of`, and of what is paused, or is not, if that is asked for."""
         is_paused = selection.is_paused
-        if is_paused is None or not (self.pauses() or is_paused):
+        is_told_by_specs = not self.preempted if is_paused else self.pauses()
+        if is_paused is None or not is_told_by_specs:
             return specs_of(selection, self.specs().items(), kinds)
         specs = ((n, spec) for n, spec in self.specs().items() if fits(selection, spec, kinds))
-        held = ((n, bool(self.paused_by(spec.queue, spec.kind, spec.group))) for n, spec in specs)
+        held = ((n, self._is_held(spec)) for n, spec in specs)
         return json.dumps([number for number, is_held in held if is_held is is_paused])
+
+    def _held_or_not(self, selection: Any, ids: list[int]) -> list[int]:
+        """Of the tasks that were found those that are paused, or are not, as far as their specs have not said so."""
+        if selection.is_paused is None or not self.preempted:
+            return ids
+        if not selection.is_paused:
+            return [task_id for task_id in ids if task_id not in self.preempted]
+        specs = self.specs()
+        found = self.specs_of(ids)
+        return [i for i, number in found if i in self.preempted or self._is_held(specs[number])]
+
+    def _is_held(self, spec: Any) -> bool:
+        return bool(self.paused_by(spec.queue, spec.kind, spec.group))
 
     def _led_to(self, selection: Any, kinds: Collection[str] | None, after: int) -> tuple[list[int], int]:
         """The tasks to which a key leads, or a tag, also those that have ended; behind which to go on, 0 for all."""

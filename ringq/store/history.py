@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -9,7 +10,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
 
-from ringq.model import Reason, Status
+from ringq.model import GIVEN_BACK, Status
 from ringq.receipts import Head, ReceiptRow, alike
 from ringq.store.session import Rows, statements
 from ringq.store.tasks import TaskTables
@@ -31,6 +32,7 @@ RECEIPT_COLUMNS: Final = (
 )
 
 GIVEN_BACK_KEPT: Final = 100
+GIVEN_BACK_CODES: Final = json.dumps([reason.code for reason in GIVEN_BACK])
 OWN: Final = itemgetter(0, 1, 6, 7, 8, 9, 10, 11, 12)  # of those, what a completed task does not share with others
 
 # The one terminal receipt of a task.
@@ -63,7 +65,8 @@ ON CONFLICT (task_id, lease) DO NOTHING
 # Attempts of a task that were given back, without the first of all and without the newest ones.
 SELECT_SURPLUS: Final = """
 SELECT task_id, lease FROM attempt
-WHERE task_id = ?1 AND reason IN (?3, ?4) AND lease > (SELECT MIN(lease) FROM attempt WHERE task_id = ?1)
+WHERE task_id = ?1 AND reason IN (SELECT value FROM json_each(?3))
+    AND lease > (SELECT MIN(lease) FROM attempt WHERE task_id = ?1)
 ORDER BY lease DESC LIMIT -1 OFFSET ?2
 """
 
@@ -169,7 +172,7 @@ class HistoryTables(TaskTables):
         with it.
         """
         for task_id in task_ids:
-            rows = self._read(SELECT_SURPLUS, (task_id, GIVEN_BACK_KEPT, Reason.SNOOZED.code, Reason.THROTTLED.code))
+            rows = self._read(SELECT_SURPLUS, (task_id, GIVEN_BACK_KEPT, GIVEN_BACK_CODES))
             self._write(DELETE_ATTEMPT, rows)
             self._write(DELETE_OUTPUT, rows)
 

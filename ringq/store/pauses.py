@@ -1,4 +1,4 @@
-"""Store: which tasks are paused, and by what. Nothing is written of them: the rows of what is paused say so."""
+"""Store: which tasks are paused, and by what: rows of what is paused say so, or that they were preempted their own."""
 
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 
@@ -18,6 +18,10 @@ MASK: Final = f"""(
     + {PauseReason.GROUP:d} * EXISTS (SELECT 1 FROM pause WHERE scope = 'group' AND name = spec.group_name)
     + {PauseReason.DOMAIN:d} * EXISTS (SELECT 1 FROM pause WHERE scope = 'domain' AND pause.name = {DOMAIN}))"""
 
+# Likewise of the task itself.
+PREEMPTED: Final = f"""
+    {PauseReason.PREEMPTION:d} * EXISTS (SELECT 1 FROM preempted WHERE preempted.task_id = task.id)"""
+
 # What paused tasks have in common. While nothing is paused no spec is looked at.
 SELECT_PAUSED_SPECS: Final = f"""
 SELECT spec.id FROM spec JOIN kind ON kind.id = spec.kind
@@ -26,8 +30,17 @@ WHERE EXISTS (SELECT 1 FROM pause) AND {MASK} <> 0
 
 # Of active tasks that do not run: those that are paused with ?11 = 1, the others with 0.
 OF_PAUSED: Final = f"""
-    AND (task.spec IN ({SELECT_PAUSED_SPECS})) = ?11
+    AND (task.spec IN ({SELECT_PAUSED_SPECS}) OR task.id IN (SELECT task_id FROM preempted)) = ?11
 """
+
+# How many are held because they were preempted, and by no paused queue.
+COUNT_PREEMPTED: Final = f"""
+SELECT COUNT(*) FROM preempted CROSS JOIN task ON task.id = preempted.task_id
+WHERE task.spec NOT IN ({SELECT_PAUSED_SPECS})
+"""
+
+# Whether any is.
+SELECT_ANY_PREEMPTED: Final = "SELECT task_id FROM preempted LIMIT 1"
 
 # How many above the mark are held. Without an index that every submission would pay for: a walk along the tasks, but
 # only while something is paused.

@@ -20,7 +20,13 @@ from ringq.store.history import (
     COUNT_STRAGGLERS,
     COUNT_TASKS_ABOVE,
 )
-from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, SELECT_PAUSED_SPECS
+from ringq.store.pauses import (
+    COUNT_PAUSED_ABOVE,
+    COUNT_PAUSED_BELOW,
+    COUNT_PREEMPTED,
+    SELECT_ANY_PREEMPTED,
+    SELECT_PAUSED_SPECS,
+)
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.standing import Standing
 from ringq.store.submissions import SELECT_NAMES, SELECT_SPECS, SpecRow
@@ -235,7 +241,7 @@ class Questions:
     def _pending(
         self, before: int, limit: int, kind: str | None, queue: str | None, more: tuple[Any, ...], *, is_paused: bool
     ) -> list[Row]:
-        if is_paused and not self._rows(SELECT_PAUSED_SPECS):
+        if is_paused and not self._rows(SELECT_PAUSED_SPECS) and not self._rows(SELECT_ANY_PREEMPTED):
             return []  # without a walk over all that is pending
         mark = self._count(SELECT_LOW_WATER)
         rows = self._rows(SELECT_PENDING_ROWS, before, limit, kind, queue, mark, *more, is_paused)
@@ -304,12 +310,13 @@ class Questions:
         return above + below, self._count(COUNT_RUNNING), self._rows(SELECT_ENDED_COUNTS)
 
     def paused(self) -> int:
-        """How many active tasks that do not run are paused."""
+        """How many active tasks that do not run are held, by a pause or because they were preempted."""
+        preempted = self._count(COUNT_PREEMPTED)
         specs = json.dumps([row[0] for row in self._rows(SELECT_PAUSED_SPECS)])
         if specs == "[]":
-            return 0
+            return preempted
         given = (self._count(SELECT_LOW_WATER), specs)
-        return self._count(COUNT_PAUSED_ABOVE, *given) + self._count(COUNT_PAUSED_BELOW, *given)
+        return preempted + self._count(COUNT_PAUSED_ABOVE, *given) + self._count(COUNT_PAUSED_BELOW, *given)
 
     def delayed(self, now_us: int) -> int:
         """How many tasks wait for their time."""

@@ -297,6 +297,13 @@ CREATE TABLE cancel_request (
 ) STRICT
 """
 
+# Tasks that ran when a more urgent one took their place: they are paused until no such one waits.
+PREEMPTED = """
+CREATE TABLE preempted (
+    task_id INTEGER PRIMARY KEY REFERENCES task (id)
+) STRICT
+"""
+
 # alembic would make this table itself, in words that change with its version; it takes the one it finds.
 REVISION_TABLE = "CREATE TABLE alembic_version (version_num TEXT NOT NULL PRIMARY KEY)"
 
@@ -334,6 +341,7 @@ TABLES: Final = (
     MAP_PIECE,
     MAP_PIECE_MAP,
     CANCEL_REQUEST,
+    PREEMPTED,
     *SCHEDULE_TABLES,
     *TAG_TABLES,
     *CONTROL_TABLES,

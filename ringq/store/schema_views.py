@@ -19,6 +19,8 @@ SELECT
                 OR (pause.scope = 'group' AND pause.name = spec.group_name)
                 OR (pause.scope = 'domain' AND pause.name = substr(kind.name, 1, instr(kind.name, '::') - 1))
         ) THEN 'paused'
+        WHEN receipt.task_id IS NULL AND EXISTS (
+            SELECT 1 FROM preempted WHERE preempted.task_id = task.id) THEN 'paused'
         WHEN receipt.task_id IS NULL THEN 'pending'
         ELSE CASE receipt.status
             WHEN 10 THEN 'completed' WHEN 11 THEN 'failed' WHEN 12 THEN 'dead_letter' WHEN 13 THEN 'cancelled'
@@ -31,7 +33,7 @@ SELECT
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
-        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
+        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl' WHEN 21 THEN 'paused' WHEN 22 THEN 'preempted'
         WHEN 24 THEN 'queue_timeout' WHEN 25 THEN 'total_timeout' WHEN 26 THEN 'memory_limit'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
@@ -71,7 +73,7 @@ SELECT
         WHEN 8 THEN 'invalid_result' WHEN 9 THEN 'unknown_kind' WHEN 10 THEN 'damaged_receipt'
         WHEN 11 THEN 'stopped' WHEN 12 THEN 'cancelled' WHEN 13 THEN 'split' WHEN 14 THEN 'permanent'
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
-        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl'
+        WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl' WHEN 21 THEN 'paused' WHEN 22 THEN 'preempted'
         WHEN 24 THEN 'queue_timeout' WHEN 25 THEN 'total_timeout' WHEN 26 THEN 'memory_limit'
     END AS reason,
     CASE WHEN receipt.lease > 0

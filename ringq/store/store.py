@@ -190,3 +190,4 @@ class Store(RetentionTables):
         self._load_pauses()
         self._load_controls()
         self._load_stragglers()
+        self._load_preempted()

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ringq.model import Reason
+from ringq.model import GIVEN_BACK
 from ringq.store.filters import tagged
-from ringq.store.pauses import MASK, OF_PAUSED, SELECT_PAUSED_SPECS
+from ringq.store.pauses import MASK, OF_PAUSED, PREEMPTED, SELECT_PAUSED_SPECS
 
 # A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
 TASK_ROW: Final = f"""
@@ -17,10 +17,10 @@ SELECT
     spec.run_timeout_ms, spec.retry,
     COALESCE(receipt.attempt, (
         SELECT COUNT(*) FROM attempt WHERE attempt.task_id = task.id AND attempt.lease > 0
-            AND attempt.reason NOT IN ({Reason.SNOOZED.code}, {Reason.THROTTLED.code}))),
+            AND attempt.reason NOT IN ({", ".join(str(reason.code) for reason in GIVEN_BACK)}))),
     task.submitted_us, task.run_at_us, lease.started_us, receipt.ended_us,
     CASE WHEN receipt.lease > 0 THEN receipt.duration_us END, receipt.result, receipt.error,
-    {MASK},
+    {MASK} + {PREEMPTED},
     (SELECT text FROM label WHERE label.task_id = task.id),
     (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id),
     (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id), spec.ttl_ms,
@@ -54,7 +54,8 @@ TASK_FILTER: Final = f"""
 """
 # Of any status, by its code.
 OF_STATUS: Final = f"""(?5 IS NULL OR ?5 = COALESCE(receipt.status, CASE
-        WHEN lease.task_id IS NOT NULL THEN 1 WHEN task.spec IN ({SELECT_PAUSED_SPECS}) THEN 2 ELSE 0 END))"""
+        WHEN lease.task_id IS NOT NULL THEN 1 WHEN task.spec IN ({SELECT_PAUSED_SPECS}) THEN 2
+        WHEN task.id IN (SELECT task_id FROM preempted) THEN 2 ELSE 0 END))"""
 # By the table that leads: SQLite would sort all rows rather than see that the other's ids are the same.
 BY_TASK: Final = "ORDER BY task.id DESC LIMIT ?2"
 BY_RECEIPT: Final = "ORDER BY receipt.task_id DESC LIMIT ?2"

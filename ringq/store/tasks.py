@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ringq.model import Reason
+from ringq.store.preempted import PreemptedTables
 from ringq.store.session import Rows
-from ringq.store.submissions import SubmissionTables
 
 # A task is active while it has no receipt. Active tasks are found in three places: above the low-water mark,
 # in `straggler` (at or below it), and in `delayed` (their time has not come).
@@ -141,7 +141,7 @@ WITH active AS MATERIALIZED (
 )
 SELECT
     active.task_id,
-    SUM(lease > 0 AND attempt.reason NOT IN (?2, ?9)),
+    SUM(lease > 0 AND attempt.reason NOT IN (?2, ?9, ?11, ?12)),
     SUM(lease > died AND attempt.reason = ?3),
     SUM(lease > died AND attempt.reason IN (?4, ?5)),
     SUM(lease > died AND attempt.reason IN (?6, ?7, ?8, ?10))
@@ -160,14 +160,14 @@ SELECT_IDS: Final = "SELECT id FROM task WHERE id BETWEEN ? AND ? ORDER BY id"
 REASONS: Final = (
     *(Reason.SNOOZED.code, Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code),
     *(Reason.HANDLER_ERROR.code, Reason.RUN_TIMEOUT.code, Reason.RETRY_LATER.code, Reason.THROTTLED.code),
-    Reason.MEMORY_LIMIT.code,
+    *(Reason.MEMORY_LIMIT.code, Reason.PAUSED.code, Reason.PREEMPTED.code),
 )
 
 LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks
 STRAGGLERS_MAX: Final = 64  # of one move: where more are active, they are the backlog
 
 
-class TaskTables(SubmissionTables):
+class TaskTables(PreemptedTables):
     """Statements about tasks that have not ended. Those that write belong into `transaction()`."""
 
     low_water = 0
@@ -212,15 +212,17 @@ class TaskTables(SubmissionTables):
     def active_ids(self, chunk: int = 10_000) -> Iterator[list[tuple[int, int]]]:
         """(id, spec) of all active tasks in the order of their ids, in lists of at most `chunk`.
 
-        Without those in `delayed`: also the ones whose time has come meanwhile are given by `due` alone.
+        Without those in `delayed`: also the ones whose time has come meanwhile are given by `due` alone. Without
+        preempted ones.
         """
-        stragglers = self._read(SELECT_STRAGGLER_IDS)
+        held = self.preempted
+        stragglers = [row for row in self._read(SELECT_STRAGGLER_IDS) if row[0] not in held]
         for start in range(0, len(stragglers), chunk):
             yield stragglers[start : start + chunk]
         last = self.low_water
         while rows := self._read(SELECT_ACTIVE_IDS, (last, chunk)):
-            yield rows
             last = rows[-1][0]
+            yield [row for row in rows if row[0] not in held] if held else rows
 
     def due(self, after: tuple[int, int], now_us: int, limit: int) -> list[tuple[int, int]]:
         """(run_at_us, task_id) of delayed tasks whose time has come, the longest overdue first.

@@ -13,7 +13,8 @@ from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
 
 PENDING, RUNNING = Status.PENDING, Status.RUNNING
 FAILURES = (Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER)
-GIVEN_BACK = (Reason.SNOOZED, Reason.THROTTLED)
+STOPS = (Reason.PAUSED, Reason.PREEMPTED)
+GIVEN_BACK = (Reason.SNOOZED, Reason.THROTTLED, *STOPS)
 CRASHES_MAX = LOST_MAX = 3
 COOLDOWN_US = 60_000_000
 AGAIN_US = 250_000  # until what a worker has without a durable lease is looked at again
@@ -383,7 +384,7 @@ class Model:
                 return self._finish(task, Status.DEAD_LETTER, Reason.CRASH_LIMIT, end)
             if lost > LOST_MAX:
                 return self._finish(task, Status.DEAD_LETTER, Reason.LOST_LIMIT, end)
-        else:
+        elif reason not in STOPS:
             return self._finish(task, Status.FAILED, reason, end)
         task.crashes, task.lost, task.failures = crashes, lost, failures
         task.counted += reason not in GIVEN_BACK

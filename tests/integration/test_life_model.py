@@ -48,6 +48,7 @@ endings = st.sampled_from(  # None: it goes on
         *[(FAILED, Reason.RETRY_LATER, after_s) for after_s in (None, 5)],
         *[(FAILED, Reason.SNOOZED, after_s) for after_s in (None, 3)],
         *[(FAILED, Reason.THROTTLED, after_s) for after_s in (None, 90)],
+        *[(status, reason, None) for status in (FAILED, None) for reason in (Reason.PAUSED, Reason.PREEMPTED)],
         *[
             (FAILED, reason, None)
             for reason in (

@@ -47,6 +47,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "key": {"call": "c", "kind": lambda: "k"},
     "on_duplicate": {"call": "reject", "kind": "supersede"},
     "serial_key": {"call": "c", "kind": lambda: "k"},
+    "preemptible": {"kind": False, "domain": False},
     "label": {"call": "c"},
     "run_at": {"call": datetime(2100, 1, 1, tzinfo=UTC)},
     "run_after": {"call": 3600.0},
@@ -60,6 +61,7 @@ WORDS: dict[str, Any] = {
     "the kind": "shop::work",
     "it is not tried again": 0,
     "128": 128,
+    "yes": True,
 }
 OUTCOMES = {Outcome.DUPLICATE: "skip", Outcome.SUPERSEDED: "supersede", Outcome.REJECTED: "reject"}
 
@@ -100,11 +102,13 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
             run.client.set_queue("default", **{option: VALUES[option]["queue"]})
         if "server" in levels:
             say_as_server(run, option, VALUES[option]["server"])
-        handle = work.options(**said["call"]).submit()
+        handle = work.options(**said.get("call", {})).submit()
         record = run.client.query.task(handle.id)
         if option == "retry":
             run.run_all(raises=False)
             found = run.client.query.task(handle.id).attempt_count - 1
+        elif option == "preemptible":
+            found = work.report.preemptible
         elif option == "on_duplicate":
             found = OUTCOMES[work.options(**said["call"]).submit().outcome]
         else:

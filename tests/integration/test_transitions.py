@@ -79,6 +79,16 @@ def slowed() -> None:
 
 
 @app.task
+def held_up() -> None:
+    raise ringq.AttemptPaused
+
+
+@app.task
+def pushed_aside() -> None:
+    raise ringq.AttemptPreempted
+
+
+@app.task
 def unwanted() -> None:
     raise ringq.Cancel("not needed any more")
 
@@ -174,15 +184,17 @@ class Watched(Plant):
 
     def look(self) -> None:
         """Compare with what was there the last time."""
-        held = Status.PAUSED if self.store.pauses() else Status.PENDING
+        is_paused = bool(self.store.pauses())
         for task_id, lease, reason in self.read("SELECT task_id, lease, reason FROM attempt WHERE status IS NULL"):
             if (task_id, lease) not in self.attempts:
                 self.attempts.add((task_id, lease))
+                held = Status.PAUSED if is_paused or task_id in self.store.preempted else Status.PENDING
                 self.note(task_id, held, Reason.of(reason))
         for task_id, code, reason in self.read(
             "SELECT id, status, reason FROM task LEFT JOIN receipt ON task_id = id ORDER BY id"
         ):
             slot = self.ring.by_task.get(task_id)
+            held = Status.PAUSED if is_paused or task_id in self.store.preempted else Status.PENDING
             now = Status.RUNNING if slot is not None and slot.is_claimed else held
             now = now if code is None else Status.of(code)
             if self.seen.get(task_id) is None and now is not held:
@@ -326,6 +338,21 @@ def its_handler_is_throttled(plant: Watched) -> None:
     plant.run("slowed")
 
 
+def it_is_stopped_for_a_pause_that_is_over(plant: Watched) -> None:
+    plant.run("held_up")
+
+
+def it_is_stopped_for_a_task_that_is_gone(plant: Watched) -> None:
+    plant.run("pushed_aside")
+
+
+def a_more_urgent_task_takes_its_place(plant: Watched) -> None:
+    task_id = plant.give("pushed_aside")
+    plant.begin(task_id)
+    assert plant.writer.stops.ask([task_id], Reason.PREEMPTED) == []
+    plant.work(task_id)
+
+
 def its_workers_die_again_and_again(plant: Watched) -> None:
     plant.cut(Reason.CRASH, 3)
 
@@ -425,6 +452,8 @@ SITUATIONS: dict[Line, Callable[[Watched], None]] = {
     (RUNNING, PENDING, Reason.RETRY_LATER): its_handler_says_later,
     (RUNNING, PENDING, Reason.SNOOZED): its_handler_sleeps,
     (RUNNING, PENDING, Reason.THROTTLED): its_handler_is_throttled,
+    (RUNNING, PENDING, Reason.PAUSED): it_is_stopped_for_a_pause_that_is_over,
+    (RUNNING, PENDING, Reason.PREEMPTED): it_is_stopped_for_a_task_that_is_gone,
     (RUNNING, Status.DEAD_LETTER, Reason.CRASH_LIMIT): its_workers_die_again_and_again,
     (RUNNING, Status.DEAD_LETTER, Reason.LOST_LIMIT): it_is_lost_again_and_again,
     (RUNNING, Status.DEAD_LETTER, Reason.RETRY_LIMIT): its_retries_are_used_up,
@@ -443,6 +472,7 @@ SITUATIONS |= {
     )
 }  # fmt: skip
 SITUATIONS |= {(RUNNING, PAUSED, why): paused_meanwhile(SITUATIONS[RUNNING, PENDING, why]) for why in AGAIN}
+SITUATIONS[RUNNING, PAUSED, Reason.PREEMPTED] = a_more_urgent_task_takes_its_place
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ def shown(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
         ("retention", "30d", 2_592_000.0),
         ("dead_retention", " Forever ", math.inf),
         ("unknown_kind_wait", "0", 0.0),
+        ("preempt_priority", "0", 0),
         ("worker_prefix", " photos ", "photos"),
         ("worker_version", 3, "3"),
         ("reload", True, True),
@@ -94,6 +95,8 @@ def test_a_setting_is_read(name: str, written: object, value: object) -> None:
         ("retention", "0", "is not 1s to 36500d, nor forever"),
         ("dead_retention", "37000d", "is not 1s to 36500d, nor forever"),
         ("unknown_kind_wait", "never", "500ms, 15m, 2h, or forever"),
+        ("preempt_priority", "256", "0 (most urgent) to 255"),
+        ("preempt_priority", "high", "0 (most urgent) to 255"),
         ("worker_prefix", "two words", "expected at most 64 characters without space or comma"),
         ("worker_id", "x" * 65, "expected at most 64 characters"),
         ("worker_id", [], "is no word"),
@@ -372,7 +375,7 @@ def test_what_nobody_gave_is_left_for_the_app_to_decide(tmp_path: Path, monkeypa
     assert config.undecided == {
         *("drain_timeout_s", "recycle_tasks", "recycle_rss_mib", "recycle_age_s", "reload", "log_format", "quiet"),
         *("log_level", "retry", "defaults", "shm_dir", "unknown_kind_wait_s", "retention_s", "dead_retention_s"),
-        *("worker_prefix", "worker_version", "worker_id"),
+        *("worker_prefix", "worker_version", "worker_id", "preempt_priority"),
     }
     assert (config.database, config.queues, config.durability) == (tmp_path / "a.db", (("bulk", None),), "normal")
     assert (config.workers, config.host_pidfd) == (0, 7)
