@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ringq.bucket import RateRecord
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         AttemptCancelled,
         AttemptInterrupted,
         BatchTooLarge,
+        BurstExceeded,
         Cancel,
         CannotCreate,
         CannotStart,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         PayloadTooLarge,
         Permanent,
         ProtocolError,
+        RateTimeout,
         RetryLater,
         RingqError,
         RunTimeout,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
         TotalTimeout,
         UnknownKind,
         UnknownSchedule,
+        UnknownScope,
         UnknownState,
         UnknownTask,
         WaitTimeout,
@@ -113,6 +117,7 @@ __all__ = [
     "AttemptRecord",
     "BatchOutcome",
     "BatchTooLarge",
+    "BurstExceeded",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -151,6 +156,8 @@ __all__ = [
     "ProtocolError",
     "Query",
     "QueueRecord",
+    "RateRecord",
+    "RateTimeout",
     "Reason",
     "Retry",
     "RetryLater",
@@ -179,6 +186,7 @@ __all__ = [
     "TotalTimeout",
     "UnknownKind",
     "UnknownSchedule",
+    "UnknownScope",
     "UnknownState",
     "UnknownTask",
     "WaitTimeout",
@@ -198,6 +206,7 @@ _HOMES = {
         *("PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
+    "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
 }

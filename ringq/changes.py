@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, notation, protocol, retry, scheduling
+from ringq import cancelling, notation, protocol, rating, retry, scheduling
 from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -37,6 +37,8 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         return cancelling.CancelTasks(message.selection, answer, refuse, kinds)
     if isinstance(message, scheduling.REQUESTS):
         return scheduling.Request(message, admission, now_us, answer, refuse)
+    if isinstance(message, rating.REQUESTS):
+        return rating.of(message, now_us, answer, refuse)
     assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
     dead = message.dead
     for number in (dead.before_us or 0, dead.submitted_before_us or 0, dead.submitted_after_us or 0):

@@ -1,5 +1,5 @@
 """Flow: what the parent sees to in each turn besides attempts: queues that cool down, kinds that nobody has,
-tasks that were kept for long enough."""
+tasks that were kept for long enough, how much of a rate limit is used."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from ringq.config import Config
 from ringq.dispatch import Dispatcher
 from ringq.pool import Pool
 from ringq.queues import Queues
+from ringq.rating import Rating
 from ringq.registry import Registry
 from ringq.retention import Retention
 from ringq.vanishing import Vanishing
-from ringq.writer import Writer
+from ringq.writer import Change, Writer
 
 
 class Duties:
-    """Attributes: `queues`. `running` gives the ids of the tasks that run now."""
+    """Attributes: `queues`, `rating`. `running` gives the ids of the tasks that run now."""
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
@@ -28,15 +29,21 @@ class Duties:
         self._vanishing = Vanishing(config.unknown_kind_wait_s, clock, registry, pool, dispatcher, writer)
         self._retention = Retention(config, store, clock, writer)
         self.queues = Queues(config, store, dispatcher.gate, clock, running, say)
+        self.rating = Rating(store, clock, writer.change)
         self._queue_changes = 0
         self._queues_ns: int | None = None
         self._is_stopping = False
+
+    def change(self, change: Change) -> None:
+        """Take what a client asks for: what concerns the buckets of rates is answered here, the rest is written."""
+        self.rating.change(change)
 
     def step(self, is_stopping: bool) -> None:
         """See to everything. To be called before tasks are published; `is_stopping`: nothing new is begun."""
         self._is_stopping = is_stopping
         self._dispatcher.is_cut = False
         self._queues_ns = self.queues.step()
+        self.rating.step(is_stopping)
         if not is_stopping:
             self._vanishing.step()
             if self._queue_changes != self.queues.changes:
@@ -48,7 +55,7 @@ class Duties:
         """Until `step` must be called again, as it is after tasks were published; None if that takes an event first."""
         if self._dispatcher.is_cut:
             return 0
-        waits = [self._queues_ns]
+        waits = [self._queues_ns, self.rating.wait_ns()]
         if not self._is_stopping:
             waits += [self._vanishing.wait_ns(), self._retention.wait_ns()]
         return min((wait for wait in waits if wait is not None), default=None)

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,13 +34,18 @@ NO_REASON, CANCELLED, MEMORY_LIMIT = Reason.NONE.code, Reason.CANCELLED.code, Re
 class Runner:
     """Runs claimed attempts one after the other."""
 
-    def __init__(self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed) -> None:
+    def __init__(
+        self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed,
+        server: Callable[[], Any] | None = None,
+    ) -> None:  # fmt: skip
+        """`server`: gives a client of whoever keeps the rate limits; None: nobody does, so everything may pass."""
         self._ring = ring
         self._printed = printed
         self._handlers = handlers
         self._spill = spill
         self._is_armed = failpoint.is_armed()
         self._is_cancelled = False  # the handler of this attempt was told
+        self._server = server
 
     def run(self) -> None:
         """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
@@ -131,6 +138,16 @@ class Runner:
         requested = self._ring.cancel_requested()
         self._heed(requested)
         return requested
+
+    def acquire(self, scope: str, permits: float, timeout: float | timedelta | None) -> None:
+        """Take tokens of a rate limit. The signal of a limit or a cancel ends the wait."""
+        if self._server is not None:
+            self._server().acquire(scope, permits, timeout)
+
+    def hold(self, scope: str, until: datetime | float | timedelta) -> None:
+        """Let nothing of a scope pass for a while."""
+        if self._server is not None:
+            self._server().hold(scope, until)
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""

@@ -20,7 +20,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
-    **dict.fromkeys(["labels", "retry", "schedule", "spelling", "tags", "version"], VALUES),
+    **dict.fromkeys(["bucket", "labels", "rates", "retry", "schedule", "spelling", "tags", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
@@ -28,10 +28,11 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
-    **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
+    **dict.fromkeys(["bounds", "cancelling", "cancels", "rating"], FLOWS),
     "memory": EDGES,
     **dict.fromkeys(
-        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
+        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
+        FLOWS,
     ),
     **dict.fromkeys(["duties", "firing", "retention", "scheduling", "stranded", "upkeep", "vanishing"], FLOWS),
     # "" is ringq/__init__.py
@@ -68,6 +69,11 @@ NEIGHBOURS = {
     ("vanishing", "registry"): "knows which kinds nobody has",
     ("vanishing", "verdicts"): "how many attempts each has had",
     ("vanishing", "writer"): "has it written",
+    ("duties", "rating"): "one of them",
+    ("changes", "rating"): "what clients ask for about rates",
+    ("rating", "committed"): "in its form",
+    ("rating", "verdicts"): "in its form",
+    ("rating", "writer"): "has it written",
     ("merge", "backlog"): "its lanes",
     ("merge", "gate"): "their limits",
     ("feed", "backlog"): "fills it",

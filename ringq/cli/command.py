@@ -61,6 +61,7 @@ VERBS = {
     "wait": ("ringq.cli.wait:wait", "Wait until tasks have ended; print how."),
     "task": ("ringq.cli.task:task", "List tasks, show one."),
     "queue": ("ringq.cli.queue:queue", "Limit, pause, resume queues."),
+    "rate": ("ringq.cli.rate:rate", "Limit how often tasks start, or handlers call others."),
     "schedule": ("ringq.cli.schedule:schedule", "Submit tasks again and again, by a cron line or an interval."),
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
     "dead": ("ringq.cli.dead:dead", "List dead letters, give them another chance, or delete them."),

@@ -82,6 +82,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        rate: str | None = None,
         **limits: Unpack[LimitOptions],
     ) -> TaskDecorator: ...
     def task(
@@ -102,6 +103,7 @@ class Domain(Scheduling):
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
+        rate: str | None = None,
         **limits: Unpack[LimitOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
@@ -122,15 +124,16 @@ class Domain(Scheduling):
         "photos::shrink", that it had before it was renamed: tasks that were stored under them run here. `key`: PAYLOAD,
         or a function of the same arguments that returns the key of a submission, or None for none; it is called where
         the task is submitted, by programs that have this task at hand. `on_duplicate`: "skip" (else), "supersede" or
-        "reject". `tags`: texts by which its tasks are found, beside those of the domain and of the call. What is not
-        given is decided by the domain, the server.
+        "reject". `rate`: how often its tasks may start, "10/s" or "100/m burst 20"; what an operator says wins. `tags`:
+        texts by which its tasks are found, beside those of the domain and of the call. What is not given is decided by
+        the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
         """
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
-        traits = options.traits_of(permanent, aliases, key, on_duplicate)
+        traits = options.traits_of(permanent, aliases, key, on_duplicate, rate)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             kind = self._kind_of(function, name)
@@ -148,7 +151,7 @@ class Domain(Scheduling):
 
     def _made(self, function: Callable[..., Any], spec: SpecFields, traits: Traits) -> Task[..., Any]:
         handler = Handler(spec.kind, function)
-        return make_task(handler, report_of(handler, spec, self._spec, traits.aliases), traits)
+        return make_task(handler, report_of(handler, spec, self._spec, traits.aliases, traits.rate), traits)
 
 
 class App(Domain):

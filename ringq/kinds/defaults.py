@@ -24,7 +24,9 @@ def shared_spec(domain: str, given: DomainOptions) -> SpecFields:
     )  # fmt: skip
 
 
-def report_of(handler: Handler, own: SpecFields, shared: SpecFields, aliases: Iterable[str]) -> KindReport:
+def report_of(
+    handler: Handler, own: SpecFields, shared: SpecFields, aliases: Iterable[str], rate: str | None
+) -> KindReport:
     """A kind with what it says itself, else its domain; its tags join those of the domain.
 
     Raises InvalidOption if that makes too many tags.
@@ -45,4 +47,5 @@ def report_of(handler: Handler, own: SpecFields, shared: SpecFields, aliases: It
         parameters=handler.arguments.schema(),
         tags=dict(tags),
         names=[own.kind, *aliases],
+        rate=rate,
     )

@@ -13,7 +13,7 @@ class KindReport:
     Attributes: `name`, the kind as `domain::name`; `queue`, `priority`, `group`, `run_timeout_ms`, `retry`, `ttl_ms`
     `ttl_from`, `kill_after_ms`, `total_timeout_ms`, `queue_timeout_ms` and `memory_limit_kib`, None if neither kind nor
     domain says; `parameters`, the JSON Schema of the payload; `names`, the kind and its aliases; `tags`, those of
-    domain and kind.
+    domain and kind; `rate`, how often its tasks may start, None if the kind does not say.
     """
 
     name: str
@@ -31,6 +31,7 @@ class KindReport:
     parameters: dict[str, Any]
     names: list[str]
     tags: dict[str, str] = field(default_factory=dict)
+    rate: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""

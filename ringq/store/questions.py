@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from ringq.bucket import RateRow
 from ringq.model import Status
 from ringq.store.engine import open_reader
 from ringq.store.failures import translated
@@ -23,6 +24,7 @@ from ringq.store.history import (
     COUNT_TASKS_ABOVE,
 )
 from ringq.store.pauses import COUNT_PAUSED_ABOVE, COUNT_PAUSED_BELOW, SELECT_PAUSED_SPECS
+from ringq.store.rates import SELECT_RATES
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.submissions import SELECT_SPECS, SpecRow
 from ringq.store.task_rows import (
@@ -315,6 +317,10 @@ class Questions:
     def queues(self) -> list[Row]:
         """Queues of which something was said, in the columns of SELECT_QUEUE_ROWS."""
         return self._rows(SELECT_QUEUE_ROWS)
+
+    def rates(self) -> list[RateRow]:
+        """All rate limits, by scope."""
+        return list(map(RateRow._make, self._rows(SELECT_RATES)))
 
     def schedules(self) -> list[ScheduleRow]:
         """All schedules, by name."""

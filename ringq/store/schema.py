@@ -11,11 +11,12 @@ from typing import Final
 
 from ringq.store.schedule_tables import SCHEDULE_TABLES
 from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
+from ringq.store.schema_rates import RATE_TABLES
 from ringq.store.schema_tags import TAG_TABLES
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001", "0002", "0003")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -324,6 +325,7 @@ TABLES: Final = (
     CANCEL_REQUEST,
     *SCHEDULE_TABLES,
     *TAG_TABLES,
+    *RATE_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

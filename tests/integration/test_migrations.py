@@ -101,6 +101,8 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
             found = store.find_map("media::thumbnail", "album")
             assert found
             assert (store.map_chunks(found, 0, 9), store.map_end(found)) == ([(0, 1, 1, bytes(range(16)))], 1)
+        rate = store.rate("github")
+        assert (rate and rate[1:5]) == ((10.0, 1_000_000, 20.0, 2.5) if revision >= "0004" else None)
         submit(store, 1)
     query = Query(path)
     bulk = Status.PAUSED if revision >= "0003" else Status.PENDING  # earlier ones could pause no queue
