@@ -92,7 +92,7 @@ class RateLimits:
                 return
             if patience_us is not None and granted.wait_us > patience_us:
                 raise RateTimeout(
-                    f"{scope}: {permits:g} permits are there in {granted.wait_us / 1e6:.3g} s, which is later than "
+                    f"{scope}: {permits:g} permits are there in {granted.wait_us / 1e6:,.3f} s, which is later than "
                     f"one was willing to wait ({seconds:g} s)"
                 )
             time.sleep(min(granted.wait_us, LOOK_US) / 1e6)
