@@ -160,8 +160,12 @@ class Bucket:
         """How many whole tokens nobody in line waits for."""
         if now_us < self.held_us:
             return 0
-        tokens = self.tokens(now_us) + ROUNDING
-        return max(0, int(tokens - self._promised(now_us) if self._line else tokens))
+        if self._empty_us < now_us - self._full_us:
+            self._empty_us = now_us - self._full_us
+        tokens = (now_us - self._empty_us) / self._token_us + ROUNDING  # as `tokens`, a call less for each task
+        if self._line:
+            tokens -= self._promised(now_us)
+        return int(tokens) if tokens > 0 else 0
 
     def when(self, permits: float, now_us: int) -> int:
         """The instant, after `now_us`, at which so many are there besides those that others in line wait for."""

@@ -10,6 +10,7 @@ from ringq.bucket import BURST_MAX, Bucket, RateRow, is_number
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import BurstExceeded, InvalidOption, UnknownScope
 
+KNOWN_MAX: Final = 10_000  # sets of names of which the buckets are remembered: groups may be any number
 WORDS: Final = ("kind", "group", "queue")
 
 
@@ -24,6 +25,7 @@ class Rates:
         self._groups: dict[str, Bucket] = {}
         self._queues: dict[str, Bucket] = {}
         self._buckets: dict[str, Bucket] = {}
+        self._known: dict[tuple[str, str | None, str], list[Bucket]] = {}
 
     @property
     def scopes(self) -> set[str]:
@@ -36,12 +38,18 @@ class Rates:
         The tokens of those are taken from all buckets concerned; if one refuses, from none. When all may start, there
         is no when.
         """
-        found = self._concerned(kind, group, queue)
+        if not self._buckets:
+            return wanted, None
+        found = self._known.get((kind, group, queue))
+        if found is None:
+            found = self._concerned(kind, group, queue)
         if not found:
             return wanted, None
         count = wanted
         for bucket in found:
-            count = min(count, bucket.free(now_us))
+            free = bucket.free(now_us)
+            if free < count:
+                count = free
         if count:
             for bucket in found:
                 bucket.take(count)
@@ -101,6 +109,7 @@ class Rates:
                 known.hold(bucket.held_us)
             return
         self._buckets[row.scope] = bucket
+        self._known.clear()
         for word, named in self._named():
             if row.scope.startswith(word):
                 named[row.scope.removeprefix(word)] = bucket
@@ -108,6 +117,7 @@ class Rates:
     def remove(self, scope: str) -> None:
         """Limit a scope no more. Idempotent."""
         self._buckets.pop(scope, None)
+        self._known.clear()
         for word, named in self._named():
             if scope.startswith(word):
                 named.pop(scope.removeprefix(word), None)
@@ -133,10 +143,14 @@ class Rates:
                 self._buckets[scope].is_dirty = True
 
     def _concerned(self, kind: str, group: str | None, queue: str) -> list[Bucket]:
-        if not self._buckets:
-            return []
-        found = (self._kinds.get(kind), self._groups.get(group or ""), self._queues.get(queue))
-        return [bucket for bucket in found if bucket is not None]
+        """The buckets that limit such tasks; remembered, since few sets of names are asked for again and again."""
+        known = self._known.get((kind, group, queue))
+        if known is None:
+            found = (self._kinds.get(kind), self._groups.get(group or ""), self._queues.get(queue))
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            known = self._known[kind, group, queue] = [bucket for bucket in found if bucket is not None]
+        return known
 
     def _named(self) -> Iterable[tuple[str, dict[str, Bucket]]]:
         return ("kind:", self._kinds), ("group:", self._groups), ("queue:", self._queues)

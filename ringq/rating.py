@@ -50,8 +50,10 @@ class Rating:
             wait_us = self.rates.acquire(asked.scope, asked.permits, self._now_us(), asked.ticket, patience_us)
             change.answer(protocol.Granted(wait_us))
             return
-        if isinstance(change, SetRate | HoldRate):
+        if isinstance(change, SetRate):
             change.then = self._follow
+        elif isinstance(change, HoldRate):
+            change.then = self._hold
         self._write(change)
 
     def declare(self, reports: Iterable[dict[str, Any]]) -> None:
@@ -94,6 +96,10 @@ class Rating:
         if scope in self._declared:  # nobody else says anything any more
             self._write(Declare(self._declared, self._clock.now_us(), self._follow))
 
+    def _hold(self, scope: str, until_us: int) -> None:
+        if scope in self.rates.scopes:
+            self.rates.hold(scope, self._now_us() + max(0, until_us - self._clock.now_us()))
+
     def _now_us(self) -> int:
         return self._clock.monotonic_ns() // 1000
 
@@ -133,13 +139,13 @@ class SetRate:
 
 @dataclass(slots=True)
 class HoldRate:
-    """Nothing of a scope shall pass for a while."""
+    """Nothing of a scope shall pass for a while. `then` is told until when, by the wall clock."""
 
     message: protocol.HoldRate
     now_us: int
     answer: Answer
     refuse: Refuse
-    then: Callable[[str, RateRow | None], None] = lambda _scope, _row: None
+    then: Callable[[str, int], None] = lambda _scope, _until_us: None
 
     def apply(self, store: Any, _verdicts: Verdicts, _committed: Committed) -> Callable[[], None]:
         """See `Change`."""
@@ -149,11 +155,10 @@ class HoldRate:
             return lambda: self.refuse(UnknownScope(unknown(scope)))
         bucket = known.bucket(self.now_us, self.now_us)
         bucket.hold(max(self.now_us, self.message.until_us))
-        row = RateRow.of(scope, bucket, self.now_us, self.now_us, known.declared)
-        store.write_rate(row)
+        store.write_rate(RateRow.of(scope, bucket, self.now_us, self.now_us, known.declared))
 
         def told() -> None:
-            self.then(scope, row)
+            self.then(scope, self.message.until_us)
             self.answer(protocol.Changed(1))
 
         return told

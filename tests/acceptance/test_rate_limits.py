@@ -214,6 +214,18 @@ def test_a_hold_stops_everybody_and_ends_by_itself(serve: Serve) -> None:
         assert min(task.result(timeout=20) for task in tasks) - began >= 1.5
 
 
+def test_a_hold_of_no_time_takes_away_the_tokens_that_were_there(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        for until in (0, datetime.now(UTC) - timedelta(days=1)):
+            client.set_rate("github", "1/h", burst=10)
+            client.acquire("github", timeout=0)
+            client.hold("github", until)
+            with pytest.raises(ringq.RateTimeout):
+                client.acquire("github", timeout=0)
+            client.remove_rate("github")
+
+
 def test_a_cancel_ends_the_wait_of_a_handler(serve: Serve) -> None:
     served = serve(HANDLERS)
     with served.client() as client:
@@ -304,8 +316,6 @@ def test_wrong_words_are_told_in_one_line_and_change_nothing(serve: Serve) -> No
             assert "\n" not in str(told.value)
         assert [(rate.scope, rate.rate) for rate in client.rates()] == before
         client.acquire("github", 10, timeout=0)
-        client.hold("github", datetime.now(UTC) - timedelta(days=1))  # only the tokens are gone
-        client.acquire("github", timeout=20)
         task = client.submit("web::call", {"permits": 11})
         with pytest.raises(ringq.TaskFailed, match="burst is 10"):
             task.result(timeout=20)
