@@ -58,8 +58,8 @@ class Rating:
 
     def declare(self, reports: Iterable[dict[str, Any]]) -> None:
         """A worker told its kinds: these are the rates that stand in the code. They hold at once."""
-        given = {one["name"]: one.get("rate") for one in reports if one["name"] == one["names"][0]}
-        declared = {f"kind:{name}": read_rate(text) for name, text in given.items() if text is not None}
+        given = [one for one in reports if one.get("rate") is not None and one["name"] == one["names"][0]]  # no aliases
+        declared = {f"kind:{one['name']}": read_rate(one["rate"]) for one in given}
         if declared != self._declared:
             self._declared = declared
             now_us = self._clock.now_us()

@@ -51,15 +51,15 @@ with ringq.connect(sys.argv[1]) as client:
     print("ready", flush=True)
     sys.stdin.readline()
     for _ in range(int(sys.argv[2])):
-        client.acquire("github")
+        client.acquire("github", int(sys.argv[3]))
         print(time.monotonic(), flush=True)
 """
 
 
 @contextlib.contextmanager
-def callers(database: Path, count: int, calls: int) -> Any:
+def callers(database: Path, count: int, calls: int, permits: int = 1) -> Any:
     """Processes that are connected, and wait for a line on their standard input."""
-    command = [sys.executable, "-c", CALLER, str(database), str(calls)]
+    command = [sys.executable, "-c", CALLER, str(database), str(calls), str(permits)]
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]
@@ -111,6 +111,27 @@ def test_handlers_and_programs_share_the_budget_and_workers_know_nothing_of_the_
         assert max(*ends, time.monotonic()) - began >= 7 / 20  # ten, of which two were there and the last is in time
         assert client.submit("web::refused", {"seconds": 0}).result(timeout=20) is False
     assert served.stop() == 0
+
+
+def test_who_is_killed_while_it_waits_does_not_keep_the_others_waiting(serve: Serve) -> None:
+    served = serve(HANDLERS)
+    with served.client() as client:
+        client.set_rate("github", "1/s", burst=60)
+        client.acquire("github", 60)
+        with callers(served.database, count=1, calls=1, permits=60) as (greedy,):
+            greedy.stdin.write("\n")
+            greedy.stdin.flush()
+
+            def is_waiting() -> bool:
+                with pytest.raises(ringq.RateTimeout) as told:
+                    client.acquire("github", timeout=0)
+                return float(str(told.value).split(" are there in ")[1].split()[0]) > 40
+
+            wait_for(is_waiting)
+            greedy.kill()
+            began = time.monotonic()
+            client.acquire("github", timeout=120)
+            assert time.monotonic() - began < 30
 
 
 # -- the server stops and dies --------------------------------------------------------------------
