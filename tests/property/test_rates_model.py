@@ -64,7 +64,7 @@ class ManyBuckets(RuleBasedStateMachine):
         least = min((self.tokens[scope] for scope in concerned), default=Fraction(wanted))
         count, look_us = self.rates.admit("a::b", group, "bulk", wanted, self.now_us)
         close = Fraction(1, 10**4)
-        assert min(wanted, int(max(Fraction(0), least - close))) <= count <= min(wanted, least + close)
+        assert min(wanted, int(max(Fraction(0), least - close))) <= count <= min(Fraction(wanted), least + close)
         assert (look_us is None) == (count == wanted)
         back = min(back, count)
         self.rates.give_back("a::b", group, "bulk", back)
