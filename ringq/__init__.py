@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ringq.bucket import RateRecord
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         AttemptPreempted,
         AttemptStopped,
         BatchTooLarge,
+        BurstExceeded,
         Cancel,
         CannotCreate,
         CannotStart,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         PayloadTooLarge,
         Permanent,
         ProtocolError,
+        RateTimeout,
         RetryLater,
         RingqError,
         RunTimeout,
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
         UnknownDomain,
         UnknownKind,
         UnknownSchedule,
+        UnknownScope,
         UnknownState,
         UnknownTask,
         WaitTimeout,
@@ -121,6 +125,7 @@ __all__ = [
     "AttemptStopped",
     "BatchOutcome",
     "BatchTooLarge",
+    "BurstExceeded",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -160,6 +165,8 @@ __all__ = [
     "ProtocolError",
     "Query",
     "QueueRecord",
+    "RateRecord",
+    "RateTimeout",
     "Reason",
     "Retry",
     "RetryLater",
@@ -189,6 +196,7 @@ __all__ = [
     "UnknownDomain",
     "UnknownKind",
     "UnknownSchedule",
+    "UnknownScope",
     "UnknownState",
     "UnknownTask",
     "WaitTimeout",
@@ -208,6 +216,7 @@ _HOMES = {
         *("OutputRecord", "PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord"),
     ),
     "ringq.query": ("Query",),
+    "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
 }

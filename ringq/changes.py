@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, controlling, defaults, notation, protocol, retry, scheduling
+from ringq import cancelling, controlling, defaults, notation, protocol, rating, retry, scheduling
 from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -30,9 +30,6 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
     if isinstance(message, protocol.SetQueue):
         _check_queue(message)
         return SetQueue(message, answer, refuse)
-    if isinstance(message, protocol.SetPause | protocol.SetControl):
-        controlling.check(message, now_us)
-        return controlling.Control(message, admission, now_us, answer, refuse)
     if isinstance(message, protocol.Cancel):
         cancelling.check(message.selection)
         kind = message.selection.kind
@@ -40,7 +37,22 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
         return cancelling.CancelTasks(message.selection, answer, refuse, kinds)
     if isinstance(message, scheduling.REQUESTS):
         return scheduling.Request(message, admission, now_us, answer, refuse)
-    assert isinstance(message, protocol.RetryDead | protocol.PurgeDead)
+    if isinstance(message, protocol.RetryDead | protocol.PurgeDead):
+        return _of_dead(message, now_us, answer, refuse)
+    return _of_control(message, admission, now_us, answer, refuse)
+
+
+def _of_control(message: protocol.Message, admission: Admission, now_us: int, answer: Answer, refuse: Refuse) -> Change:
+    """What an operator says of groups, kinds, domains, the server, or how often they may start."""
+    if isinstance(message, protocol.SetPause | protocol.SetControl):
+        controlling.check(message, now_us)
+        return controlling.Control(message, admission, now_us, answer, refuse)
+    return rating.of(message, now_us, answer, refuse)
+
+
+def _of_dead(
+    message: protocol.RetryDead | protocol.PurgeDead, now_us: int, answer: Answer, refuse: Refuse
+) -> RetryDead | PurgeDead:
     dead = message.dead
     for number in (dead.before_us or 0, dead.submitted_before_us or 0, dead.submitted_after_us or 0):
         if not 0 <= number < 2**63:

@@ -37,6 +37,12 @@ class AttemptPort(Protocol):
     def cancel_requested(self) -> int:
         """The code of the `Reason` for which this attempt shall end, 0 while it may go on."""
 
+    def acquire(self, scope: str, permits: float, timeout: float | timedelta | None) -> None:
+        """Take tokens of a rate limit, waiting for them."""
+
+    def hold(self, scope: str, until: datetime | float | timedelta) -> None:
+        """Let nothing of a scope pass for a while."""
+
 
 class StateSource(Protocol):
     """Where a Context's states come from: the App's."""
@@ -53,6 +59,12 @@ class _Nowhere:
 
     def cancel_requested(self) -> int:
         return 0
+
+    def acquire(self, scope: str, permits: float, timeout: float | timedelta | None) -> None:
+        pass
+
+    def hold(self, scope: str, until: datetime | float | timedelta) -> None:
+        pass
 
 
 class _Given:
@@ -195,6 +207,25 @@ class Context:
         if math.isnan(fraction):
             raise ValueError("progress: fraction must be a number from 0.0 to 1.0, got nan")
         self._port.progress(min(1.0, max(0.0, float(fraction))), message)
+
+    def acquire(self, scope: str, permits: float = 1, timeout: float | timedelta | None = None) -> None:
+        """Wait until a rate limit lets this pass: `ctx.acquire("github")` before each call of a service.
+
+        `scope`, `permits`, `timeout`: as for `Client.acquire`, and the budget is the same, of all workers and clients.
+        A cancel and the run time limit end the wait; the time counts as the attempt's. In an `async` handler it blocks
+        the loop. Outside a worker it returns at once.
+
+        Raises what `Client.acquire` raises.
+        """
+        self._port.acquire(scope, permits, timeout)
+
+    def hold(self, scope: str, until: datetime | float | timedelta) -> None:
+        """Let nothing of a scope pass, for anybody: the service said 429. Outside a worker nothing happens.
+
+        `until`: seconds or timedelta from now, as of a Retry-After, or an instant; as for `Client.hold`, which says
+        what is raised.
+        """
+        self._port.hold(scope, until)
 
     def check_cancelled(self) -> None:
         """Return if the attempt may go on; for loops that want to end cleanly.

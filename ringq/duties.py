@@ -1,5 +1,5 @@
 """Flow: what the parent sees to in each turn besides attempts: queues that cool down, kinds that nobody has,
-tasks that were kept for long enough, pauses that are over."""
+tasks that were kept for long enough, pauses that are over, how much of a rate limit is used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.pool import Pool
 from ringq.queues import Queues
+from ringq.rating import Rating
 from ringq.registry import Registry
 from ringq.retention import Retention
 from ringq.steering import recount, steer
 from ringq.vanishing import Vanishing
-from ringq.writer import Writer
+from ringq.writer import Change, Writer
 
 
 class Duties:
-    """Attributes: `queues`, `controls`. `running` gives the ids of the tasks that run now."""
+    """Attributes: `queues`, `controls`, `rating`. `running` gives the ids of the tasks that run now."""
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
@@ -35,6 +36,7 @@ class Duties:
         self._store, self._running = store, running
         self.queues = Queues(config, store, dispatcher.gate, clock, say)
         self.controls = Controls(store, clock, writer.change)
+        self.rating = Rating(store, clock, writer.change)
         self.follow([], self.controls.everything())
         self._controls_ns: int | None = None
         self._queue_changes = 0
@@ -48,11 +50,16 @@ class Duties:
         steer(self._dispatcher, self.controls, controls)
         recount(self._dispatcher, self._store, self._running())
 
+    def change(self, change: Change) -> None:
+        """Take what a client asks for: what concerns the buckets of rates is answered here, the rest is written."""
+        self.rating.change(change)
+
     def step(self, is_stopping: bool) -> None:
         """See to everything. To be called before tasks are published; `is_stopping`: nothing new is begun."""
         self._is_stopping = is_stopping
         self._dispatcher.is_cut = False
         self._queues_ns = self.queues.step()
+        self.rating.step(is_stopping)
         if not is_stopping:
             self._vanishing.step()
             if self._queue_changes != self.queues.changes:
@@ -66,7 +73,7 @@ class Duties:
         """Until `step` must be called again, as it is after tasks were published; None if that takes an event first."""
         if self._dispatcher.is_cut:
             return 0
-        waits = [self._queues_ns]
+        waits = [self._queues_ns, self.rating.wait_ns()]
         if not self._is_stopping:
             waits += [self._vanishing.wait_ns(), self._retention.wait_ns(), self._controls_ns]
         return min((wait for wait in waits if wait is not None), default=None)

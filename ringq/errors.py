@@ -94,6 +94,14 @@ class InvalidSchedule(RingqError, ValueError):
     """The schedule cannot be changed in this way."""
 
 
+class UnknownScope(RingqError, LookupError):
+    """Nobody has set a rate for that scope."""
+
+
+class BurstExceeded(RingqError, ValueError):
+    """More permits at once than the burst of their rate: they would never be there."""
+
+
 class InvalidConfig(RingqError, ValueError):
     """A setting is unknown or out of range."""
 
@@ -212,6 +220,10 @@ class TaskDead(TaskFailed):
 
 class WaitTimeout(RingqError, TimeoutError):
     """The task did not end within the time one was willing to wait; it is still on its way."""
+
+
+class RateTimeout(RingqError, TimeoutError):
+    """The rate lets nothing pass within the time one was willing to wait."""
 
 
 # -- raised by handlers: what shall become of their task --------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
+from ringq.bucket import Rate
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
 from ringq.retry import UNITS_S, Retry
@@ -18,6 +20,7 @@ RETENTION_S_MAX = 36_500 * 86_400.0
 _SIZES_MIB = {
     f"{unit}{tail}": mib for unit, mib in (("k", 1 / 1024), ("m", 1), ("g", 1024)) for tail in ("", "b", "ib")
 }
+_RATE = re.compile(r"(?P<permits>[^ /]+?) ?(?:/| per ) ?(?P<interval>[^ /]+)(?: burst (?P<burst>[^ ]+))?", re.ASCII)
 _BOOLEANS = {**dict.fromkeys(["1", "true", "yes", "on"], True), **dict.fromkeys(["0", "false", "no", "off"], False)}
 
 
@@ -165,6 +168,28 @@ def retry(written: object) -> str:
         return str(Retry.read(_text(written)))
     except InvalidOption as error:
         raise ValueError(str(error).removeprefix("retry: ")) from None
+
+
+def rate(written: object, burst: float | None = None) -> Rate:
+    """So many permits an interval: `10/s`, `100/m burst 20`, `5 per 30s`. `burst`: instead of what is written.
+
+    Without a burst, as many as one interval permits, at least 1.
+    """
+    text = " ".join(written.split()) if isinstance(written, str) else ""
+    found = _RATE.fullmatch(text)
+    permits = None if found is None else _measure(found["permits"], {"": 1.0}, "")
+    if found is None or permits is None:
+        raise ValueError(f"{written!r} is no rate; write e.g. 10/s, 5 per 30s, or 100/m burst 20")
+    interval = found["interval"]
+    try:
+        interval_s = span(f"1{interval}" if interval in UNITS_S else interval)
+    except ValueError:
+        raise ValueError(f"{written!r}: {interval!r} is no interval; write e.g. s, m, h, or 30s") from None
+    if burst is None and found["burst"] is not None:
+        burst = _measure(found["burst"], {"": 1.0}, "")
+        if burst is None:
+            raise ValueError(f"{written!r}: {found['burst']!r} is no burst; write a number of 1 or more")
+    return Rate.of(permits, round(interval_s * 1e6), burst)
 
 
 def one_of(*words: str) -> Callable[[object], str]:

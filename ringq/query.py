@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ringq import defaults
+from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Filter, Task
@@ -182,6 +183,11 @@ class Query(Standing):
                 )
                 for name, cap, paused, retry, cooldown, until_us, kept, dead_kept, since, until, said in ask.queues()
             ]  # fmt: skip
+
+    def rates(self) -> list[RateRecord]:
+        """All rate limits, by scope, and what their buckets hold now."""
+        with asking(self._path) as ask:
+            return [row.record(self._clock.now_us()) for row in ask.rates()]
 
     def schedules(self, fires: int = 3) -> list[ScheduleRecord]:
         """All schedules, by name, each with its next fires: `fires` of them at most, 1 to 1,000."""

@@ -8,6 +8,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,11 @@ class Runner:
 
     def __init__(
         self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed,
-        facts: Callable[[int], Facts],
+        facts: Callable[[int], Facts], server: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
-        """`facts`: asks for what the ring does not know of a task."""
+        """`facts`: asks for what the ring does not know of a task. `server`: gives a client of whoever keeps the rate
+        limits; None: nobody does, so everything may pass.
+        """
         self._ring = ring
         self._printed = printed
         self._handlers = handlers
@@ -48,6 +51,7 @@ class Runner:
         self._told = 0  # for which reason the handler of this attempt was told to end, as a code
         self._facts = facts
         self._known: tuple[int, Facts] | None = None  # of the attempt with this lease
+        self._server = server
 
     def run(self) -> None:
         """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
@@ -159,6 +163,16 @@ class Runner:
         requested = self._ring.cancel_requested()
         self._heed(requested)
         return requested
+
+    def acquire(self, scope: str, permits: float, timeout: float | timedelta | None) -> None:
+        """Take tokens of a rate limit. The signal of a limit or a cancel ends the wait."""
+        if self._server is not None:
+            self._server().acquire(scope, permits, timeout)
+
+    def hold(self, scope: str, until: datetime | float | timedelta) -> None:
+        """Let nothing of a scope pass for a while."""
+        if self._server is not None:
+            self._server().hold(scope, until)
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""

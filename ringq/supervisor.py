@@ -107,8 +107,8 @@ class Supervisor:
         self._schedules = Schedules(self._store, self._admission, self._clock, warn)
         self._declared = Declared(self._store, self._admission, self._clock)
         self._listener = Listener(
-            self.config, self._selector, self._clock, self._store, self._admission,
-            submit=self._writer.submit, change=self._writer.change, health=self._health, say=warn,
+            self.config, self._selector, self._clock, self._store, self._admission, submit=self._writer.submit,
+            change=lambda asked: self._duties.change(asked), health=self._health, say=warn,  # noqa: PLW0108 - made later
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,
@@ -156,6 +156,7 @@ class Supervisor:
         self._registry.follow(self._pool.berths, self._ring)
         self._declared.follow(reports, warn)
         self._settlement.learn(reports, self._ring)
+        self._duties.rating.declare(reports)
         if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))

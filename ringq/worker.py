@@ -25,7 +25,7 @@ from ringq import failpoint
 from ringq.config import DAMAGE_MARK, EXIT_RING_DAMAGED
 from ringq.errors import AppImportError, StateFailed
 from ringq.inquiry import Inquiry
-from ringq.kinds import App
+from ringq.kinds import App, binding
 from ringq.loading import line_of, load_app, own_frames
 from ringq.output import Printed, Taken
 from ringq.ring import RingDamaged, set_death_signal, watch_parent
@@ -70,7 +70,7 @@ def _work(
     os.close(given["segment"])  # the mapping stays; a handler cannot truncate what it has no descriptor of
     handlers = {number: app.kinds()[name] for name, number in numbers.items() if name in app.kinds()}
     printed.begin(ring.unread, lock)
-    runner = Runner(ring, handlers, Path(given["spill"]), printed, Inquiry(control).facts)
+    runner = Runner(ring, handlers, Path(given["spill"]), printed, Inquiry(control).facts, binding.served)
     signal.signal(signal.SIGUSR2, runner.on_signal)
     control.sendall(b'{"ready": true}\n')
     runner.run()

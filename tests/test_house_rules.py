@@ -21,6 +21,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
     **dict.fromkeys(["labels", "retry", "schedule", "spelling", "tags", "version", "places", "runs"], VALUES),
+    **dict.fromkeys(["bucket", "rates"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
@@ -31,10 +32,11 @@ LAYER_OF = {
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
-    **dict.fromkeys(["preempted", "preemption", "stops"], FLOWS),
+    **dict.fromkeys(["preempted", "preemption", "rating", "stops"], FLOWS),
     **dict.fromkeys(["memory", "defaults"], EDGES),
     **dict.fromkeys(
-        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
+        ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
+        FLOWS,
     ),
     **dict.fromkeys(["inquiry", "returning"], FLOWS),
     **dict.fromkeys(
@@ -83,6 +85,11 @@ NEIGHBOURS = {
     ("backlog", "lane"): "what it is made of",
     ("dispatch", "lane"): "which of them are refused",
     ("feed", "lane"): "how much one asks for",
+    ("duties", "rating"): "one of them",
+    ("changes", "rating"): "what clients ask for about rates",
+    ("rating", "committed"): "in its form",
+    ("rating", "verdicts"): "in its form",
+    ("rating", "writer"): "has it written",
     ("merge", "gate"): "their limits",
     ("feed", "backlog"): "fills it",
     ("writer", "committed"): "what it gives",

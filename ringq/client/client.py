@@ -25,6 +25,7 @@ from ringq.client.link import Link
 from ringq.client.maps import Maps
 from ringq.client.outcome import BatchOutcome, tell
 from ringq.client.queues import Queues
+from ringq.client.rates import RateLimits
 from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
 from ringq.codec import decode_json
@@ -69,7 +70,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.

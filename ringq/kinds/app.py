@@ -93,6 +93,7 @@ class Domain(Scheduling):
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
         preemptible: bool | None = None,
+        rate: str | None = None,
         **limits: Unpack[LimitOptions],
     ) -> TaskDecorator: ...
     def task(
@@ -116,6 +117,7 @@ class Domain(Scheduling):
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
         preemptible: bool | None = None,
+        rate: str | None = None,
         **limits: Unpack[LimitOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
@@ -139,15 +141,16 @@ class Domain(Scheduling):
         "reject". `serial_key`: a function of the same arguments, called likewise, that returns the serial key of a
         submission, or None for none: tasks that have the same one run one at a time, in order. `tags`: texts by which
         its tasks are found, beside those of the domain and of the call. `max_concurrency`: how many of its tasks run at
-        a time, from 0 on, unless an operator has said otherwise. `preemptible`: False for one that runs to its end
-        though more urgent tasks wait. What is not given is decided by the domain, the server.
+        a time, from 0 on, and `rate`: how often they may start, "10/s" or "100/m burst 20", unless an operator has said
+        otherwise. `preemptible`: False for one that runs to its end though more urgent tasks wait. What is not given is
+        decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
         """
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
-        traits = options.traits_of(permanent, aliases, key, on_duplicate)._replace(serial_key=line_of(serial_key))
+        traits = options.traits_of(permanent, aliases, key, on_duplicate, rate)._replace(serial_key=line_of(serial_key))
         limit = max_concurrency_of(max_concurrency)
         may_be = preemptible_of(preemptible, self._preemptible)
 
@@ -170,8 +173,8 @@ class Domain(Scheduling):
     ) -> Task[..., Any]:
         handler = Handler(spec.kind, function)
         report = report_of(handler, spec, self._spec, traits.aliases, preemptible)
-        report = replace(report, max_concurrency=limit, domain_max_concurrency=self._max_concurrency)
-        return make_task(handler, report, traits)
+        own = replace(report, rate=traits.rate, max_concurrency=limit, domain_max_concurrency=self._max_concurrency)
+        return make_task(handler, own, traits)
 
 
 class App(Domain):

@@ -47,8 +47,11 @@ def current() -> Submitter:
     decide where a program's tasks go. Raises NotBound if there is neither.
     """
     stack = _bound.get()
-    if stack:
-        return stack[-1]
+    return stack[-1] if stack else served()
+
+
+def served() -> Any:
+    """The client of the database in RINGQ_DB, whatever is bound: in a worker, of its own server. Raises NotBound."""
     database = os.environ.get("RINGQ_DB")
     if not database:
         raise NotBound(

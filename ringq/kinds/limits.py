@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Final, TypedDict, cast
 
 from ringq import notation
+from ringq.bucket import Rate
 from ringq.config import KIB, MEMORY_KIB_MAX, MEMORY_KIB_MIN
 from ringq.errors import SPAN_S_MAX, InvalidOption
 
@@ -41,6 +42,16 @@ def limit_fields(given: Mapping[str, Any]) -> dict[str, int | None]:
     fields = {f"{name}_ms": None if span is None else _milliseconds(name, span) for name, span in spans.items()}
     size = given.get("memory_limit")
     return {**fields, "memory_limit_kib": None if size is None else _kib("memory_limit", size)}
+
+
+def rate_of(rate: Any, burst: Any = None) -> Rate:
+    """A rate as text, `10/s`; `burst`: instead of what the text says of it. Raises InvalidOption."""
+    try:
+        return notation.rate(rate, burst)
+    except InvalidOption:
+        raise
+    except ValueError as error:
+        raise InvalidOption(f"rate: {error}") from None
 
 
 def _milliseconds(option: str, span: Any) -> int:

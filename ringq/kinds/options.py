@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Unpack
 from ringq.clock import SystemClock
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
-from ringq.kinds.limits import LimitOptions, limit_fields
+from ringq.kinds.limits import LimitOptions, limit_fields, rate_of
 from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
@@ -207,18 +207,20 @@ class Traits(NamedTuple):
     """What a kind has besides the defaults of its tasks.
 
     Attributes: `permanent`, exceptions after which a task is not tried again; `aliases`, kinds it had before;
-    `derived`, how it makes keys; `serial_key`, how it makes serial keys.
+    `derived`, how it makes keys; `serial_key`, how it makes serial keys; `rate`, how often its tasks may start.
     """
 
     permanent: tuple[type[BaseException], ...] = ()
     aliases: tuple[str, ...] = ()
     derived: Derived | None = None
     serial_key: Callable[..., str | None] | None = None
+    rate: str | None = None
 
 
-def traits_of(permanent: Any, aliases: Any, key: Any, on_duplicate: Any) -> Traits:
+def traits_of(permanent: Any, aliases: Any, key: Any, on_duplicate: Any, rate: Any = None) -> Traits:
     """What a kind has besides the defaults of its tasks. Raises InvalidOption."""
-    return Traits(exceptions_of(permanent), kinds_of(aliases), derived_of(key, on_duplicate))
+    said = None if rate is None else str(rate_of(rate))
+    return Traits(exceptions_of(permanent), kinds_of(aliases), derived_of(key, on_duplicate), rate=said)
 
 
 def derived_of(key: Any, on_duplicate: Any) -> Derived | None:

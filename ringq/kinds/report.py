@@ -16,7 +16,8 @@ class KindReport:
     `ttl_from`, `kill_after_ms`, `total_timeout_ms`, `queue_timeout_ms` and `memory_limit_kib`, None if neither kind nor
     domain says; `parameters`, the JSON Schema of the payload; `names`, the kind and its aliases; `tags`, those of
     domain and kind; `max_concurrency` and `domain_max_concurrency`, how many tasks of the kind, and of its domain,
-    run at a time, if the code says; `preemptible`, whether one that runs may have to make room for a more urgent one.
+    run at a time, and `rate`, how often those of the kind may start, if the code says; `preemptible`, whether one that
+    runs may have to make room for a more urgent one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class KindReport:
     max_concurrency: int | None = None
     domain_max_concurrency: int | None = None
     preemptible: bool = True
+    rate: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""

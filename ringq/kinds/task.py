@@ -54,7 +54,7 @@ class Task(Generic[P, R]):
         self.plain_function = handler.plain_function
         self._arguments = handler.arguments
         self._results = handler.results
-        self.permanent, self.aliases, self.derived, self.serial_key = traits
+        self.permanent, self.aliases, self.derived, self.serial_key, _ = traits
         self.cancel_hook: Handler | None = None
         self._spec = SpecFields(report.name)
 

@@ -280,6 +280,46 @@ class RunSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     submission: bytes
 
 
+class RateFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """So many permits an interval, so many at once after a rest."""
+
+    permits: float
+    interval_us: int
+    burst: float
+
+
+class SetRate(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Limit a scope: `kind:...`, `group:...`, `queue:...` or a free name. None: no more."""
+
+    scope: str
+    rate: RateFields | None
+
+
+class HoldRate(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Let nothing of a scope pass before an instant, Unix microseconds."""
+
+    scope: str
+    until_us: int
+
+
+class Acquire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Take tokens of a scope. `ticket`, 16 bytes, keeps the place in line of who asks again.
+
+    `patience_us`: who would have to wait for longer has no place; None: has one in any case.
+    """
+
+    scope: str
+    permits: float
+    ticket: bytes
+    patience_us: int | None = None
+
+
+class Granted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The tokens were taken, if there is nothing to wait; else how many microseconds until they may be there."""
+
+    wait_us: int
+
+
 class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask how the server is."""
 
@@ -297,7 +337,9 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     message: str
 
 
-Change = RetryDead | PurgeDead | SetQueue | SetPause | SetControl | Cancel | PutSchedule | ChangeSchedule | RunSchedule
+RateChange = SetRate | HoldRate | Acquire
+Control = SetQueue | SetPause | SetControl | RateChange
+Change = RetryDead | PurgeDead | Cancel | PutSchedule | ChangeSchedule | RunSchedule | Control
 Request = Submit | Wait | Health | OpenMap | ForgetMap | Change
-Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Cancelled | Failure
+Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Cancelled | Granted | Failure
 Message = Request | Reply

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from ringq.bucket import RateRow
 from ringq.model import Status
 from ringq.store.engine import open_reader
 from ringq.store.failures import translated
@@ -27,6 +28,7 @@ from ringq.store.pauses import (
     SELECT_ANY_PREEMPTED,
     SELECT_PAUSED_SPECS,
 )
+from ringq.store.rates import SELECT_RATES
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.standing import Standing
 from ringq.store.submissions import SELECT_NAMES, SELECT_SPECS, SpecRow
@@ -325,6 +327,10 @@ class Questions:
     def queues(self) -> list[Row]:
         """Queues of which something was said, in the columns of SELECT_QUEUE_ROWS."""
         return self._rows(SELECT_QUEUE_ROWS)
+
+    def rates(self) -> list[RateRow]:
+        """All rate limits, by scope."""
+        return list(map(RateRow._make, self._rows(SELECT_RATES)))
 
     def schedules(self) -> list[ScheduleRow]:
         """All schedules, by name."""

@@ -12,6 +12,7 @@ from typing import Final
 from ringq.store.schedule_tables import SCHEDULE_TABLES
 from ringq.store.schema_controls import CONTROL_TABLES
 from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
+from ringq.store.schema_rates import RATE_TABLES
 from ringq.store.schema_serial import SERIAL
 from ringq.store.schema_tags import TAG_TABLES
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
@@ -345,6 +346,7 @@ TABLES: Final = (
     *SCHEDULE_TABLES,
     *TAG_TABLES,
     *CONTROL_TABLES,
+    *RATE_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

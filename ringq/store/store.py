@@ -14,7 +14,7 @@ from ringq.store.engine import CHECKPOINT_PAGES, DURABILITY, open_writer
 from ringq.store.failures import translated
 from ringq.store.lock import OwnerLock
 from ringq.store.prepare import prepare
-from ringq.store.retention import RetentionTables
+from ringq.store.rates import RateTables
 
 # Who this database is and how its last owner left it.
 SELECT_META: Final = "SELECT uuid, epoch, nonce, clean, low_water, highest_task_id FROM meta WHERE id = 1"
@@ -48,7 +48,7 @@ class Previous(NamedTuple):
     clean: bool
 
 
-class Store(RetentionTables):
+class Store(RateTables):
     """The only connection that writes. Open one with `Store.open`, use it in one thread.
 
     Attributes: `uuid`, 16 bytes that are this database's for ever; `previous`, the last owner's traces;

@@ -112,6 +112,8 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
             assert store.control("group", "customer")[2:] == (1, 2.5, 1)
             assert set(store.pauses()) == {("queue", "bulk"), ("group", "customer")}
             assert len(store.pause_spans()["domain", "audio"]) == 1
+        rate = store.rate("github")
+        assert (rate and rate[1:5]) == ((10.0, 1_000_000, 20.0, 2.5) if revision >= "0004" else None)
         submit(store, 1)
     query = Query(path)
     held = Status.PAUSED if revision >= "0004" else Status.PENDING

@@ -6,7 +6,7 @@ import pytest
 
 from ringq import changes, protocol
 from ringq.admission import Admission
-from ringq.errors import InvalidSubmission
+from ringq.errors import InvalidOption, InvalidSubmission
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,14 @@ from ringq.errors import InvalidSubmission
         protocol.SetControl("kind", "a::b", {"weight": 2}),
         protocol.SetControl("domain", "a", {"colour": 2}),
         protocol.SetControl("server", "x", {"max_concurrency": 2}),
+        protocol.SetRate("github", protocol.RateFields(10.0, 0, 10.0)),
+        protocol.SetRate("github", protocol.RateFields(0.0, 1_000_000, 10.0)),
+        protocol.SetRate("github", protocol.RateFields(10.0, 1_000_000, 0.5)),
+        protocol.SetRate("team:a", None),
+        protocol.HoldRate("github", -1),
+        protocol.HoldRate("github", 2**63 - 1),
+        protocol.Acquire("github", float("nan"), bytes(16)),
+        protocol.Acquire("github", 1.0, b""),
         protocol.Cancel(protocol.Selection([2**63])),
         protocol.Cancel(protocol.Selection(None, limit=0)),
     ],
@@ -43,6 +51,6 @@ from ringq.errors import InvalidSubmission
 )
 def test_a_request_that_the_database_would_choke_on_is_refused(message: protocol.Message) -> None:
     answers: list[object] = []
-    with pytest.raises(InvalidSubmission):
+    with pytest.raises((InvalidSubmission, InvalidOption)):
         changes.of(message, Admission(), 0, answers.append, answers.append)
     assert answers == []
