@@ -157,3 +157,17 @@ def test_what_waits_and_what_runs_is_counted_on_both_sides_of_the_mark(store: St
     (other,) = query.controls("domain")
     assert (other.name, other.pending, other.running) == ("other", 0, 0)
     assert query.controls("domain", paused=True) == []
+
+
+def test_ended_pauses_are_kept_for_a_task_that_waits_for_its_time(store: Store) -> None:
+    submit(store, 1, run_at_us=NOW + 60)  # at NOW + 1
+    submit(store, 1)
+    with store.transaction():
+        store.pause("group", "acme", NOW)
+        store.resume("group", "acme", NOW + 2)
+        store.forget_pause_spans(2)
+    assert store.pause_spans() == {("group", "acme"): [(NOW, NOW + 2)]}
+    with store.transaction():
+        store.forget_delayed([1])
+        store.forget_pause_spans(2)
+    assert store.pause_spans() == {}
