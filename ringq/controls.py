@@ -13,7 +13,7 @@ from ringq.clock import Clock
 from ringq.committed import Said
 from ringq.controlling import ResumeDue
 from ringq.model import PauseReason
-from ringq.store.controls import ControlRow, PauseRow, Scoped
+from ringq.store.controls import ControlRow, PauseRow, Scoped, held_by
 
 LOOK_NS = 500_000_000  # how often it is looked whether a pause is over: the clock may be set
 
@@ -96,22 +96,7 @@ class Controls:
 
     def paused(self, queue: str, domain: str, group: str | None) -> PauseReason:
         """What holds tasks of this queue, domain and group; 0 if nothing does."""
-        held = PauseReason(0)
-        if self._pauses:
-            for reason, scoped in (
-                (PauseReason.GLOBAL, ("server", "")),
-                (PauseReason.QUEUE, ("queue", queue)),
-                (PauseReason.DOMAIN, ("domain", domain)),
-                (PauseReason.GROUP, ("group", group)),
-            ):
-                if scoped in self._pauses:
-                    held |= reason
-        return held
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether anything is."""
-        return bool(self._pauses)
+        return held_by(self._pauses, queue, domain, group)
 
     def pauses(self) -> Mapping[Scoped, PauseRow]:
         """What is paused."""

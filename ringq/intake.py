@@ -110,9 +110,11 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
 def _answer(
     batch: Batch, first_id: int, is_replay: bool, told: Told | None, paused: list[int] | None
 ) -> Callable[[], None]:
-    if told is None and paused is None:
-        return lambda: batch.reply(first_id, is_replay)
-    return lambda: batch.reply(first_id, is_replay, told, paused)
+    if paused is not None:
+        return lambda: batch.reply(first_id, is_replay, told, paused)
+    if told is not None:
+        return lambda: batch.reply(first_id, is_replay, told)
+    return lambda: batch.reply(first_id, is_replay)
 
 
 def _paused(store: Any, batch: Batch, now_us: int) -> list[int] | None:

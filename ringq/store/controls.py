@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final, NamedTuple
 
 from ringq.model import PauseReason
@@ -30,8 +30,16 @@ ON CONFLICT (scope, name, from_us) DO UPDATE SET to_us = MAX(to_us, excluded.to_
 # Nobody has waited in them who has not ended.
 DELETE_SPANS: Final = "DELETE FROM pause_span WHERE to_us <= ?"
 
-# When the oldest of the active tasks was submitted.
-SELECT_SUBMITTED: Final = "SELECT submitted_us FROM task WHERE id >= ? ORDER BY id LIMIT 1"
+# When the oldest of the active tasks was submitted: one in a lane, or one that waits for its time or behind another.
+SELECT_OLDEST_SUBMITTED: Final = """
+SELECT submitted_us FROM task WHERE id >= (
+    SELECT MIN(id) FROM (
+        SELECT ? AS id
+        UNION ALL SELECT MIN(task_id) FROM delayed
+        UNION ALL SELECT MIN(task_id) FROM follower
+        UNION ALL SELECT MIN(task_id) FROM straggler))
+ORDER BY id LIMIT 1
+"""
 
 # Limits and weights.
 SELECT_CONTROLS: Final = "SELECT scope, name, max_concurrency, weight, min_slots FROM control ORDER BY scope, name"
@@ -69,6 +77,17 @@ class ControlRow(NamedTuple):
     min_slots: int | None = None
 
 
+def held_by(pauses: Container[Scoped], queue: str, domain: str, group: str | None) -> PauseReason:
+    """What of all that is paused holds tasks of this queue, domain and group."""
+    found = PauseReason(0)
+    if pauses:
+        found |= PauseReason.GLOBAL if ("server", "") in pauses else 0
+        found |= PauseReason.QUEUE if ("queue", queue) in pauses else 0
+        found |= PauseReason.DOMAIN if ("domain", domain) in pauses else 0
+        found |= PauseReason.GROUP if group is not None and ("group", group) in pauses else 0
+    return found
+
+
 class ControlTables(DeadTables):
     """Statements about what is paused and limited. Those that write belong into `transaction()`."""
 
@@ -82,17 +101,7 @@ class ControlTables(DeadTables):
 
     def paused_by(self, queue: str, kind: str, group: str | None) -> PauseReason:
         """What holds tasks that have these in common."""
-        found = PauseReason(0)
-        if self._pauses:
-            for reason, scoped in (
-                (PauseReason.GLOBAL, ("server", "")),
-                (PauseReason.QUEUE, ("queue", queue)),
-                (PauseReason.DOMAIN, ("domain", kind.partition("::")[0])),
-                (PauseReason.GROUP, ("group", group)),
-            ):
-                if scoped in self._pauses:
-                    found |= reason
-        return found
+        return held_by(self._pauses, queue, kind.partition("::")[0], group)
 
     def pause(self, scope: str, name: str, since_us: int, resume_at_us: int | None = None) -> bool:
         """Pause something; False if it is already, and stays as it is."""
@@ -130,10 +139,13 @@ class ControlTables(DeadTables):
         return self._spans
 
     def forget_pause_spans(self, lowest_active: int | None) -> None:
-        """Forget pauses that were over before all active tasks were submitted. None: there is no active one."""
+        """Forget pauses that were over before all active tasks were submitted.
+
+        `lowest_active`: the smallest id of one that could be given out now; None if there is none.
+        """
         if not self._spans:
             return
-        row = None if lowest_active is None else self._read_one(SELECT_SUBMITTED, (lowest_active,))
+        row = self._read_one(SELECT_OLDEST_SUBMITTED, (lowest_active,))
         if self._write(DELETE_SPANS, [((1 << 63) - 1 if row is None else row[0],)]):
             self._reload.add(self._load_pauses)
             self._load_pauses()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from ringq.bucket import RateRow
 from ringq.model import Status
-from ringq.store.engine import open_reader
+from ringq.store.engine import READ_SECONDS_MAX, open_reader
 from ringq.store.failures import translated
 from ringq.store.filters import LAST, asks_for_specs, specs_of, wanted_tags, whole_tag
 from ringq.store.history import (
@@ -176,10 +176,10 @@ Row = tuple[Any, ...]
 
 
 @contextmanager
-def asking(path: Path) -> Iterator[Questions]:
-    """Open the database for the questions of one moment: all of them see the same state."""
+def asking(path: Path, seconds: float = READ_SECONDS_MAX) -> Iterator[Questions]:
+    """Open the database for the questions of one moment, which lasts so long: all of them see the same state."""
     with translated(path):
-        connection = open_reader(path)
+        connection = open_reader(path, seconds)
         try:
             connection.exec_driver_sql("BEGIN")
             yield Questions(connection)

@@ -132,3 +132,42 @@ def test_a_rollback_and_the_next_start_see_the_same(store: Store) -> None:
     store.close()
     with opened(store.path) as again:
         assert (dict(again.pauses()), dict(again.pause_spans()), dict(again.controls())) == before
+
+
+@pytest.mark.parametrize("mark", [0, 4])
+def test_what_waits_and_what_runs_is_counted_on_both_sides_of_the_mark(store: Store, mark: int) -> None:
+    submit(store, 2, spec=2)
+    submit(store, 1, spec=1)
+    submit(store, 2, spec=2, run_at_us=NOW + 60)
+    submit(store, 3, spec=2)
+    end(store, receipt(1), receipt(3), receipt(6))
+    with store.transaction():
+        store.insert_leases([(2, 5, 2, 1, 0, NOW), (7, 6, 2, 1, 0, NOW)])
+        store.set_low_water(mark)
+        store.pause("group", "customer", NOW, NOW + 9)
+        store.set_control("kind", "mail::send", max_concurrency=1)
+        store.set_control("domain", "other", max_concurrency=1)
+    query = Query(store.path)
+    (group,) = query.controls("group", paused=True)
+    assert (group.name, group.pending, group.running, group.paused) == ("customer", 3, 2, True)
+    (kind,) = query.controls("kind")
+    assert (kind.name, kind.pending, kind.running, kind.paused) == ("mail::send", 3, 2, False)
+    assert query.control("domain", "mail").pending == 3
+    assert (query.control("server").pending, query.control("server").running) == (3, 2)
+    (other,) = query.controls("domain")
+    assert (other.name, other.pending, other.running) == ("other", 0, 0)
+    assert query.controls("domain", paused=True) == []
+
+
+def test_ended_pauses_are_kept_for_a_task_that_waits_for_its_time(store: Store) -> None:
+    submit(store, 1, run_at_us=NOW + 60)  # at NOW + 1
+    submit(store, 1)
+    with store.transaction():
+        store.pause("group", "acme", NOW)
+        store.resume("group", "acme", NOW + 2)
+        store.forget_pause_spans(2)
+    assert store.pause_spans() == {("group", "acme"): [(NOW, NOW + 2)]}
+    with store.transaction():
+        store.forget_delayed([1])
+        store.forget_pause_spans(2)
+    assert store.pause_spans() == {}

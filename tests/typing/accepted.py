@@ -135,6 +135,12 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client.health(), dict[str, Any])
 
     assert_type(client.query.tasks(kind=plain), list[ringq.TaskRecord])
+    assert_type(client.pause_group("acme", timedelta(hours=1), running="finish"), bool)
+    assert_type(client.paused_groups(), list[ringq.ControlRecord])
+    client.set_group("acme", weight=2.5, min_slots=None)
+    client.set_kind(plain, max_concurrency=2)
+    assert_type(client.domain("photos").resume(), bool)
+    assert_type(client.query.control("group", "acme").weight, float | None)
     assert_type(client.query.history(kind=asynchronous), list[ringq.AttemptRecord])
     assert_type(client.query.statistics("photos::plain"), list[ringq.KindStatistics])
     assert_type(client.query.statistics(plain), list[ringq.KindStatistics])

@@ -142,4 +142,4 @@ def test_a_server_refuses_keys_that_no_client_of_ours_would_send(columns: Any, s
 @pytest.mark.parametrize("outcomes", [([9], [1], [0]), ([0, 0], [1, 2], [0, 0]), ([0], [], [0])])
 def test_outcomes_that_make_no_sense_are_an_error_of_the_protocol(outcomes: Any) -> None:
     with pytest.raises(ProtocolError, match="do not fit"):
-        tell([Submitted(1, "a::b", None)], protocol.Outcomes(*outcomes))  # type: ignore[arg-type]
+        tell([Submitted(1, "a::b", None)], protocol.Submitted(1, 1, False, protocol.Outcomes(*outcomes)), None)  # type: ignore[arg-type]

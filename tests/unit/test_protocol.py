@@ -33,6 +33,8 @@ messages = st.one_of(
     st.just(protocol.Health()),
     st.builds(protocol.HealthReply, text),
     st.builds(protocol.Failure, text, text),
+    st.builds(protocol.SetPause, st.sampled_from(["server", "group"]), text, st.booleans(), optional),
+    st.builds(protocol.SetControl, st.sampled_from(["kind", "group"]), text, st.dictionaries(text, optional)),
 )
 
 
@@ -58,7 +60,7 @@ def test_random_bytes_raise_nothing_but_protocol_error(stream: bytes, step: int)
             list(reader.feed(stream[start : start + step]))
 
 
-@given(messages, st.binary(max_size=100), st.sampled_from([1, 2, 3, 65, 66, 67, 127]), st.integers(0, 10**6))
+@given(messages, st.binary(max_size=100), st.sampled_from([1, 2, 3, 30, 31, 65, 66, 67, 127]), st.integers(0, 10**6))
 def test_damaged_bodies_raise_nothing_but_protocol_error(
     message: protocol.Message, noise: bytes, kind: int, at: int
 ) -> None:
