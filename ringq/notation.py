@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
+from ringq.aging import Aging
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
 from ringq.retry import UNITS_S, Retry
@@ -157,6 +158,15 @@ def retry(written: object) -> str:
         return str(Retry.read(_text(written)))
     except InvalidOption as error:
         raise ValueError(str(error).removeprefix("retry: ")) from None
+
+
+def aging(written: object) -> str:
+    """How waiting makes tasks more urgent, as `Aging.read` takes it; `off`: it does not, which is an empty text."""
+    text = _text(written).strip()
+    try:
+        return "" if text == "off" else str(Aging.read(text))
+    except InvalidOption as error:
+        raise ValueError(str(error).removeprefix("aging: ")) from None
 
 
 def one_of(*words: str) -> Callable[[object], str]:

@@ -20,6 +20,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
+    "aging": VALUES,
     **dict.fromkeys(["labels", "retry", "schedule", "spelling", "tags", "version"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
@@ -29,6 +30,7 @@ LAYER_OF = {
         FLOWS,
     ),
     **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
+    "fairness": FLOWS,
     "memory": EDGES,
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
