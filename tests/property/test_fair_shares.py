@@ -71,7 +71,7 @@ def test_slots_are_the_ideal_shares_rounded(
     assert sum(slots.values()) == min(capacity, sum(map(limit, demands.values())))
     assert all(0 <= slots[group] <= limit(demand) for group, demand in demands.items())
     shares = ideal(capacity, demands)
-    assert all(abs(slots[group] - share) < 1 + 1e-6 for group, share in shares.items())
+    assert all(abs(slots[group] - share) < 1 for group, share in shares.items())
     minimums = {group: min(demand.minimum, limit(demand)) for group, demand in demands.items()}
     if sum(minimums.values()) <= capacity:
         assert all(slots[group] >= least for group, least in minimums.items())
