@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
+from ringq.aging import Aging
 from ringq.bucket import Rate
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
@@ -190,6 +191,15 @@ def rate(written: object, burst: float | None = None) -> Rate:
         if burst is None:
             raise ValueError(f"{written!r}: {found['burst']!r} is no burst; write a number of 1 or more")
     return Rate.of(permits, round(interval_s * 1e6), burst)
+
+
+def aging(written: object) -> str:
+    """How waiting makes tasks more urgent, as `Aging.read` takes it; `off`: it does not, which is an empty text."""
+    text = _text(written).strip()
+    try:
+        return "" if text == "off" else str(Aging.read(text))
+    except InvalidOption as error:
+        raise ValueError(str(error).removeprefix("aging: ")) from None
 
 
 def one_of(*words: str) -> Callable[[object], str]:

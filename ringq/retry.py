@@ -116,8 +116,8 @@ class Retry:
         if found["backoff"] is None:
             return cls(retries)
         shape = cast(Backoff, found["backoff"])
-        initial, longest = _span(found["initial"]), _span(found["longest"] or f"{SPAN_S_MAX:.0f}")
-        increment, factor = _span(found["increment"] or "0"), float(found["factor"] or FACTOR)
+        initial, longest = (read_span("retry", found[part] or f"{SPAN_S_MAX:.0f}") for part in ("initial", "longest"))
+        increment, factor = read_span("retry", found["increment"] or "0"), float(found["factor"] or FACTOR)
         for part in ("increment", "longest", "factor"):
             if found[part] is not None and part not in _PARTS[shape]:
                 raise InvalidOption(f"retry: {shape} takes no {_NAMES[part]}: {written!r:.100}")
@@ -126,11 +126,13 @@ class Retry:
     def __str__(self) -> str:
         """As `read` takes it."""
         if self.backoff == "constant":
-            return f"{self.max_retries} constant {_text(self.initial_s)}" if self.initial_s else str(self.max_retries)
-        growth = f"+{_text(self.increment_s)}" if self.backoff == "linear" else ""
-        longest = f"..{_text(self.max_s)}" if self.max_s != SPAN_S_MAX else ""
+            return (
+                f"{self.max_retries} constant {span_text(self.initial_s)}" if self.initial_s else str(self.max_retries)
+            )
+        growth = f"+{span_text(self.increment_s)}" if self.backoff == "linear" else ""
+        longest = f"..{span_text(self.max_s)}" if self.max_s != SPAN_S_MAX else ""
         factor = f"x{self.factor:g}" if self.factor != FACTOR else ""
-        return f"{self.max_retries} {self.backoff} {_text(self.initial_s)}{growth}{longest}{factor}"
+        return f"{self.max_retries} {self.backoff} {span_text(self.initial_s)}{growth}{longest}{factor}"
 
     def delay_s(self, index: int, chance: float) -> float:
         """Seconds before the retry with this index, 0 for the first; `chance`, 0 to 1, is where there is jitter."""
@@ -151,14 +153,16 @@ def read(written: str) -> Retry:
     return Retry.read(written)
 
 
-def _span(written: str) -> float:
+def read_span(option: str, written: str) -> float:
+    """Seconds, from text such as `90`, `500ms` or `15m`. Raises InvalidOption, which names the option."""
     found = _SPAN.fullmatch(written)
     if found is None:
-        raise InvalidOption(f"retry: {written!r:.100} is no span; write seconds or e.g. 500ms, 15m, 2h")
-    return span_s("retry", float(found[1]) * UNITS_S[found[2]])
+        raise InvalidOption(f"{option}: {written!r:.100} is no span; write seconds or e.g. 500ms, 15m, 2h")
+    return span_s(option, float(found[1]) * UNITS_S[found[2]])
 
 
-def _text(seconds: float) -> str:
+def span_text(seconds: float) -> str:
+    """As `read_span` takes it, in the largest unit of which it is a whole number; to a microsecond."""
     for unit in ("d", "h", "m"):
         if seconds and math.fmod(seconds, UNITS_S[unit]) == 0:
             return f"{seconds / UNITS_S[unit]:.0f}{unit}"

@@ -21,7 +21,7 @@ VALUES, EDGES, FLOWS, FACES, CLI = range(5)
 LAYER_OF = {
     **dict.fromkeys(["clock", "config", "entries", "errors", "failpoint", "lifecycle", "model", "receipts"], VALUES),
     **dict.fromkeys(["labels", "retry", "schedule", "spelling", "tags", "version", "places", "runs"], VALUES),
-    **dict.fromkeys(["bucket", "rates"], VALUES),
+    **dict.fromkeys(["aging", "bucket", "rates"], VALUES),
     **dict.fromkeys(["codec", "context", "kinds", "loading", "log", "native", "notify", "orphans", "output"], EDGES),
     **dict.fromkeys(["process", "protocol", "reload", "ring", "settings", "signals", "store", "notation"], EDGES),
     **dict.fromkeys(["admission", "backlog", "banner", "berth", "calls", "dispatch", "echo", "feed", "gate"], FLOWS),
@@ -29,6 +29,7 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
+    "fairness": FLOWS,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
