@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         Status,
         TaskRecord,
     )
+    from ringq.pressure import PressureSource
     from ringq.query import Query
     from ringq.retry import Retry
     from ringq.server import Server
@@ -148,6 +149,7 @@ __all__ = [
     "PauseReason",
     "PayloadTooLarge",
     "Permanent",
+    "PressureSource",
     "ProtocolError",
     "Query",
     "QueueRecord",
@@ -197,6 +199,7 @@ _HOMES = {
         *("AttemptRecord", "CancelOutcome", "Cancellation", "KindStatistics", "Outcome", "OutputRecord"),
         *("PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord"),
     ),
+    "ringq.pressure": ("PressureSource",),
     "ringq.query": ("Query",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),

@@ -26,6 +26,7 @@ EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody
 CANCEL_HOOK_CALL = 1 << 55  # what the ring is told to run while an attempt answers to a cancel
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
 LABEL_CHARS_MAX = 64  # of each part
+BANDWIDTH_MIB_MAX = 1 << 20
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
@@ -55,6 +56,10 @@ class Config:
     dead_retention_s: float = math.inf  # … dead letters
     unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
+    pressure: str = "off"  # which priorities stop at which load of the machine; as `Policy.read` takes it
+    pressure_sources: tuple[str, ...] = ()  # "module:attribute" of what else tells how hard something is pressed
+    disk_bandwidth_mib: float = 0.0  # a second, of all on this machine: at that rate the pressure is 1; 0: any
+    network_bandwidth_mib: float = 0.0  # likewise
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves
@@ -100,6 +105,8 @@ class Config:
             _check(field, plain, f"at most {LABEL_CHARS_MAX} characters without space or comma", part)
         for field, limit in _RECYCLE_MAX.items():
             _check(field, 0 <= getattr(self, field) <= limit, f"0 (never) to {limit}", getattr(self, field))
+        for field in ("disk_bandwidth_mib", "network_bandwidth_mib"):
+            _check(field, 0 <= getattr(self, field) <= BANDWIDTH_MIB_MAX, "0 (any) to 1048576", getattr(self, field))
         for name, cap in self.queues:
             _check("queues", bool(name) and not set(name) & set(",:"), "names without comma or colon", name)
             _check("queues", cap is None or cap >= 0, "a cap of 0 or more", cap)
