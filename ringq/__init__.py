@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ringq.budgets import IoBudget
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
@@ -133,6 +134,7 @@ __all__ = [
     "InvalidResult",
     "InvalidSchedule",
     "InvalidSubmission",
+    "IoBudget",
     "KeyInUse",
     "KindStatistics",
     "MapCall",
@@ -188,6 +190,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ringq.budgets": ("IoBudget",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (

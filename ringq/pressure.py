@@ -50,13 +50,15 @@ class Policy:
 
     `thresholds`: (priority, limit), the least urgent first: tasks of this priority number or a larger one do not start
     while the pressure is above the limit, 0.05 to 1. Who is more urgent than all of them always may. `floor_s`: one
-    task of each of them starts nevertheless every so many seconds, 1 to 86400, so that no work stops for ever.
+    task of each of them starts nevertheless every so many seconds, 1 to 86400, so that no work stops for ever. `only`:
+    names of the sources that count, all if there is none; the others are only shown.
 
     Raises InvalidOption.
     """
 
     thresholds: tuple[tuple[int, float], ...] = ((BACKGROUND, 0.5), (NORMAL, 0.75))
     floor_s: float = 60.0
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.thresholds:
@@ -81,30 +83,33 @@ class Policy:
     def read(cls, written: str) -> Self | None:
         """From text: `off` (None), `on` (0.50 for background, 0.75 for normal), `background 0.4 150 0.6 floor 30s`.
 
-        Thresholds in any order: a priority by name or number, and its limit. Raises InvalidOption.
+        Thresholds in any order: a priority by name or number, and its limit. `only cpu,memory`: sources that count.
+        Raises InvalidOption.
         """
-        words = written.lower().split()
-        if words in (["on"], ["off"]):
-            return cls() if words == ["on"] else None
+        words = written.split()
+        if [word.lower() for word in words] in (["on"], ["off"]):
+            return cls() if words[0].lower() == "on" else None
         if not words or len(words) % 2:
             raise InvalidOption(f"pressure: {written!r:.100} is no policy; {_EXAMPLE}")
         found: list[tuple[int, float]] = []
-        floor_s = None
-        for name, text in zip(words[::2], words[1::2], strict=True):
-            if name != "floor":
-                found.append((_priority(name), _limit(name, text)))
-            elif floor_s is None:
-                floor_s = _seconds(text)
+        rest: dict[str, Any] = {}
+        for name, text in ((name.lower(), text) for name, text in zip(words[::2], words[1::2], strict=True)):
+            if name in rest:
+                raise InvalidOption(f"pressure: {name} is given twice")
+            if name == "floor":
+                rest["floor_s"] = rest[name] = _seconds(text)
+            elif name == "only":
+                rest[name] = tuple(dict.fromkeys(filter(None, text.split(","))))
             else:
-                raise InvalidOption("pressure: floor is given twice")
-        usual = cls()
-        thresholds = tuple(sorted(found, reverse=True)) or usual.thresholds
-        return cls(thresholds, usual.floor_s if floor_s is None else floor_s)
+                found.append((_priority(name), _limit(name, text)))
+        rest.pop("floor", None)
+        return cls(tuple(sorted(found, reverse=True)) or cls().thresholds, **rest)
 
     def __str__(self) -> str:
         """As `read` takes it."""
         parts = [f"{_name(priority)} {limit:g}" for priority, limit in self.thresholds]
-        return " ".join([*parts, f"floor {self.floor_s:g}s"])
+        only = [f"only {','.join(self.only)}"] if self.only else []
+        return " ".join([*parts, f"floor {self.floor_s:g}s", *only])
 
 
 class Pressure:
@@ -129,7 +134,8 @@ class Pressure:
         for name, raw in values.items():
             self._trends[name].take(raw)
         self._taken_ns = now_ns
-        self.value = max((trend.value for trend in self._trends.values()), default=0.0)
+        only = self.policy.only
+        self.value = max((one.value for name, one in self._trends.items() if not only or name in only), default=0.0)
         flipped = [tier for tier in self._tiers if tier.look(self.value, now_ns)]
         return self._settle(len(flipped), now_ns)
 

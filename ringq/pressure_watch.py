@@ -17,6 +17,7 @@ from typing import Any, Final
 from ringq.clock import Clock
 from ringq.config import Config
 from ringq.pressure import SILENCE_NS, Policy, Pressure
+from ringq.spelling import meant
 
 READ_BYTES_MAX: Final = 64 * 1024
 START_PATIENCE_NS: Final = 20_000_000_000  # until the first sample: a source of the user may import much
@@ -47,6 +48,7 @@ class PressureWatch:
         self._start_ns: int | None = None  # when the next sampler is due
         self._backoff_s = config.respawn_backoff_s
         self._has_warned = False
+        self._unknown: set[str] = set()
         self._cpu_ms = 0.0
         self._starts = 0
         if self._pressure is not None:
@@ -136,6 +138,8 @@ class PressureWatch:
             self._say(warning)
         if samples and now_ns - samples[-1]["at_ns"] < SILENCE_NS:
             last = samples[-1]
+            if not self.rates:
+                self._check_names(last["sources"])
             self.rates, self._cpu_ms = last["rates"], last["cpu_ms"]
             sampler.patience_ns = now_ns + SILENCE_NS
             if now_ns - sampler.started_ns > STEADY_NS:
@@ -144,6 +148,13 @@ class PressureWatch:
                 self._on_change()
         if sampler.is_over:
             self._lose("has ended", now_ns)
+
+    def _check_names(self, known: Mapping[str, float]) -> None:
+        assert self._pressure is not None
+        for name in self._pressure.policy.only:
+            if name not in known and name not in self._unknown:
+                self._unknown.add(name)
+                self._say(f"pressure: there is no source {name}{meant(name, known)}")
 
     def _lose(self, what: str, now_ns: int) -> None:
         if self._sampler is not None:

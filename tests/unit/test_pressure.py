@@ -150,6 +150,13 @@ def test_the_pressure_is_that_of_the_worst_source() -> None:
     assert state["policy"] == "background 0.5 normal 0.75 floor 60s"
 
 
+def test_sources_that_do_not_count_are_shown() -> None:
+    watched = Watched("background 0.5 only cpu,battery")
+    watched.pressure.take({"cpu": 0.2, "memory": 0.8}, watched.now_ns)
+    state = watched.pressure.describe()
+    assert (state["value"], state["sources"], watched.refused) == (0.2, {"cpu": 0.2, "memory": 0.8}, [])
+
+
 def test_a_source_that_is_not_sampled_any_more_is_forgotten() -> None:
     watched = Watched()
     watched.pressure.take({"cpu": 0.2, "memory": 0.8}, watched.now_ns)
@@ -213,6 +220,7 @@ def test_the_next_look_is_never_in_the_past() -> None:
         ("floor 5m", "background 0.5 normal 0.75 floor 300s"),
         ("normal 0.8 background .4", "background 0.4 normal 0.8 floor 60s"),
         ("idle 0.3 150 0.3 floor 1.5s", "idle 0.3 150 0.3 floor 1.5s"),
+        ("background 0.5 only cpu,Battery,cpu", "background 0.5 floor 60s only cpu,Battery"),
         ("64 1 background 1.0", "background 1 high 1 floor 60s"),
     ],
 )
@@ -240,6 +248,7 @@ def test_a_policy_is_written(written: str, policy: str | None) -> None:
         ("normal 0.5 background 0.8", "background 0.8 normal 0.5 is out of order"),
         ("background 0.5 192 0.6", "background is given twice"),
         ("floor 1m floor 2m", "floor is given twice"),
+        ("only cpu only memory", "only is given twice"),
         ("floor soon", "the floor 'soon' is no span; write seconds or e.g. 30s, 5m"),
         ("floor 0", "the floor is 0 s, not 1 s to 1 day"),
         ("floor 2d", "the floor is 172800 s, not 1 s to 1 day"),
