@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from typing import Any
@@ -131,7 +132,7 @@ def test_no_threshold_flips_twice_within_five_seconds() -> None:
                 flips[tier.priority].append(watched.now_ns)
     for times in flips.values():
         assert len(times) > 20
-        assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= FLIP_NS
+        assert min(b - a for a, b in itertools.pairwise(times)) >= FLIP_NS
 
 
 def test_background_work_never_goes_on_while_normal_work_is_stopped() -> None:
