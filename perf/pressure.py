@@ -2,9 +2,10 @@
 
 A server with `--pressure on` has a long backlog of background tasks, and an urgent one comes every 50 ms; each holds
 its worker for 10 ms and leaves the CPU alone. After a while as many processes as there are cores burn all they get, and
-end again. The same with a source that says at one moment that the memory is full, and at another that it is not: what then
-is left is the sampling alone. `stops`: from the begin of the load to the last background task that starts; `resumes`:
-from its end to the first one; `high_goes_on`: urgent tasks started per second under load, as a share of those before.
+end again. The same with a source that says at one moment that the memory is full, and at another that it is not: what
+is left then is the sampling alone. `stops`: from the begin of the load to the last background task that starts;
+`resumes`: from its end to the first one; `high_goes_on`: urgent tasks started per second under load, as a share of
+those before.
 """
 
 from __future__ import annotations
@@ -235,9 +236,11 @@ class _Driver:
 
     def cost_ms(self) -> float:
         """CPU time of the sampler for each sample: one a second."""
-        (first_ns, first), (last_ns, last) = self._looks[0], self._looks[-1]
-        spent_ms: float = last["sampler"]["cpu_ms"] - first["sampler"]["cpu_ms"]
-        return max(0.0, spent_ms) / ((last_ns - first_ns) / 1e9)
+        looks = [(at_ns, state["sampler"]["cpu_ms"]) for at_ns, state in self._looks if state["sources"]]
+        if len(looks) < 2:
+            return 0.0
+        (first_ns, first_ms), (last_ns, last_ms) = looks[0], looks[-1]
+        return float(max(0.0, last_ms - first_ms) / ((last_ns - first_ns) / 1e9))
 
 
 @contextlib.contextmanager

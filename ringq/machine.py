@@ -72,14 +72,16 @@ def _process(pid: int) -> Process | None:
     """One process of ours; None if it has just ended. Not by psutil: its 60 us for each would be most of a sample."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        counters = Path(f"/proc/{pid}/io").read_text().split()
     except OSError:
         return None
+    counters: list[str] = []
+    with contextlib.suppress(OSError):  # of one that has become another user these are not shown
+        counters = Path(f"/proc/{pid}/io").read_text().split()
     user, system, waited_user, waited_system = (int(field) * _TICK_S for field in fields[11:15])
     moved = dict(zip(counters[::2], counters[1::2], strict=True))
     return Process(
         pid, int(fields[19]), user + system, waited_user + waited_system, fields[0] in "RD",
-        int(moved["read_bytes:"]) + int(moved["write_bytes:"]),
+        int(moved.get("read_bytes:", 0)) + int(moved.get("write_bytes:", 0)),
     )  # fmt: skip
 
 

@@ -207,7 +207,11 @@ class _Sampler:
         except BlockingIOError:
             received = b""
         *lines, self._inbox = (self._inbox + received).split(b"\n")
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:  # a source has written into a pipe that is not its own
+            self.is_over = True
+            return []
 
     def close(self) -> str:
         """End the process; how it ended."""

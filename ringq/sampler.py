@@ -30,7 +30,7 @@ OURS: Final = frozenset({"cpu", "load", "memory", "disk", "network", "psi_cpu", 
 def main(argument: str) -> None:
     """Sample until the server is gone; `argument` is the JSON that PressureWatch gives."""
     given = json.loads(argument)
-    for number in (signal.SIGINT, signal.SIGHUP):  # for the server, which ends this process too
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # for the server, which ends this process too
         signal.signal(number, signal.SIG_IGN)
     set_death_signal()
     try:

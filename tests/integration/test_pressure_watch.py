@@ -285,6 +285,28 @@ def test_what_has_waited_in_the_pipe_for_too_long_is_not_taken(loop: Callable[..
     assert (one.state["flips"], one.watch.rates != {}) == (flips, True)
 
 
+def test_a_sampler_that_says_nonsense_is_replaced(loop: Callable[..., Loop]) -> None:
+    one = loop()
+    one.until(lambda: one.source("cpu") is not None)
+    sampler = one.watch._sampler
+    assert sampler is not None
+    sampler._inbox = b"half of"
+    one.until(lambda: one.state["sampler"]["starts"] == 2)
+    one.until(lambda: one.watch.rates)
+
+
+def test_what_is_asked_of_the_server_alone_ends_no_sampler(loop: Callable[..., Loop]) -> None:
+    one = loop()
+    one.until(lambda: one.source("cpu") is not None)
+    pid = one.watch.pid
+    assert pid is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(pid, number)
+    one.watch.rates = {}
+    one.until(lambda: one.watch.rates)
+    assert (one.watch.pid, one.said) == (pid, [])
+
+
 def test_the_sampler_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOST], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -68,13 +68,15 @@ def test_what_has_ended_makes_room_and_nothing_is_counted_twice() -> None:
 
 def test_the_sum_is_that_of_what_runs_in_any_order() -> None:
     chance = random.Random(9)
-    found, model = Headroom(), {}
+    found = Headroom()
+    model: dict[int, IoBudget] = {}
     for _ in range(2000):
         task_id = chance.randrange(40)
         if chance.random() < 0.5:
             budget = IoBudget(*(chance.randrange(3) for _ in AXES))
             found.started(task_id, budget)
-            model.setdefault(task_id, budget) if not budget.is_nothing else None
+            if not budget.is_nothing:
+                model.setdefault(task_id, budget)
         else:
             found.ended(task_id)
             model.pop(task_id, None)
