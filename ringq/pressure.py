@@ -34,8 +34,8 @@ class PressureSource(Protocol):
     """Something that tells how hard the machine, or what the tasks need, is pressed.
 
     `name`: up to 64 characters, as it is shown. `pressure()`: from 0 (free) to 1 (full). It is called once a second in
-    a thread of its own, in a process beside the server, and has a second to answer. A source that is late, raises, or
-    returns anything else, counts as 0; the first time is told.
+    a thread of its own, in a process beside the server, and has half a second to answer. A source that is late, raises,
+    or returns anything else, counts as 0; the first time is told.
     """
 
     name: str

@@ -22,6 +22,7 @@ from ringq.pressure import PressureSource
 from ringq.ring import set_death_signal
 
 INTERVAL_S: Final = 1.0
+ANSWER_S: Final = 0.5  # a source has so long; with all of the interval what it says would be a second old
 NAME_CHARS_MAX: Final = 64
 NOTHING: Final = Sample({}, {})
 OURS: Final = frozenset({"cpu", "load", "memory", "disk", "network", "psi_cpu", "psi_io", "psi_memory"})
@@ -48,6 +49,9 @@ def _run(given: dict[str, Any]) -> None:
     sources = Sources(given["sources"])
     due_s = time.monotonic()
     while True:
+        _sleep_until(due_s - ANSWER_S)
+        sources.ask()
+        _sleep_until(due_s)
         at_ns = time.monotonic_ns()
         try:
             sample = neighbours.judge(machine.read(at_ns))
@@ -57,9 +61,7 @@ def _run(given: dict[str, Any]) -> None:
         if sample is not None:
             os.write(given["to"], line(at_ns, sample, sources.take(), sources.warnings))
             sources.warnings = []
-        sources.ask()
-        due_s = max(due_s + INTERVAL_S, time.monotonic())  # a late sample is not made up for
-        time.sleep(max(0.0, due_s - time.monotonic()))
+        due_s = max(due_s + INTERVAL_S, time.monotonic() + ANSWER_S)  # a late sample is not made up for
 
 
 def line(at_ns: int, sample: Sample, values: dict[str, float], warnings: list[str]) -> bytes:
@@ -140,7 +142,7 @@ class _Asked:
         answer = self._answer
         number, self._questions = self._questions, self._questions + 1
         if answer is None or answer[0] != number:
-            return 0.0, f"it has not answered within {INTERVAL_S:g} s"
+            return 0.0, f"it has not answered within {ANSWER_S:g} s"
         try:
             return (0.0, answer[2]) if answer[2] else (checked(answer[1]), "")
         except ValueError as error:
@@ -157,6 +159,10 @@ class _Asked:
                 wrong = f"{type(error).__name__}: {error}"
             self._answer = (number, value, wrong)
             self._is_idle.set()
+
+
+def _sleep_until(at_s: float) -> None:
+    time.sleep(max(0.0, at_s - time.monotonic()))
 
 
 def _load(target: str) -> PressureSource:

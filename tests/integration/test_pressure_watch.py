@@ -232,7 +232,7 @@ def test_a_source_that_hangs_and_one_that_is_none_cost_a_warning_each(
     one.until(lambda: len(one.said) == 2)
     assert one.said == [
         "pressure source plant:nothing counts as 0: AttributeError: no nothing",
-        "pressure source stuck counts as 0: it has not answered within 1 s",
+        "pressure source stuck counts as 0: it has not answered within 0.5 s",
     ]
     assert (one.source("stuck"), one.source("told")) == (0.0, 0.25)
 

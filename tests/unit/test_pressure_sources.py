@@ -114,7 +114,7 @@ def test_a_source_that_hangs_counts_as_nothing_until_it_answers_in_time(
     found.ask()
     assert found._asked["other"]._is_idle.wait(PATIENCE_S)
     assert found.take() == {"battery": 0.0, "other": 0.5}
-    assert found.warnings == ["pressure source battery counts as 0: it has not answered within 1 s"]
+    assert found.warnings == ["pressure source battery counts as 0: it has not answered within 0.5 s"]
     found.ask()  # the thread still hangs in the first question
     gate.set()
     settle(found)
