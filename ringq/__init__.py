@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ringq.bucket import RateRecord
+    from ringq.budgets import IoBudget
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
         Status,
         TaskRecord,
     )
+    from ringq.pressure import PressureSource
     from ringq.query import Query
     from ringq.retry import Retry
     from ringq.server import Server
@@ -146,6 +148,7 @@ __all__ = [
     "InvalidResult",
     "InvalidSchedule",
     "InvalidSubmission",
+    "IoBudget",
     "KeyInUse",
     "KindStatistics",
     "MapCall",
@@ -162,6 +165,7 @@ __all__ = [
     "PauseReason",
     "PayloadTooLarge",
     "Permanent",
+    "PressureSource",
     "ProtocolError",
     "Query",
     "QueueRecord",
@@ -204,6 +208,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ringq.budgets": ("IoBudget",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
@@ -215,6 +220,7 @@ _HOMES = {
         *("AttemptRecord", "CancelOutcome", "Cancellation", "ControlRecord", "KindStatistics", "Outcome"),
         *("OutputRecord", "PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord"),
     ),
+    "ringq.pressure": ("PressureSource",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),

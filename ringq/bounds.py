@@ -42,7 +42,7 @@ class Bound:
         assert self.memory_kib is not None
         if self._looked_ns is not None and now_ns - self._looked_ns < LOOK_NS and call == self._call:
             return self._looked_ns + LOOK_NS - now_ns
-        from ringq.memory import resident_kib  # noqa: PLC0415 - psutil: most servers have no use for it
+        from ringq.machine import resident_kib  # noqa: PLC0415 - psutil: most servers have no use for it
 
         kib = resident_kib(pid)
         if call != self._call:

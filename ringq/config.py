@@ -26,6 +26,7 @@ EXIT_RING_DAMAGED = 86  # of a worker that found the segment overwritten: nobody
 CANCEL_HOOK_CALL = 1 << 55  # what the ring is told to run while an attempt answers to a cancel
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
 LABEL_CHARS_MAX = 64  # of each part
+BANDWIDTH_MIB_MAX = 1 << 20
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
@@ -54,11 +55,13 @@ class Config:
     retention_s: float = math.inf  # how long ended tasks stay, if nobody says more of their queue
     dead_retention_s: float = math.inf  # … dead letters
     unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
-    preempt_priority: int | None = (
-        None  # as urgent a task, or more, takes the place of less urgent ones; None: none does
-    )
+    preempt_priority: int | None = None  # as urgent tasks, or more, take the place of less urgent ones; None: none do
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     defaults: tuple[tuple[str, Any], ...] = ()  # options of tasks of whom nobody else says, by fields of a submission
+    pressure: str = "off"  # which priorities stop at which load of the machine; as `Policy.read` takes it
+    pressure_sources: tuple[str, ...] = ()  # "module:attribute" of what else tells how hard something is pressed
+    disk_bandwidth_mib: float = 0.0  # a second, of all on this machine: at that rate the pressure is 1; 0: any
+    network_bandwidth_mib: float = 0.0  # likewise
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves
@@ -108,6 +111,8 @@ class Config:
         urgent = self.preempt_priority
         _check("preempt_priority", urgent is None or 0 <= urgent <= 255, "0 (most urgent) to 255, or none", urgent)
         _check("preempt_grace_s", 0 <= self.preempt_grace_s <= 86400, "0 to 86400", self.preempt_grace_s)
+        for field in ("disk_bandwidth_mib", "network_bandwidth_mib"):
+            _check(field, 0 <= getattr(self, field) <= BANDWIDTH_MIB_MAX, "0 (any) to 1048576", getattr(self, field))
         for name, cap in self.queues:
             _check("queues", bool(name) and not set(name) & set(",:"), "names without comma or colon", name)
             _check("queues", cap is None or cap >= 0, "a cap of 0 or more", cap)

@@ -12,6 +12,7 @@ from ringq.aging import Aging
 from ringq.bucket import Rate
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
+from ringq.pressure import Policy
 from ringq.retry import UNITS_S, Retry
 
 Queues = tuple[tuple[str, int | None], ...]
@@ -200,6 +201,41 @@ def aging(written: object) -> str:
         return "" if text == "off" else str(Aging.read(text))
     except InvalidOption as error:
         raise ValueError(str(error).removeprefix("aging: ")) from None
+
+
+def pressure(written: object) -> str:
+    """Which priorities stop at which pressure, as `Policy.read` takes it; a bare false of the file is off."""
+    if isinstance(written, bool):
+        return pressure("on" if written else "off")
+    try:
+        policy = Policy.read(written if isinstance(written, str) else repr(written))
+    except InvalidOption as error:
+        raise ValueError(str(error).removeprefix("pressure: ")) from None
+    return "off" if policy is None else str(policy)
+
+
+def sources(written: object) -> tuple[str, ...]:
+    """`module:attribute` of each, as text with commas or as a list."""
+    parts = (written.split(",") if written else []) if isinstance(written, str) else written
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"{written!r} is no list of sources; write e.g. plant:battery")
+    found = [part.strip() for part in parts]
+    for part in found:
+        module, _, attribute = part.partition(":")
+        if not all(name.isidentifier() for name in (*module.split("."), attribute)):
+            raise ValueError(f"{part!r} names no source; write its module and attribute, e.g. plant:battery")
+        if found.count(part) > 1:
+            raise ValueError(f"{part!r} is named twice")
+    return tuple(found)
+
+
+def bandwidth_mib(written: object) -> float:
+    """MiB a second, from a number with or without a unit: 100, 100MB, 1.5GB/s."""
+    text = _text(written).lower().strip().removesuffix("/s")
+    rate = _measure(text, _SIZES_MIB, "m")
+    if rate is None or not 0 <= rate < math.inf:
+        raise ValueError(f"{written!r} is no bandwidth; write MiB a second or e.g. 100MB (0: any)")
+    return rate
 
 
 def one_of(*words: str) -> Callable[[object], str]:

@@ -49,6 +49,8 @@ class Setting:
         """A value of Config as one could write it into the file: numbers without unit, text, true and false."""
         if self.name == "defaults":
             return defaults.as_text(dict(value))
+        if self.name == "pressure_sources":
+            return ",".join(value)
         if isinstance(value, tuple):
             return ",".join(name if cap is None else f"{name}:{cap}" for name, cap in value)
         if self.name == "workers":
@@ -133,6 +135,10 @@ SETTINGS = {
         Setting("recycle_tasks", "recycle_tasks", notation.count),
         Setting("recycle_rss", "recycle_rss_mib", notation.size_mib, "MB"),
         Setting("recycle_age", "recycle_age_s", notation.span, "s"),
+        Setting("pressure", "pressure", notation.pressure),
+        Setting("pressure_sources", "pressure_sources", notation.sources),
+        Setting("disk_bandwidth", "disk_bandwidth_mib", notation.bandwidth_mib, "MB"),
+        Setting("network_bandwidth", "network_bandwidth_mib", notation.bandwidth_mib, "MB"),
         Setting("reload", "reload", notation.boolean),
         Setting("worker_prefix", "worker_prefix", notation.word),
         Setting("worker_version", "worker_version", notation.word),

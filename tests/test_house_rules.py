@@ -30,6 +30,9 @@ LAYER_OF = {
         FLOWS,
     ),
     "fairness": FLOWS,
+    **dict.fromkeys(["budgets", "neighbours", "pressure"], VALUES),
+    **dict.fromkeys(["cgroup", "machine", "sampler"], EDGES),
+    "pressure_watch": FLOWS,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
@@ -59,6 +62,9 @@ NEIGHBOURS = {
     ("defaults", "notation"): "how each option is written",
     ("kinds", "protocol"): "a submission is kept as it is sent",
     ("ring", "native"): "the face of the compiled part",
+    ("machine", "cgroup"): "what limits the part of it that we have",
+    ("sampler", "machine"): "what it looks at",
+    ("sampler", "ring"): "it dies with the server as a worker does",
     ("dispatch", "backlog"): "its order",
     ("dispatch", "gate"): "its limits",
     ("dispatch", "merge"): "takes from several lanes at once by it",
@@ -202,7 +208,7 @@ LIBRARY_OF = {
     "alembic": {"store"},
     "sqlite3": {"store"},
     "msgspec": {"client", "codec", "keys", "kinds", "protocol", "pool", "recover", "splitting"},
-    "psutil": {"memory"},
+    "psutil": {"machine"},
     "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},
     "rich": {"cli", "demo"},

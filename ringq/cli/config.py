@@ -91,4 +91,6 @@ def _text(one: Setting, value: Any) -> str:
         return str(value).lower()
     if one.name.startswith("recycle_") and not value:
         return "never"
+    if one.name.endswith("_bandwidth") and not value:
+        return "any"
     return f"{value:g}{one.unit}" if one.unit and not isinstance(value, str) else str(value)

@@ -17,7 +17,7 @@ from ringq.berth import Berth
 from ringq.bounds import LOOK_NS, NOTHING, Bounds
 from ringq.clock import ManualClock
 from ringq.config import Config
-from ringq.memory import resident_kib
+from ringq.machine import resident_kib
 from ringq.model import Reason
 from ringq.process import Exit
 from ringq.store.submissions import SpecRow
@@ -96,7 +96,7 @@ Make = Callable[..., Bench]
 def bench(monkeypatch: pytest.MonkeyPatch) -> Make:
     def make(**given: int) -> Bench:
         one = Bench(**given)
-        monkeypatch.setattr("ringq.memory.resident_kib", one.resident_kib)
+        monkeypatch.setattr("ringq.machine.resident_kib", one.resident_kib)
         return one
 
     return make
