@@ -34,12 +34,13 @@ from ringq.client.link import Link
 from ringq.clock import SystemClock
 from ringq.config import Config, socket_path
 from ringq.controls import Controls
-from ringq.dispatch import Dispatcher, Pace
+from ringq.dispatch import Dispatcher
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import Harvest
 from ringq.listener import Listener
 from ringq.output import WORD_BYTES, Printed, Taken, new_token
+from ringq.pace import Pace
 from ringq.queues import Queues
 from ringq.runner import COMPLETED, NO_REASON, Runner
 from ringq.settle import Settlement

@@ -7,7 +7,7 @@ turn: to look at 10^6 tasks at once would stop the loop for a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from ringq.entries import Admitted
@@ -72,14 +72,6 @@ class Backlog:
                 yield lane
             else:
                 del self._lanes[key]
-
-    def most_urgent(self, blocked: Container[Lane]) -> list[Lane]:
-        """The lanes of the most urgent priority that has tasks in others than the `blocked` ones; those left out."""
-        lanes = [lane for lane in self.lanes() if lane not in blocked]
-        if len(lanes) > 1:
-            priority = min(lane.place.priority for lane in lanes)
-            lanes = [lane for lane in lanes if lane.place.priority == priority]
-        return lanes
 
     def min_task_id(self) -> int | None:
         """The smallest pending id."""

@@ -55,6 +55,7 @@ class Config:
     retention_s: float = math.inf  # how long ended tasks stay, if nobody says more of their queue
     dead_retention_s: float = math.inf  # … dead letters
     unknown_kind_wait_s: float = 60.0  # for the handler of a kind that no worker has; then its tasks are dead letters
+    aging: str = ""  # how waiting makes tasks more urgent, as `Aging.read` takes it; empty: it does not
     preempt_priority: int | None = None  # as urgent tasks, or more, take the place of less urgent ones; None: none do
     retry: str | None = None  # of tasks for which nobody else says; as `Retry.read` takes it
     defaults: tuple[tuple[str, Any], ...] = ()  # options of tasks of whom nobody else says, by fields of a submission

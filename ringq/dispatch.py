@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Protocol
 
@@ -13,17 +11,20 @@ from ringq.backlog import Backlog
 from ringq.entries import TASK_ID, Row
 from ringq.gate import Gate
 from ringq.lane import Lane
-from ringq.merge import CHUNK_ROWS, Merge, Share
+from ringq.merge import CHUNK_ROWS, KIND, Merge, Share
+from ringq.pace import UNKNOWN_US, Pace, Room
 from ringq.places import Place, Places
+from ringq.ranking import Ranking
+from ringq.sharing import FairMerge, Sharing
 from ringq.stranded import Stranded
 
-CYCLE_US = 4.0  # what claim, decode, call and receipt cost a worker besides the handler
-UNKNOWN_US = 10_000.0  # a kind that never ran is taken for this long, so the ring starts shallow
-EARLY_US_MAX = 100_000.0  # a longer task is published to an idle worker only: being woken costs it less than 1 %
 LOOKAHEAD_US_MAX = 100_000.0
 TURN_KEPT = 0.98  # of the longest turn, after each: half of it after 35 turns
-KIND = itemgetter(1)  # of a row
 GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
+
+
+PRIORITY = itemgetter(0)
+Source = Merge | FairMerge
 
 
 class Publisher(Protocol):
@@ -32,62 +33,6 @@ class Publisher(Protocol):
     def publish(self, tasks: Sequence[Row], first_lease: int) -> int: ...
     def ready(self) -> int: ...
     def in_flight(self) -> int: ...
-
-
-@dataclass(slots=True)
-class Pace:
-    """How long tasks of each kind take, as a moving average: decides how deep the ring is filled."""
-
-    mean_us: dict[int, float] = field(default_factory=dict)
-
-    def learn(self, kind: int, count: int, duration_us: int) -> None:
-        """Take in `count` attempts of `kind` that took `duration_us` together."""
-        mean = duration_us / count
-        old = self.mean_us.get(kind)
-        weight = min(1.0, count / 64) if old is not None else 1.0
-        self.mean_us[kind] = mean if old is None else old + (mean - old) * weight
-
-    def expected_us(self, kind: int) -> float:
-        """The expected time a worker spends on one task of `kind`."""
-        return self.mean_us.get(kind, UNKNOWN_US) + CYCLE_US
-
-
-class Room:
-    """How much more the ring should hold READY: `tasks` for idle workers, and short ones in store for `time_us`."""
-
-    def __init__(self, tasks: int, time_us: float) -> None:
-        self._tasks = tasks
-        self._time_us = time_us
-        self.last_mean_us = 0.0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing more should be published now."""
-        return self._tasks <= 0 and self._time_us <= 0
-
-    def estimate(self, cost_us: float) -> int:
-        """About how many tasks of this expected time fit."""
-        return max(self._tasks, 0 if cost_us > EARLY_US_MAX else math.ceil(self._time_us / cost_us))
-
-    def take(self, costs_us: Sequence[float]) -> int:
-        """Fill it with tasks of these expected times, in order; how many of them fit."""
-        count, before_us = 0, self._time_us
-        for cost in costs_us:
-            if self._tasks <= 0 and (self._time_us <= 0 or cost > EARLY_US_MAX):
-                break
-            self._tasks -= 1
-            self._time_us -= cost
-            count += 1
-        self.last_mean_us = (before_us - self._time_us) / count if count else 0.0
-        return count
-
-    def take_alike(self, cost_us: float, limit: int) -> int:
-        """The same with `limit` tasks that all take `cost_us`."""
-        count = max(0, min(limit, self.estimate(cost_us)))
-        self._tasks -= count
-        self._time_us -= count * cost_us
-        self.last_mean_us = cost_us if count else 0.0
-        return count
 
 
 class Dispatcher:
@@ -106,6 +51,10 @@ class Dispatcher:
         self.backlog = backlog
         self.gate = gate
         self.pace = Pace()
+        self.sharing = Sharing(self.pace)
+        self.ranking: Ranking | None = None  # set where waiting makes tasks more urgent
+        self.urgent_upto: int | None = None  # set where tasks as urgent as this, or more, may displace others
+        self.urgent: dict[int, int] = {}  # the priorities of those of them that were published and have not come back
         self._first_lease = epoch << 32
         self._grants = 0
         self._lookahead_us = self._lookahead_us_min = lookahead_ms * 1000
@@ -182,33 +131,37 @@ class Dispatcher:
 
     def ended(self, task_ids: Iterable[int]) -> None:
         """The attempts of these tasks are over: their limits are free."""
-        if self._running_alone is None:
-            self.gate.ended(task_ids)
-            return
         task_ids = list(task_ids)
         self.gate.ended(task_ids)
+        if self.sharing.is_on:
+            self.sharing.ended(task_ids)
+        if self.urgent:
+            for task_id in task_ids:
+                self.urgent.pop(task_id, None)
         if self._running_alone in task_ids:
             self._running_alone = None
 
-    def fill(self, workers: int, uncommitted: int) -> int:
+    def fill(self, workers: int, uncommitted: int, now_us: int = 0) -> int:
         """Publish what `workers` can use soon; `uncommitted` slots hold receipts not yet committed.
 
-        Returns the number of tasks published.
+        `now_us`, by the wall clock, is asked for where waiting makes tasks more urgent. Returns the number of tasks
+        published.
         """
         self.backlog.sort()
         self.is_cut = not self.backlog.is_sorted
         if workers == 0 or self._running_alone is not None:
             return 0
         published = 0
+        if self.ranking is not None:
+            self.ranking.begin(now_us, self.backlog.min_task_id())
         ready = self.ring.ready()
         busy = self.ring.in_flight() - ready - uncommitted
         room = Room(workers - busy - ready, workers * self._lookahead_us - ready * self._mean_published_us)
         blocked: set[Lane] = set()
-        while not room.is_full and (lanes := self.backlog.most_urgent(blocked)):
-            shares = [Share(lane, self.gate, self._strangers) for lane in lanes]
-            source = Merge(shares)
+        while not room.is_full and (shares := self._shares(blocked)):
+            source = self._source(shares)
             rows = self._next_rows(source, room)
-            for share in shares:
+            for _, share in shares:
                 for kind, task_ids in share.stranded.items():
                     self.stranded.add(kind, task_ids)
                 self.is_cut |= share.is_cut
@@ -217,15 +170,42 @@ class Dispatcher:
             if rows is None:
                 break  # the next in order must wait, so all behind it do
             if not rows:
-                blocked.update(lanes)  # what was at their heads is refused, has ended, or has no handler
+                blocked.update(share.lane for _, share in shares)  # their heads are refused, have ended, or no handler
                 continue
             count = self._publish(source, rows)
+            if self.urgent_upto is not None:
+                self._note_urgent(shares)
             published += count
             if count < len(rows) or self._running_alone is not None:
                 break
         return published
 
-    def _next_rows(self, source: Merge, room: Room) -> list[Row] | None:
+    def _shares(self, blocked: Set[Lane]) -> list[tuple[int, Share]]:
+        """What may be given next, with the priorities that it counts as: the most urgent, or of all groups."""
+        lanes = [lane for lane in self.backlog.lanes() if lane not in blocked]
+        ranking = self.ranking
+        ranked = [(lane.place.priority if ranking is None else ranking.priority(lane), lane) for lane in lanes]
+        if len(ranked) > 1 and not self.sharing.is_on:
+            first = min(map(PRIORITY, ranked))
+            ranked = [entry for entry in ranked if entry[0] == first]
+        bounds = [None if ranking is None else ranking.bound(lane, priority) for priority, lane in ranked]
+        return [
+            (priority, Share(lane, self.gate, self._strangers, bound))
+            for (priority, lane), bound in zip(ranked, bounds, strict=True)
+        ]
+
+    def _source(self, shares: list[tuple[int, Share]]) -> Source:
+        if not self.sharing.is_on:
+            return Merge([share for _, share in shares])
+        return FairMerge(shares, self.sharing, None if self.ranking is None else self.ranking.aging.urgent)
+
+    def _note_urgent(self, shares: Iterable[tuple[int, Share]]) -> None:
+        for _, share in shares:
+            priority = share.lane.place.priority
+            if self.urgent_upto is not None and priority <= self.urgent_upto:
+                self.urgent.update(dict.fromkeys(map(TASK_ID, share.taken), priority))
+
+    def _next_rows(self, source: Source, room: Room) -> list[Row] | None:
         """The next rows that there is room for; None when there is no room, or one must wait to be alone."""
         rows = source.take(1)
         if not rows:
@@ -248,7 +228,7 @@ class Dispatcher:
         source.put_back(rows[count:])
         return rows[:count] or None
 
-    def _publish(self, source: Merge, rows: list[Row]) -> int:
+    def _publish(self, source: Source, rows: list[Row]) -> int:
         failpoint.hit("dispatch.before_publish")
         count = self.ring.publish(rows, self._first_lease + self._grants)
         self._grants += count

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ringq.places import Place
@@ -38,6 +38,19 @@ class Refusal(enum.StrEnum):
 SCOPES = ("server", "queue", "domain", "group", "kind")
 PAUSED = {scope: Refusal(f"{scope}_paused") for scope in SCOPES[:-1]}
 FULL = {scope: Refusal(f"{scope}_full") for scope in SCOPES}
+
+
+class Pressing(Protocol):
+    """What the gate asks of the pressure on this machine."""
+
+    def refuses(self, priority: int) -> bool:
+        """Whether none of this stored priority may start now."""
+
+    def room(self, priority: int, wanted: int) -> int:
+        """How many of `wanted` may start now: all, none, or one because none has for so long."""
+
+    def started(self, priority: int) -> None:
+        """One was."""
 
 
 class Tokens(Protocol):
@@ -89,7 +102,7 @@ class Gate:
         self._doors: dict[Place, Door] = {}
         self._of_task: dict[int, tuple[Cap, ...]] = {}  # started tasks with limits only: others cost nothing
         self._tokens: Tokens | None = None
-        self.refuses: Callable[[int], bool] | None = None  # whether there is too much pressure for a priority
+        self.pressure: Pressing | None = None
         self.refusals: Counter[Refusal] = Counter()
         self.unserved: set[str] = set()
         for name, limit in limits.items():
@@ -144,15 +157,17 @@ class Gate:
 
     def is_free(self, place: Place) -> bool:
         """Whether nothing is asked of the tasks of this place."""
-        return self._door(place).is_free and self.refuses is None
+        return self._door(place).is_free and (self.pressure is None or not self.pressure.refuses(place.priority))
 
     def admit(self, place: Place, wanted: int) -> int:
         """How many of `wanted` tasks of a lane may start now. They count as started until `release`d or `ended`."""
         door = self._door(place)
         if door.closed is not None:
             return self._refuse(door.closed, place)
-        if self.refuses is not None and self.refuses(place.priority):
-            return self._refuse(Refusal.PRESSURE, place)
+        if self.pressure is not None:
+            wanted = self.pressure.room(place.priority, wanted)
+            if wanted <= 0:
+                return self._refuse(Refusal.PRESSURE, place)
         for cap in door.caps:
             wanted = min(wanted, cap.limit - cap.used)
             if wanted <= 0:
@@ -177,6 +192,8 @@ class Gate:
         caps = self._door(place).caps
         if caps:
             self._of_task.update(dict.fromkeys(task_ids, caps))
+        if self.pressure is not None:
+            self.pressure.started(place.priority)
 
     def ended(self, task_ids: Iterable[int]) -> None:
         """The attempts of these tasks are over."""
@@ -188,7 +205,7 @@ class Gate:
         """Why a task of this place may not start now; None if it may. Nothing is counted."""
         door = self._door(place)
         full = (cap.reason for cap in door.caps if cap.used >= cap.limit)
-        is_pressed = self.refuses is not None and self.refuses(place.priority)
+        is_pressed = self.pressure is not None and self.pressure.refuses(place.priority)
         return door.closed or (Refusal.PRESSURE if is_pressed else next(full, None))
 
     def _door(self, place: Place) -> Door:

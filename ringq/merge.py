@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from operator import itemgetter
 
 from ringq.entries import TASK_ID, Row
 from ringq.gate import Gate
@@ -11,21 +12,22 @@ from ringq.lane import Lane
 
 STRANGERS_AT_ONCE = 1024  # to read 10^6 of them in one turn would stop the loop for seconds
 CHUNK_ROWS = 256  # one publish call; the estimate of a task's length is looked at again for each
-Bound = Callable[[Lane], int | None]  # the first id of a lane that is less urgent than the others
+KIND = itemgetter(1)  # of a row
 
 
 class Share:
     """What one lane gives to a chunk, in order of id: as much as the gate admits when its turn comes."""
 
-    __slots__ = ("_bound", "_gate", "_is_free", "_strangers", "_taken", "is_cut", "is_refused", "lane", "stranded")
+    __slots__ = ("_bound", "_gate", "_is_free", "_strangers", "is_cut", "is_refused", "lane", "stranded", "taken")
 
     def __init__(self, lane: Lane, gate: Gate, strangers: frozenset[int], bound: int | None = None) -> None:
+        """`bound`: the first id that is less urgent than the chunk; None if none is."""
         self.lane = lane
         self._gate = gate
         self._strangers = strangers
         self._bound = bound
         self._is_free = gate.is_free(lane.place)
-        self._taken: list[Row] = []
+        self.taken: list[Row] = []
         self.is_refused = self.is_cut = False
         self.stranded: dict[int, list[int]] = {}  # met on the way: tasks of kinds that have no handler, by kind
 
@@ -57,7 +59,7 @@ class Share:
         if not self._is_free and len(rows) < limit:
             self._gate.release(self.lane.place, limit - len(rows))
         self.is_cut |= not rows and not self.lane.is_sorted
-        self._taken += rows
+        self.taken += rows
         return rows
 
     def put_back(self, ids: Collection[int]) -> None:
@@ -65,7 +67,7 @@ class Share:
 
         What the gate has refused for their sake, here or in another lane, it may admit then.
         """
-        taken = self._taken
+        taken = self.taken
         self.is_refused = False
         count = 0
         while count < len(taken) and taken[-1 - count][0] in ids:
@@ -78,8 +80,8 @@ class Share:
 
     def started(self) -> None:
         """All that were taken, and not put back, are published."""
-        if not self._is_free:
-            self._gate.started(self.lane.place, map(TASK_ID, self._taken))
+        if not self._is_free and self.taken:
+            self._gate.started(self.lane.place, map(TASK_ID, self.taken))
 
     def _without_strangers(self, rows: list[Row], limit: int, before: int | None) -> list[Row]:
         """The tasks among `rows` that have a handler, and others instead of those that have none."""

@@ -32,7 +32,13 @@ Refuse = Callable[[RingqError], None]
 class Rating:
     """Attributes: `rates`, which the gate asks. `write` has a change written."""
 
-    def __init__(self, store: Any, clock: Clock, write: Callable[[Change], None]) -> None:
+    def __init__(
+        self, store: Any, clock: Clock, write: Callable[[Change], None],
+        on_change: Callable[[Iterable[str]], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """`on_change` is told of which scopes there are others now, or held ones."""
+        self._on_change = on_change
+        self._look_again_us: int | None = None  # when tasks may start that lacked a token
         self._clock = clock
         self._write = write
         self._declared: dict[str, Rate] = {}
@@ -63,12 +69,33 @@ class Rating:
         if declared != self._declared:
             self._declared = declared
             now_us = self._clock.now_us()
-            for scope in declared.keys() - self.rates.scopes:
+            new = declared.keys() - self.rates.scopes
+            for scope in new:
                 self.rates.set(changed(None, scope, declared[scope], now_us), self._now_us(), now_us)
+            self._on_change(new)
             self._write(Declare(declared, now_us, self._follow))
 
+    def admit(self, kind: str, group: str | None, queue: str, wanted: int) -> int:
+        """As the gate asks: see `gate.Tokens`."""
+        count, again_us = self.rates.admit(kind, group, queue, wanted, self._now_us())
+        if again_us is not None and (self._look_again_us is None or again_us < self._look_again_us):
+            self._look_again_us = again_us
+        return count
+
+    def give_back(self, kind: str, group: str | None, queue: str, count: int) -> None:
+        """As the gate asks."""
+        self.rates.give_back(kind, group, queue, count)
+
+    def limits(self, kind: str, group: str | None, queue: str) -> bool:
+        """As the gate asks."""
+        return self.rates.limits(kind, group, queue)
+
     def step(self, is_stopping: bool) -> None:
-        """Have the levels written, if it is time; `is_stopping`: whatever has changed, since it may be the last."""
+        """Have the levels written, if it is time; `is_stopping`: whatever has changed, since it may be the last.
+
+        To be called before tasks are published.
+        """
+        self._look_again_us = None
         if self._is_saving or not self.rates.is_dirty or (is_stopping and self._is_lost):
             return
         if is_stopping or self._clock.monotonic_ns() >= self._save_ns:
@@ -77,10 +104,12 @@ class Rating:
             self._write(Levels(self.rates, lambda: (self._now_us(), self._clock.now_us()), self._saved))
 
     def wait_ns(self) -> int | None:
-        """Until `step` has something to do; None if that takes an event first."""
-        if self._is_saving or not self.rates.is_dirty:
-            return None
-        return max(0, self._save_ns - self._clock.monotonic_ns())
+        """Until `step` has something to do, or tasks may start; None if that takes an event first."""
+        again_us, now_ns = self._look_again_us, self._clock.monotonic_ns()
+        waits = [] if again_us is None else [max(0, again_us * 1000 - now_ns)]
+        if not self._is_saving and self.rates.is_dirty:
+            waits.append(max(0, self._save_ns - now_ns))
+        return min(waits, default=None)
 
     def _saved(self, scopes: Sequence[str], *, is_durable: bool) -> None:
         self._is_saving, self._is_lost = False, not is_durable
@@ -91,8 +120,10 @@ class Rating:
         """This is what the database says now."""
         if row is not None:
             self.rates.set(row, self._now_us(), self._clock.now_us())
+            self._on_change([scope])
             return
         self.rates.remove(scope)
+        self._on_change([scope])
         if scope in self._declared:  # nobody else says anything any more
             self._write(Declare(self._declared, self._clock.now_us(), self._follow))
 

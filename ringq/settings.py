@@ -128,6 +128,7 @@ SETTINGS = {
         Setting("drain_timeout", "drain_timeout_s", notation.span, "s"),
         Setting("retry", "retry", notation.retry),
         Setting("defaults", "defaults", defaults.of_server),
+        Setting("aging", "aging", notation.aging),
         Setting("preempt_priority", "preempt_priority", notation.priority),
         Setting("retention", "retention_s", notation.retention, "s"),
         Setting("dead_retention", "dead_retention_s", notation.retention, "s"),

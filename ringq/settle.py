@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from ringq import failpoint
 from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
-from ringq.duties import Duties
 from ringq.errors import RingqError
 from ringq.feed import Feed
 from ringq.harvest import Harvest
@@ -17,6 +16,7 @@ from ringq.log import warn
 from ringq.model import Status
 from ringq.places import Place
 from ringq.ring import Parent
+from ringq.traffic import Traffic
 from ringq.turns import Turns
 from ringq.writer import Writer
 
@@ -30,15 +30,15 @@ class Settlement:
     """Commits, and hands on what is durable now. Nothing of it may happen before."""
 
     def __init__(
-        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest, duties: Duties,
-        turns: Turns,
+        self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest,
+        traffic: Traffic, turns: Turns,
     ) -> None:  # fmt: skip
         self._writer = writer
         self._listener = listener
         self._feed = feed
         self._dispatcher = dispatcher
         self._harvest = harvest
-        self._duties = duties
+        self._traffic = traffic
         self._turns = turns
         self._untold: list[Committed] = []
         self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
@@ -102,13 +102,6 @@ class Settlement:
         while self._writer.is_under_way:
             self.commit(ring)
 
-    def learn(self, reports: Sequence[Mapping[str, Any]], ring: Parent) -> None:
-        """Workers have told what the code says of limits."""
-        changed = self._duties.controls.learn(reports)
-        if changed:
-            self._take_back(ring)
-            self._duties.follow([], changed)
-
     def _remove(self, tasks: Sequence[tuple[Place, int]]) -> None:
         """These have ended before their turn came."""
         if self._listener.stopping:
@@ -120,7 +113,7 @@ class Settlement:
             elif not self._turns.returning.discard(task_id):
                 self._feed.backlog.remove(place, task_id)
 
-    def _take_back(self, ring: Parent) -> None:
+    def take_back(self, ring: Parent) -> None:
         """What no worker has claimed yet is published anew, if its queue lets it: it may lie there for long."""
         task_ids = [row[0] for row in ring.revoke_all()]
         self._dispatcher.ended(task_ids)
@@ -130,8 +123,8 @@ class Settlement:
     def _look_ahead(self, committed: Committed, ring: Parent) -> None:
         """What may start from now on, and when something has its time next."""
         if committed.queues or committed.controls:
-            self._take_back(ring)
-            self._duties.follow(committed.queues, committed.controls)
+            self.take_back(ring)
+            self._traffic.follow(committed.queues, committed.controls)
         if committed.expiring:
             self._feed.look_for_expiries()
         if committed.delayed or committed.due:

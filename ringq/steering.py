@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ringq.committed import Said
 from ringq.controls import Controls
@@ -11,15 +11,8 @@ from ringq.dispatch import Dispatcher
 from ringq.places import Place, place_of
 
 
-class Specs(Protocol):
-    """What is needed of the store."""
-
-    def specs(self) -> Any: ...
-    def specs_of(self, task_ids: list[int]) -> list[tuple[int, int]]: ...
-
-
 def steer(dispatcher: Dispatcher, controls: Controls, changed: Iterable[Said]) -> None:
-    """Have the dispatcher go by what is true of these now; `recount` must follow."""
+    """Have the dispatcher go by what is true of these now; who runs must be counted anew."""
     gate, limits = dispatcher.gate, controls.limits()
     by_scope = {"domain": limits.domains, "group": limits.groups, "kind": limits.kinds}
     for scope, name, _ in changed:
@@ -29,10 +22,11 @@ def steer(dispatcher: Dispatcher, controls: Controls, changed: Iterable[Said]) -
             gate.limit(scope, name, by_scope[scope].get(name))
         elif scope == "server":
             gate.limit(scope, name, limits.server)
+    if controls.weights():
+        dispatcher.backlog.tell_groups_apart()
 
 
-def recount(dispatcher: Dispatcher, store: Specs, running: list[int]) -> None:
-    """Count these tasks, and no others, among what runs: some had no limit when they began."""
+def places_of(store: Any, task_ids: Sequence[int]) -> list[tuple[int, Place]]:
+    """The places of these tasks that have not ended."""
     specs = store.specs()
-    places: list[tuple[int, Place]] = [(i, place_of(specs[spec])) for i, spec in store.specs_of(running)]
-    dispatcher.gate.recount(places)
+    return [(task_id, place_of(specs[number])) for task_id, number in store.specs_of(task_ids)]

@@ -44,6 +44,7 @@ from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
 from ringq.store import Store
+from ringq.traffic import Traffic
 from ringq.turns import Turns
 from ringq.writer import Writer
 
@@ -106,9 +107,13 @@ class Supervisor:
         self._admission = Admission(server=self.config.defaults)
         self._schedules = Schedules(self._store, self._admission, self._clock, warn)
         self._declared = Declared(self._store, self._admission, self._clock)
+        self._traffic = Traffic(
+            self.config, self._store, self._clock, self._selector, self._dispatcher, self._writer, self._admission,
+            running=lambda: self._ring.running(), say=warn,  # noqa: PLW0108 - of the ring that is there then
+        )  # fmt: skip
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission, submit=self._writer.submit,
-            change=lambda asked: self._duties.change(asked), health=self._health, say=warn,  # noqa: PLW0108 - made later
+            change=self._traffic.change, health=self._health, say=warn,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,
@@ -121,11 +126,12 @@ class Supervisor:
         )
         self._duties = Duties(
             self.config, self._store, self._clock, self._pool, self._registry, self._dispatcher, self._writer,
-            self._admission, running=lambda: [row[1] for row in self._ring.running()], say=warn,
+            self._admission, self._traffic,
         )  # fmt: skip
         self._settlement = Settlement(
-            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._duties, self._turns
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._traffic, self._turns
         )
+        self._traffic.take_back = lambda: self._settlement.take_back(self._ring)
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
         )
@@ -155,8 +161,7 @@ class Supervisor:
         numbers = {name: self._store.intern_kind(name) for name in texts}
         self._registry.follow(self._pool.berths, self._ring)
         self._declared.follow(reports, warn)
-        self._settlement.learn(reports, self._ring)
-        self._duties.rating.declare(reports)
+        self._traffic.learn(reports)
         if not self._is_listening and not self._shutdown.is_begun:
             self._is_listening = True
             self._listener.listen(socket_path(self.config.database))
@@ -204,7 +209,9 @@ class Supervisor:
             self._settlement.commit(self._ring)
         self._duties.step(self._shutdown.is_begun)
         if not self._shutdown.is_begun and not self._renewal.is_under_way:
-            self._dispatcher.fill(self._pool.ready, self._writer.uncommitted + self._pool.last_attempts)
+            uncommitted = self._writer.uncommitted + self._pool.last_attempts
+            self._dispatcher.fill(self._pool.ready, uncommitted, self._clock.now_us())
+            self._traffic.make_room(self._pool.ready)
         self._settlement.answer()
         ends = self._writer.cancels.asked_ns, self._writer.stops
         self._limit_ns = self._pool.enforce_limits(*ends) if self._ring.in_flight() else None
@@ -262,6 +269,7 @@ class Supervisor:
             uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, epoch=self._launcher.epoch,
             stopping=self._shutdown.is_begun, clients=self._listener.clients, kinds=self._admission.kinds,
             longest_gap_ms=self._longest_gap_ns / 1e6, delayed=self._store.count_delayed(),
+            **self._traffic.describe(self._pool.ready),
         )  # fmt: skip
 
     # -- what comes from outside --------------------------------------------------------------
@@ -312,7 +320,8 @@ class Supervisor:
 
     def _children(self) -> set[int]:
         ours = {berth.process.pid for berth in self._pool.berths if berth.process is not None}
-        return ours if self._watcher is None else ours | {self._watcher.pid}
+        others = {self._traffic.pressure.pid, None if self._watcher is None else self._watcher.pid}
+        return ours | {pid for pid in others if pid is not None}
 
     # -- stop ---------------------------------------------------------------------------------
 
@@ -343,6 +352,7 @@ class Supervisor:
     def close(self) -> None:
         """Release everything, in whatever state the server is; what is durable stays for the next start."""
         self._pool.end_all(CLOSE_NS)
+        self._traffic.close()
         if self._watcher is not None:
             self._watcher.close()
         with contextlib.suppress(RingqError):

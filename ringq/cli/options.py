@@ -181,6 +181,11 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
         "NAME=VALUE,...",
     ),
     setting(
+        "aging",
+        "Tasks become more urgent as they wait: on, off, or e.g. 'grace 5m interval 1m ceiling 64'; off if not given.",
+        "AGING",
+    ),
+    setting(
         "preempt_priority",
         "Tasks as urgent as this, or more, take the places of less urgent ones that run; if not given, none does.",
         "0..255",

@@ -41,6 +41,19 @@ SELECT submitted_us FROM task WHERE id >= (
 ORDER BY id LIMIT 1
 """
 
+# When tasks were submitted: where the time is another one than that of the task before.
+SELECT_TIMES: Final = """
+SELECT id, submitted_us FROM (
+    SELECT id, submitted_us, LAG(submitted_us) OVER (ORDER BY id) AS before FROM task WHERE id >= ? AND id < ?)
+WHERE before IS NOT submitted_us ORDER BY id
+"""
+
+# The same of the active ones at or below the mark.
+SELECT_OLD_TIMES: Final = """
+SELECT id, submitted_us FROM task
+WHERE id <= ? AND id IN (SELECT task_id FROM straggler UNION SELECT task_id FROM delayed) ORDER BY id
+"""
+
 # Limits and weights.
 SELECT_CONTROLS: Final = "SELECT scope, name, max_concurrency, weight, min_slots FROM control ORDER BY scope, name"
 
@@ -91,6 +104,7 @@ def held_by(pauses: Container[Scoped], queue: str, domain: str, group: str | Non
 class ControlTables(DeadTables):
     """Statements about what is paused and limited. Those that write belong into `transaction()`."""
 
+    low_water: int
     _pauses: dict[Scoped, PauseRow]
     _spans: dict[Scoped, list[tuple[int, int]]]
     _controls: dict[Scoped, ControlRow]
@@ -149,6 +163,15 @@ class ControlTables(DeadTables):
         if self._write(DELETE_SPANS, [((1 << 63) - 1 if row is None else row[0],)]):
             self._reload.add(self._load_pauses)
             self._load_pauses()
+
+    def submission_times(self, first_id: int, below: int) -> list[tuple[int, int]]:
+        """(id, Unix microseconds) of the tasks from `first_id` on, below another id, in order of id.
+
+        Only where the time differs from that before. From 0: of all that may be active.
+        """
+        mark: int = self.low_water if first_id == 0 else 0
+        old = self._read(SELECT_OLD_TIMES, (mark,)) if mark else []
+        return old + self._read(SELECT_TIMES, (max(first_id, mark + 1), below))
 
     def controls(self) -> Mapping[Scoped, ControlRow]:
         """Everything of which an operator has said a limit, a weight or a minimum."""

@@ -35,7 +35,7 @@ from ringq.model import Status
 from ringq.places import Place, Places
 from ringq.receipts import ReceiptRow
 from ringq.recover import part_outgrown, spill_dir
-from ringq.steering import recount, steer
+from ringq.steering import places_of, steer
 from ringq.store import OwnerLock, Store
 from ringq.testing.attempt import Receipt, attempt
 from ringq.testing.manual import InlineClock
@@ -167,7 +167,7 @@ class Runs:
             controls = Controls(store, self._clock, writer.change)
             controls.learn(self._app.reports())
             steer(dispatcher, controls, controls.everything())
-            recount(dispatcher, store, list(self._running))
+            dispatcher.gate.recount(places_of(store, list(self._running)))
             Turns(store, feed, dispatcher).load_all()
             known = self._app.kinds().keys()
             dispatcher.learn(frozenset(number for number, name in store.kinds().items() if name not in known))

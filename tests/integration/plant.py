@@ -26,7 +26,7 @@ from ringq.model import Reason, Status
 from ringq.queues import Queues
 from ringq.receipts import ReceiptRow
 from ringq.settle import Settlement
-from ringq.steering import recount, steer
+from ringq.steering import places_of, steer
 from ringq.store import Store
 from ringq.turns import Turns
 from ringq.writer import Writer
@@ -150,7 +150,7 @@ class Plant:
         self.queues.follow(queues)
         self.controls.follow(controls)
         steer(self.dispatcher, self.controls, controls)
-        recount(self.dispatcher, self.store, list(self.ring.by_task))
+        self.dispatcher.gate.recount(places_of(self.store, list(self.ring.by_task)))
 
     def tell(self, receipts: Sequence[ReceiptRow]) -> None:
         """As the listener: who waits for tasks is told of their ends."""

@@ -13,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ringq import dispatch, merge
 from ringq.backlog import Backlog
-from ringq.dispatch import Dispatcher, Room
+from ringq.dispatch import Dispatcher
 from ringq.entries import Admitted, Row
 from ringq.gate import Gate
+from ringq.pace import Room
 from ringq.places import Place
 
 QUEUES = ("a", "b", "c", "d")

@@ -395,7 +395,7 @@ def test_what_nobody_gave_is_left_for_the_app_to_decide(tmp_path: Path, monkeypa
     assert config.undecided == {
         *("drain_timeout_s", "recycle_tasks", "recycle_rss_mib", "recycle_age_s", "reload", "log_format", "quiet"),
         *("log_level", "retry", "defaults", "shm_dir", "unknown_kind_wait_s", "retention_s", "dead_retention_s"),
-        *("worker_prefix", "worker_version", "worker_id", "preempt_priority"),
+        *("worker_prefix", "worker_version", "worker_id", "preempt_priority", "aging"),
         *("pressure", "pressure_sources", "disk_bandwidth_mib", "network_bandwidth_mib"),
     }
     assert (config.database, config.queues, config.durability) == (tmp_path / "a.db", (("bulk", None),), "normal")

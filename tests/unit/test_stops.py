@@ -252,7 +252,7 @@ def test_contexts_that_were_tied_into_a_ring_have_an_end() -> None:
     assert reason_of(first) is Reason.HANDLER_ERROR
 
 
-@pytest.mark.parametrize("reason", STOPS)
+@pytest.mark.parametrize("reason", sorted(STOPS, key=str))
 def test_a_stop_costs_nothing_whatever_came_before(reason: Reason) -> None:
     so_far = Interruptions(9, 2, 1, 4)
     assert so_far.plus(reason) == so_far

@@ -1,0 +1,143 @@
+"""Flow: who gives how much to a chunk of tasks where groups share the workers by weights.
+
+urgent ──► by weight and minimum ──► whoever else may start          in this order, each as far as there is room
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from ringq.entries import TASK_ID, Row
+from ringq.fairness import Credits, Demand, Group, allocate, free, interleave
+from ringq.merge import KIND, Merge, Share
+from ringq.pace import Pace
+from ringq.places import Place
+
+
+class Sharing:
+    """What groups hold and are owed. Off, at no cost, until a weight or a minimum is said."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._weights: Mapping[str, Any] = {}
+        self._caps: Mapping[str, int] = {}
+        self._credits = Credits()
+        self._in_use: Counter[Group] = Counter()
+        self._group_of: dict[int, Group] = {}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether groups share by weights."""
+        return bool(self._weights)
+
+    def follow(self, weights: Mapping[str, Any], caps: Mapping[str, int], running: Iterable[tuple[int, Place]]) -> None:
+        """From now on groups have these weights and minimums, and limits; these tasks run, and no others."""
+        self._weights, self._caps = weights, caps
+        self._credits.clear()
+        self._group_of = {task_id: place.group for task_id, place in running} if weights else {}
+        self._in_use = Counter(self._group_of.values())
+
+    def started(self, group: Group, rows: Sequence[Row]) -> None:
+        """These tasks are published."""
+        self._in_use[group] += len(rows)
+        self._group_of.update(dict.fromkeys(map(TASK_ID, rows), group))
+        for kind, count in Counter(map(KIND, rows)).items():
+            self._credits.started(group, count, self._pace.expected_us(kind))
+
+    def ended(self, task_ids: Iterable[int]) -> None:
+        """The attempts of these tasks are over."""
+        for task_id in task_ids:
+            if task_id in self._group_of:
+                self._in_use[self._group_of.pop(task_id)] -= 1
+
+    def order(self, pending: Mapping[Group, int], count: int) -> Iterable[Group]:
+        """The groups that start the next `count` tasks, in order, as far as their shares go."""
+        demands = self._demands(pending)
+        slots = allocate(sum(self._in_use.values()) + count, demands, self._credits)
+        return interleave(free(slots, demands), self._credits)
+
+    def describe(self, pending: Mapping[Group, int], capacity: int) -> list[dict[str, Any]]:
+        """Each group with what it may have of so many places now; as JSON takes it."""
+        demands = self._demands(pending)
+        slots = allocate(max(capacity, sum(self._in_use.values())), demands, self._credits)
+        return [
+            {
+                "group": group, "weight": demand.weight, "min_slots": demand.minimum, "max_concurrency": demand.cap,
+                "allocated": slots[group], "in_use": demand.in_use, "pending": demand.pending,
+            }
+            for group, demand in sorted(demands.items(), key=lambda entry: entry[0] or "")
+        ]  # fmt: skip
+
+    def _demands(self, pending: Mapping[Group, int]) -> dict[Group, Demand]:
+        groups = {*pending, *(group for group, count in self._in_use.items() if count)}
+        return {group: self._demand(group, pending.get(group, 0)) for group in groups}
+
+    def _demand(self, group: Group, pending: int) -> Demand:
+        said = None if group is None else self._weights.get(group)
+        cap = None if group is None else self._caps.get(group)
+        weight, minimum = (1.0, 0) if said is None else (said.weight, said.min_slots)
+        return Demand(weight, minimum, cap, self._in_use[group], pending)
+
+
+class Tiers:
+    """Shares in order of priority, and of id in each. As a Merge."""
+
+    def __init__(self, shares: Iterable[tuple[int, Share]]) -> None:
+        by_priority: dict[int, list[Share]] = defaultdict(list)
+        for priority, share in shares:
+            by_priority[priority].append(share)
+        self._merges = [Merge(by_priority[priority]) for priority in sorted(by_priority)]
+
+    def take(self, limit: int) -> list[Row]:
+        """Remove and return the next `limit` tasks, or all there are."""
+        rows: list[Row] = []
+        for merge in self._merges:
+            if len(rows) == limit:
+                break
+            rows += merge.take(limit - len(rows))
+        return rows
+
+
+class FairMerge:
+    """What lanes give to a chunk where groups share by weights. As a Merge."""
+
+    def __init__(self, shares: Sequence[tuple[int, Share]], sharing: Sharing, urgent: int | None) -> None:
+        """`shares` with the priorities that they count as; those up to `urgent` are given before all others."""
+        self._shares = [share for _, share in shares]
+        self._sharing = sharing
+        self._urgent = Tiers((p, share) for p, share in shares if urgent is not None and p <= urgent)
+        self._all = Tiers(shares)
+        by_group: dict[Group, list[tuple[int, Share]]] = defaultdict(list)
+        for priority, share in shares:
+            by_group[share.lane.place.group].append((priority, share))
+        self._by_group = {group: Tiers(own) for group, own in by_group.items()}
+
+    def take(self, limit: int) -> list[Row]:
+        """Remove and return the next `limit` tasks, or all there are."""
+        rows = self._urgent.take(limit)
+        if len(rows) < limit:
+            pending: Counter[Group] = Counter()
+            for share in self._shares:
+                if share.head is not None:
+                    pending[share.lane.place.group] += len(share.lane)
+            for group, own in groupby(self._sharing.order(pending, limit - len(rows))):
+                rows += self._by_group[group].take(sum(1 for _ in own))
+        if len(rows) < limit:
+            rows += self._all.take(limit - len(rows))
+        return rows
+
+    def put_back(self, rows: Sequence[Row]) -> None:
+        """Put back `rows`, the last that were taken."""
+        ids = set(map(TASK_ID, rows))
+        for share in self._shares:
+            share.put_back(ids)
+
+    def started(self) -> None:
+        """All that were taken, and not put back, are published."""
+        for share in self._shares:
+            share.started()
+            if share.taken:
+                self._sharing.started(share.lane.place.group, share.taken)
