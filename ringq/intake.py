@@ -78,12 +78,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
-            waiting = decided.behind if decided else {}
-            late = [
-                (at, i)
-                for at, i in zip(batch.run_at_us[part], ids[part], strict=True)
-                if at and at > now_us and i not in waiting
-            ]
+            late = _late(batch.run_at_us[part], ids[part], now_us, decided.behind if decided else {})
             store.insert_delayed(late)
             delayed.update(task_id for _, task_id in late)
         if decided is not None:
@@ -198,6 +193,12 @@ def _is_plain(batch: Batch) -> bool:
 def _spans_ms(spec: Spec) -> tuple[int, int, int]:
     """How long a new task may wait altogether, by each of two limits; and for a worker."""
     return (0 if spec.ttl_from else spec.ttl_ms or 0), spec.total_timeout_ms or 0, spec.queue_timeout_ms or 0
+
+
+def _late(run_at_us: Sequence[int | None], ids: range, now_us: int, behind: Mapping[int, int]) -> list[tuple[int, int]]:
+    """(instant, task id) of the tasks of a slice whose time has not come, and that wait for nothing else."""
+    rows = zip(run_at_us, ids, strict=True)
+    return [(at, task_id) for at, task_id in rows if at and at > now_us and task_id not in behind]
 
 
 def _expiries(batch: Batch, ids: range, part: slice, now_us: int, behind: Mapping[int, int]) -> list[tuple[int, int]]:

@@ -32,7 +32,7 @@ LAYER_OF = {
     **dict.fromkeys(["fairness", "ranking", "sharing", "traffic"], FLOWS),
     **dict.fromkeys(["budgets", "neighbours", "pressure"], VALUES),
     **dict.fromkeys(["cgroup", "machine", "sampler"], EDGES),
-    "pressure_watch": FLOWS,
+    **dict.fromkeys(["pressure_watch", "records", "timetable"], FLOWS),
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
@@ -131,7 +131,9 @@ NEIGHBOURS = {
     ("expiry", "verdicts"): "how many attempts each has had",
     ("changes", "admission"): "the names of queues it takes",
     ("queues", "gate"): "tells it of them",
+    ("query", "records"): "what it makes of rows",
     ("query", "standing"): "a part of it",
+    ("standing", "records"): "how an instant is read",
     ("verdicts", "queues"): "how long one cools down",
     ("changes", "scheduling"): "what clients ask for about schedules",
     ("scheduling", "admission"): "checks what they will submit",
@@ -147,6 +149,7 @@ NEIGHBOURS = {
     ("writer", "keys"): "what they do to other tasks",
     ("writer", "intake"): "has it write submissions",
     ("writer", "upkeep"): "every few thousand receipts",
+    **{("timetable", part): "a part of it" for part in ("admission", "expiry", "feed", "firing", "writer")},
     ("turns", "committed"): "what it follows",
     ("turns", "returning"): "by which tasks go back",
     ("turns", "serial"): "keeps them",
