@@ -21,8 +21,6 @@ from ringq.stranded import Stranded
 LOOKAHEAD_US_MAX = 100_000.0
 TURN_KEPT = 0.98  # of the longest turn, after each: half of it after 35 turns
 GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
-
-
 PRIORITY = itemgetter(0)
 Source = Merge | FairMerge
 

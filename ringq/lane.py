@@ -15,10 +15,8 @@ from ringq.entries import TASK_ID, Admitted, Row
 from ringq.places import Place
 from ringq.runs import Runs, consecutive
 
-# the rows of runs of ids, and the id up to which they are loaded
+# The rows of runs of ids, and the id up to which they are loaded.
 LoadRows = Callable[[Sequence[tuple[int, int]]], tuple[list[Row], int]]
-
-
 REFILL_ROWS_MAX = 1024
 REFILL_BYTES = 1 << 20  # of payloads: what one refill of a lane should load
 PAYLOAD = itemgetter(4)  # of a row

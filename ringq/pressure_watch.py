@@ -29,10 +29,9 @@ class PressureWatch:
     """Attributes: `rates`, bytes a second of disk and network as last seen, {} if not known."""
 
     def __init__(
-        self, config: Config, selector: selectors.BaseSelector, clock: Clock, say: Callable[[str], object],
-        on_change: Callable[[], object],
-    ) -> None:  # fmt: skip
-        """`say` is told what is wrong, each thing once. `on_change`: called when others may start than before.
+        self, config: Config, selector: selectors.BaseSelector, clock: Clock, say: Callable[[str], object]
+    ) -> None:
+        """`say` is told what is wrong, each thing once.
 
         Raises InvalidOption for a policy that makes no sense.
         """
@@ -40,7 +39,6 @@ class PressureWatch:
         self._selector = selector
         self._clock = clock
         self._say = say
-        self._on_change = on_change
         policy = Policy.read(config.pressure)
         self._pressure = Pressure(policy) if policy else None
         self.rates: Mapping[str, float] = {}
@@ -87,8 +85,7 @@ class PressureWatch:
             self._take(self._sampler)  # this process may have been stuck itself
         if self._sampler is not None and now_ns >= self._sampler.patience_ns:
             self._lose("says nothing any more", now_ns)
-        if self._pressure.expire(now_ns):
-            self._on_change()
+        self._pressure.expire(now_ns)
 
     def wait_ns(self) -> int | None:
         """Until `step` must be called, or something may start; None if that takes an event first."""
@@ -144,8 +141,7 @@ class PressureWatch:
             sampler.patience_ns = now_ns + SILENCE_NS
             if now_ns - sampler.started_ns > STEADY_NS:
                 self._backoff_s, self._has_warned = self._config.respawn_backoff_s, False
-            if self._pressure.take(last["sources"], now_ns):
-                self._on_change()
+            self._pressure.take(last["sources"], now_ns)
         if sampler.is_over:
             self._lose("has ended", now_ns)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from itertools import groupby
 from typing import Any
 
@@ -62,7 +63,8 @@ class Sharing:
     def describe(self, pending: Mapping[Group, int], capacity: int) -> list[dict[str, Any]]:
         """Each group with what it may have of so many places now; as JSON takes it."""
         demands = self._demands(pending)
-        slots = allocate(max(capacity, sum(self._in_use.values())), demands, self._credits)
+        # Of a copy: to be asked must not change what groups are owed.
+        slots = allocate(max(capacity, sum(self._in_use.values())), demands, deepcopy(self._credits))
         return [
             {
                 "group": group, "weight": demand.weight, "min_slots": demand.minimum, "max_concurrency": demand.cap,

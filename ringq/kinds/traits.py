@@ -1,4 +1,4 @@
-"""Submit: what a kind has besides the defaults of its tasks - older names, how it makes keys, how often it may start."""
+"""Submit: what a kind has besides defaults for its tasks - older names, how it makes keys, how often it may start."""
 
 from __future__ import annotations
 
