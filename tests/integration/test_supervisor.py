@@ -73,7 +73,7 @@ class Parent(Supervisor):
         return self._ring.ready()
 
     def lanes(self) -> dict[tuple[int, str], list[Row]]:
-        return {(lane.priority, lane.queue): lane.take(10**6, None) for lane in self._feed.backlog.lanes()}
+        return {lane.place[:2]: lane.take(10**6, None) for lane in self._feed.backlog.lanes()}
 
 
 @pytest.fixture
