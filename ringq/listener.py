@@ -212,7 +212,9 @@ class Listener:
                 self._close(connection)
                 return
             if chunk:
-                connection.frames = connection.reader.feed(chunk)  # goes on where the one before left off
+                single = connection.reader.single(chunk)
+                # the other goes on where the one before left off
+                connection.frames = connection.reader.feed(chunk) if single is None else iter((single,))
         self._serve(connection)
 
     def _serve(self, connection: Connection) -> None:
@@ -239,10 +241,10 @@ class Listener:
         connection.is_behind = not is_done
         if was_behind or connection.is_behind:
             self._flush(connection)  # asks to be called again, or not
-        if served or not connection.is_read or connection.reader.pending_bytes == 0:
+        if not (connection.reader.pending_bytes and connection.is_read and connection in self._connections):
             self._partial.pop(connection, None)
-        if connection in self._connections and connection.is_read and connection.reader.pending_bytes:
-            self._partial.setdefault(connection, self._clock.monotonic_ns())
+        elif served or connection not in self._partial:
+            self._partial[connection] = self._clock.monotonic_ns()
 
     def _on_message(self, connection: Connection, request: int, message: protocol.Message) -> None:
         try:
@@ -266,11 +268,14 @@ class Listener:
         if self.stopping:
             raise ServerStopping()
         count = len(message.payloads)
-        answer, refuse = self._answers(connection, request)
         batch = self._admission.check(
-            message, lambda first_id, replayed, told=None: answer(submitted(first_id, count, replayed, told)), refuse
+            message,
+            lambda first_id, replayed, told=None: self._send(
+                connection, request, submitted(first_id, count, replayed, told)
+            ),
+            lambda error: self._send(connection, request, protocol.failure_of(error)),
         )
-        self._submit(self._maps.expect(batch))
+        self._submit(batch if batch.chunks is None else self._maps.expect(batch))
 
     def _on_change(self, connection: Connection, request: int, message: protocol.Message) -> None:
         if isinstance(message, protocol.ForgetMap):
@@ -335,7 +340,8 @@ class Listener:
         events = selectors.EVENT_WRITE if connection.out or connection.owed or connection.is_behind else 0
         if connection.is_read:
             events |= selectors.EVENT_READ
-        if self._selector.get_key(connection.socket).events != events:
+        if connection.events != events:
+            connection.events = events
             self._selector.modify(connection.socket, events, lambda ready: self._on_event(connection, ready))
 
     def _close(self, connection: Connection) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
-from ringq import failpoint, intake, upkeep
+from ringq import failpoint, intake, together, upkeep
 from ringq.cancels import Cancels
 from ringq.clock import Clock
 from ringq.committed import Committed
@@ -230,8 +230,8 @@ class Writer:
         applied = 0
         try:
             with self._store.transaction():
-                for batch in batches:
-                    yield from self._insert_batch(batch, committed, hand)
+                for group in together.groups(batches):
+                    yield from self._insert_batches(group, committed, hand)
                     yield
                 self._verdicts.begin(hand.ended)
                 for start in range(0, len(hand.ended), REPLACED_AT_ONCE):
@@ -285,8 +285,16 @@ class Writer:
         taken, self._batches = self._batches[:count], self._batches[count:]
         return taken
 
-    def _insert_batch(self, batch: Batch, committed: Committed, hand: Hand) -> Generator[None, None, None]:
-        taken = yield from intake.insert(self._store, batch, self._clock.now_us(), hand)
+    def _insert_batches(self, group: list[Batch], committed: Committed, hand: Hand) -> Generator[None, None, None]:
+        now_us = self._clock.now_us()
+        taken = together.insert(self._store, group, now_us)
+        if taken is not None:
+            self._take(taken, committed)
+            return
+        for batch in group:
+            self._take((yield from intake.insert(self._store, batch, now_us, hand)), committed)
+
+    def _take(self, taken: intake.Taken, committed: Committed) -> None:
         committed.admitted += taken.admitted
         committed.delayed |= taken.has_delayed
         committed.submitted += taken.count
