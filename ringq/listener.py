@@ -9,6 +9,7 @@ import selectors
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,7 +237,7 @@ class Listener:
                 if self._clock.monotonic_ns() >= self._until_ns:
                     break
         except ProtocolError as error:
-            self._send(connection, 0, protocol.failure_of(error))
+            self._send(connection, 0, error)
             self._close(connection)
         connection.is_behind = not is_done
         if was_behind or connection.is_behind:
@@ -260,36 +261,28 @@ class Listener:
             else:
                 self._on_change(connection, request, message)
         except RingqError as error:
-            self._send(connection, request, protocol.failure_of(error))
+            self._send(connection, request, error)
             if isinstance(error, StorageFailed):  # not the client's fault: the server stops
                 raise
 
     def _on_submit(self, connection: Connection, request: int, message: protocol.Submit) -> None:
         if self.stopping:
             raise ServerStopping()
-        count = len(message.payloads)
+        count, answer = len(message.payloads), self._answer(connection, request)
         batch = self._admission.check(
-            message,
-            lambda first_id, replayed, told=None: self._send(
-                connection, request, submitted(first_id, count, replayed, told)
-            ),
-            lambda error: self._send(connection, request, protocol.failure_of(error)),
+            message, lambda first_id, replayed, told=None: answer(submitted(first_id, count, replayed, told)), answer
         )
         self._submit(batch if batch.chunks is None else self._maps.expect(batch))
 
     def _on_change(self, connection: Connection, request: int, message: protocol.Message) -> None:
         if isinstance(message, protocol.ForgetMap):
             self._maps.check(connection, message.kind, message.key)
-        self._change(changes.of(message, self._admission, self._clock.now_us(), *self._answers(connection, request)))
+        answer = self._answer(connection, request)
+        self._change(changes.of(message, self._admission, self._clock.now_us(), answer, answer))
 
-    def _answers(
-        self, connection: Connection, request: int
-    ) -> tuple[Callable[[Any], None], Callable[[RingqError], None]]:
+    def _answer(self, connection: Connection, request: int) -> Callable[[protocol.Message | RingqError], None]:
         """How to answer a request after its COMMIT, or refuse it."""
-        return (
-            lambda message: self._send(connection, request, message),
-            lambda error: self._send(connection, request, protocol.failure_of(error)),
-        )
+        return partial(self._send, connection, request)
 
     def _on_wait(self, connection: Connection, request: int, message: protocol.Wait) -> None:
         """Tell what has ended, in one or more frames, and remember the rest."""
@@ -318,10 +311,11 @@ class Listener:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def _send(self, connection: Connection, request: int, message: Any) -> None:
+    def _send(self, connection: Connection, request: int, message: protocol.Message | RingqError) -> None:
         if connection not in self._connections:
             return
-        connection.out += protocol.pack(message, request)
+        reply = protocol.failure_of(message) if isinstance(message, RingqError) else message
+        connection.out += protocol.pack(reply, request)
         self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:

@@ -5,13 +5,14 @@ So do many clients submit that each wait for an answer. One at a time each took 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby, repeat
 from typing import Any
 
 from ringq import failpoint, intake
 from ringq.backlog import Admitted
 from ringq.entries import Batch
+from ringq.keys import Hand
 
 AT_ONCE = 16  # statements for so many rows, or fewer, are kept
 PAYLOAD_CHARS_MAX = 16_384  # so that they are written in some milliseconds
@@ -25,8 +26,19 @@ def groups(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
             yield group[start : start + AT_ONCE]
 
 
-def insert(store: Any, group: Sequence[Batch], now_us: int) -> intake.Taken | None:
-    """Write a group into the open transaction. None if that takes looking at each, and nothing is written then.
+def insert(store: Any, group: Sequence[Batch], now_us: int, hand: Hand) -> Generator[None, None, list[intake.Taken]]:
+    """Write a group into the open transaction, as `intake.insert` does with each of it."""
+    together = _insert_alike(store, group, now_us)
+    if together is not None:
+        return [together]
+    taken = []
+    for batch in group:
+        taken.append((yield from intake.insert(store, batch, now_us, hand)))
+    return taken
+
+
+def _insert_alike(store: Any, group: Sequence[Batch], now_us: int) -> intake.Taken | None:
+    """Write a group with two statements. None, and nothing is written, if each of it must be looked at.
 
     As when one of them was stored before.
     """

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
-from ringq import failpoint, intake, together, upkeep
+from ringq import failpoint, together, upkeep
 from ringq.cancels import Cancels
 from ringq.clock import Clock
 from ringq.committed import Committed
@@ -231,7 +231,7 @@ class Writer:
         try:
             with self._store.transaction():
                 for group in together.groups(batches):
-                    yield from self._insert_batches(group, committed, hand)
+                    yield from self._insert_group(group, committed, hand)
                     yield
                 self._verdicts.begin(hand.ended)
                 for start in range(0, len(hand.ended), REPLACED_AT_ONCE):
@@ -285,21 +285,13 @@ class Writer:
         taken, self._batches = self._batches[:count], self._batches[count:]
         return taken
 
-    def _insert_batches(self, group: list[Batch], committed: Committed, hand: Hand) -> Generator[None, None, None]:
-        now_us = self._clock.now_us()
-        taken = together.insert(self._store, group, now_us)
-        if taken is not None:
-            self._take(taken, committed)
-            return
-        for batch in group:
-            self._take((yield from intake.insert(self._store, batch, now_us, hand)), committed)
-
-    def _take(self, taken: intake.Taken, committed: Committed) -> None:
-        committed.admitted += taken.admitted
-        committed.delayed |= taken.has_delayed
-        committed.submitted += taken.count
-        committed.expiring |= taken.has_ttl
-        committed.answers.append(taken.answer)
+    def _insert_group(self, group: list[Batch], committed: Committed, hand: Hand) -> Generator[None, None, None]:
+        for taken in (yield from together.insert(self._store, group, self._clock.now_us(), hand)):
+            committed.admitted += taken.admitted
+            committed.delayed |= taken.has_delayed
+            committed.submitted += taken.count
+            committed.expiring |= taken.has_ttl
+            committed.answers.append(taken.answer)
 
     def _insert_receipts(self, rows: Sequence[ReceiptRow], committed: Committed) -> Sums:
         if not rows:

@@ -28,7 +28,7 @@ LAYER_OF = {
         ["intake", "launch", "limits", "merge", "pool", "query", "recover", "registry", "rotation", "runner"],
         FLOWS,
     ),
-    **dict.fromkeys(["bounds", "cancelling", "cancels"], FLOWS),
+    **dict.fromkeys(["bounds", "cancelling", "cancels", "together"], FLOWS),
     "memory": EDGES,
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"], FLOWS
@@ -100,9 +100,12 @@ NEIGHBOURS = {
     ("writer", "verdicts"): "has it decide about attempts that failed",
     ("intake", "keys"): "has it decide about those that have one",
     ("writer", "keys"): "what they do to other tasks",
-    ("writer", "intake"): "has it write submissions",
     ("writer", "upkeep"): "every few thousand receipts",
     ("intake", "backlog"): "in its form",
+    ("together", "backlog"): "in its form",
+    ("together", "intake"): "says what it came to as that does",
+    ("together", "keys"): "what those with one need",
+    ("writer", "together"): "has it write small submissions",
     ("splitting", "backlog"): "in its form",
     ("verdicts", "cancels"): "which tasks end, whatever their attempt came to",
     ("writer", "cancels"): "keeps them",
