@@ -16,7 +16,7 @@ from ringq.errors import InvalidSubmission, MapInUse, RingqError
 from ringq.places import Place, place_of
 
 ITS_OWN = ("label", "tags", "serial_key")  # of a spec: not interned with it, but written for each task
-_columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
+columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
 Lane = Place | tuple[int, str]  # or with a serial key (priority, key) of those who wait for a turn
 SLICE_ROWS = 2048  # 1 to 3 ms
 SLICE_CHARS = 1 << 20  # of payloads
@@ -153,7 +153,7 @@ def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, li
         if start:
             yield
         own = specs[start : start + SLICE_SPECS]
-        numbers += [store.intern_spec(*_columns(spec)) for spec in own]
+        numbers += [store.intern_spec(*columns(spec)) for spec in own]
     return numbers
 
 
@@ -166,6 +166,11 @@ def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: 
     spec_of = repeat(specs[0]) if batch.spec_of is None else map(specs.__getitem__, batch.spec_of[part])
     run_at: Iterable[int | None] = repeat(None) if batch.run_at_us is None else batch.run_at_us[part]
     store.insert_tasks(list(zip(ids, spec_of, repeat(now_us), run_at, payloads)))
+
+
+def is_plain(spec: Spec) -> bool:
+    """Whether its tasks have no rows but their own."""
+    return not any(_spans_ms(spec)) and not _marks(spec)
 
 
 def _marks(spec: Spec) -> int:

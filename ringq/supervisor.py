@@ -226,9 +226,10 @@ class Supervisor:
         self._listener.begin_turn()
         for key, mask in events:
             key.data(mask)
+        for key, mask in self._selector.select(0) if len(events) > 1 else ():  # those share the sync: ADR 0016
+            key.data(mask)
 
     def _timeout_ns(self) -> int | None:
-        now_ns = self._clock.monotonic_ns()
         waits: list[int | None] = [
             self._writer.wait_ns(self._is_saturated()),
             self._tend_ns,
@@ -237,7 +238,7 @@ class Supervisor:
             self._renewal.retry_ns,
             self._turns.returning.wait_ns,
             self._listener.next_expiry_ns,
-            self._shutdown.wait_ns(now_ns),
+            self._shutdown.wait_ns(self._clock.monotonic_ns()),
         ]
         if self._ring.in_flight():
             waits.append(LOOK_NS)
