@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         AttemptRecord,
         Cancellation,
         CancelOutcome,
+        Cause,
         ControlRecord,
         KindStatistics,
         Outcome,
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
         ScheduleRecord,
         Status,
         TaskRecord,
+        Why,
     )
     from ringq.pressure import PressureSource
     from ringq.query import Query
@@ -134,6 +136,7 @@ __all__ = [
     "Cancellation",
     "CannotCreate",
     "CannotStart",
+    "Cause",
     "Client",
     "ClientClosed",
     "Context",
@@ -204,6 +207,7 @@ __all__ = [
     "UnknownState",
     "UnknownTask",
     "WaitTimeout",
+    "Why",
     "connect",
 ]
 
@@ -217,8 +221,8 @@ _HOMES = {
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
-        *("AttemptRecord", "CancelOutcome", "Cancellation", "ControlRecord", "KindStatistics", "Outcome"),
-        *("OutputRecord", "PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord"),
+        *("AttemptRecord", "CancelOutcome", "Cancellation", "Cause", "ControlRecord", "KindStatistics", "Outcome"),
+        *("OutputRecord", "PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord", "Why"),
     ),
     "ringq.pressure": ("PressureSource",),
     "ringq.query": ("Query",),

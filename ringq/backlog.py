@@ -72,6 +72,13 @@ class Backlog:
             else:
                 del self._lanes[key]
 
+    def finds(self, place: Place, task_id: int) -> bool | None:
+        """Whether a task of this place waits in its lane; None: it has not been looked at yet."""
+        if any(lane.holds_unsorted(task_id) for lane in self._unsorted):
+            return None
+        lane = self._lanes.get(self.places.narrow(place))
+        return lane is not None and task_id in lane
+
     def min_task_id(self) -> int | None:
         """The smallest pending id."""
         oldest = (lane.oldest for lane in self.lanes())

@@ -114,6 +114,11 @@ class Dispatcher:
         return True
 
     @property
+    def running_alone(self) -> int | None:
+        """The task that has the whole pool for itself now, if one has."""
+        return self._running_alone
+
+    @property
     def is_exhausted(self) -> bool:
         """True when this epoch has no grants left (after four billion tasks): a new epoch must begin."""
         return self._grants >= GRANTS_MAX - (1 << 20)

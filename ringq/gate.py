@@ -86,6 +86,14 @@ class Door(NamedTuple):
     is_free: bool  # nothing is asked of them
 
 
+class Hold(NamedTuple):
+    """What is against the start of a task: for a limit, how many run and may run."""
+
+    reason: Refusal
+    used: int = 0
+    limit: int = 0
+
+
 class Gate:
     """Knows what runs, as far as that is limited.
 
@@ -207,6 +215,19 @@ class Gate:
         full = (cap.reason for cap in door.caps if cap.used >= cap.limit)
         is_pressed = self.pressure is not None and self.pressure.refuses(place.priority)
         return door.closed or (Refusal.PRESSURE if is_pressed else next(full, None))
+
+    def holds(self, place: Place) -> list[Hold]:
+        """All that is against the start of a task of this place but rates, in the order of the checks.
+
+        Nothing is counted.
+        """
+        closed = [Refusal.QUEUE_NOT_SERVED] if self._served and place.queue not in self._served else []
+        closed += [PAUSED[scope] for scope, name in _names(place) if (scope, name) in self._paused]
+        closed += [Refusal.QUEUE_COOLING] if place.queue in self._cooling else []
+        if self.pressure is not None and self.pressure.refuses(place.priority):
+            closed.append(Refusal.PRESSURE)
+        full = [Hold(cap.reason, cap.used, cap.limit) for cap in self._caps_of(place) if cap.used >= cap.limit]
+        return [*map(Hold, closed), *full]
 
     def _door(self, place: Place) -> Door:
         door = self._doors.get(place)

@@ -6,7 +6,7 @@ Its newest part is packed runs of ids. Only the head is held as rows with payloa
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
@@ -73,6 +73,20 @@ class Lane:
         """The smallest id, also of what is not sorted yet."""
         heads = [self.head, self._unsorted.head if self._unsorted.count else None, *self._unsorted_returned]
         return min((head for head in heads if head is not None), default=None)
+
+    def __contains__(self, task_id: int) -> bool:
+        """Whether this task waits here, and was looked at."""
+        if task_id in self._removed:
+            return False
+        at = bisect_left(self._rows, task_id, key=TASK_ID)
+        is_row = at < len(self._rows) and self._rows[at][0] == task_id
+        return is_row or task_id in self._runs or task_id in self._returned
+
+    def count_upto(self, task_id: int) -> int:
+        """How many of those that were looked at have ids that are not above this one."""
+        count = bisect_right(self._rows, task_id, key=TASK_ID) + self._runs.count_upto(task_id)
+        count += sum(returned <= task_id for returned in self._returned)
+        return max(0, count - sum(removed <= task_id for removed in self._removed))
 
     def append(self, tasks: Admitted, room: int, room_bytes: int) -> None:
         """Add newly committed tasks, larger than all before.

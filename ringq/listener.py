@@ -57,7 +57,7 @@ class Listener:
     def __init__(
         self, config: Config, selector: selectors.BaseSelector, clock: Clock, store: Receipts, admission: Admission, *,
         submit: Callable[[Batch], None], change: Callable[[Change], None], health: Callable[[], str],
-        say: Callable[[str], None],
+        say: Callable[[str], None], why: Callable[[int], str],
     ) -> None:  # fmt: skip
         self._config = config
         self._selector = selector
@@ -68,6 +68,7 @@ class Listener:
         self._change = change
         self._maps = Maps(store)
         self._health = health
+        self._why = why
         self._say = say
         self._connections: set[Connection] = set()
         self._partial: dict[Connection, int] = {}  # connections in the middle of a frame, since when
@@ -258,6 +259,8 @@ class Listener:
                     self._send(connection, request, self._maps.open(connection, message))
             elif isinstance(message, protocol.Health):
                 self._send(connection, request, protocol.HealthReply(self._health()))
+            elif isinstance(message, protocol.Why):
+                self._send(connection, request, protocol.WhyReply(self._why(message.task_id)))
             else:
                 self._on_change(connection, request, message)
         except RingqError as error:

@@ -226,6 +226,31 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """One thing that keeps a task from running: `word`, for programs, and `text`, a line for people."""
+
+    word: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a task does not run, as far as is known at this moment.
+
+    Attributes: `task_id`; `status`; `causes`, all that is known, one at least; `priority`, with which it is stored;
+    `effective_priority`, what it counts as now, None while no server says; `ahead`, how many tasks come before it, None
+    while anything but its turn keeps it.
+    """
+
+    task_id: int
+    status: Status
+    causes: tuple[Cause, ...]
+    priority: int
+    effective_priority: int | None = None
+    ahead: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueRecord:
     """What was said of a queue; None where nobody has, so that the server's flags decide, or what is built in."""
 

@@ -67,6 +67,20 @@ class Ranking:
         last_id = self._ages.last_id_submitted_before(latest_us + 1)
         return None if last_id == ID_MAX else last_id + 1
 
+    def counts_as(self, place: Place, task_id: int) -> int:
+        """What this task of a place counts as."""
+        if not len(self._ages):
+            return place.priority
+        age_us = self._spans(place).age_us(self._ages.submitted_us(task_id), self._now_us)
+        return self.aging.effective(place.priority, age_us)
+
+    def upto(self, place: Place, priority: int) -> int:
+        """The last id of a place that counts as `priority` or more urgent: 0 for none, ID_MAX for all."""
+        age_us = self.aging.age_at(place.priority, priority)
+        if not age_us:
+            return 0 if age_us is None else ID_MAX
+        return self._ages.last_id_submitted_before(self._spans(place).latest_us(age_us, self._now_us) + 1)
+
     def _spans(self, place: Place) -> PausedSpans:
         spans = self._paused.get(place)
         if spans is None:

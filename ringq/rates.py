@@ -62,6 +62,11 @@ class Rates:
         for bucket in self._concerned(kind, group, queue):
             bucket.take(-count)
 
+    def wait_us(self, kind: str, group: str | None, queue: str, now_us: int) -> int:
+        """In how many microseconds the next task of this kind, group and queue may start; 0: now. Takes nothing."""
+        refusing = [bucket for bucket in self._concerned(kind, group, queue) if not bucket.free(now_us)]
+        return max((bucket.when(1, now_us) - now_us for bucket in refusing), default=0)
+
     def limits(self, kind: str, group: str | None, queue: str) -> bool:
         """Whether a rate is set for tasks of this kind, group and queue."""
         return bool(self._concerned(kind, group, queue))

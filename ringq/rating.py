@@ -90,6 +90,10 @@ class Rating:
         """As the gate asks."""
         return self.rates.limits(kind, group, queue)
 
+    def span_us(self, kind: str, group: str | None, queue: str) -> int:
+        """In how many microseconds the next task of this kind, group and queue may start; 0: now."""
+        return self.rates.wait_us(kind, group, queue, self._now_us())
+
     def step(self, is_stopping: bool) -> None:
         """Have the levels written, if it is time; `is_stopping`: whatever has changed, since it may be the last.
 

@@ -69,6 +69,10 @@ class Returning:
         del self._left[task_id]
         return True
 
+    def holds(self, task_id: int) -> bool:
+        """Whether the task is here."""
+        return task_id in self._left
+
     def oldest(self) -> int | None:
         """The smallest id of an active task that may be in no lane."""
         return min((min(ids) for ids in (self._left, self._taken) if ids), default=None)

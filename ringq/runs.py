@@ -36,6 +36,14 @@ class Runs:
         at = bisect_right(self._first, task_id, self._head) - 1
         return at >= self._head and task_id <= self._last[at]
 
+    def count_upto(self, task_id: int) -> int:
+        """How many of the ids are not above this one."""
+        upto = bisect_right(self._first, task_id, self._head)
+        if upto == self._head:
+            return 0
+        whole = sum(self._last[self._head : upto]) - sum(self._first[self._head : upto]) + upto - self._head
+        return whole - max(0, self._last[upto - 1] - task_id)
+
     @property
     def last(self) -> int:
         """The largest id. Only while count > 0."""

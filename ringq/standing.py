@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from ringq.errors import InvalidOption
-from ringq.model import ControlRecord
+from ringq.errors import InvalidOption, UnknownTask
+from ringq.model import ControlRecord, PauseReason, Status, Why
+from ringq.reasons import PAUSES, cause
 from ringq.records import instant_or_none
-from ringq.store.questions import Questions, asking
+from ringq.store.questions import FIRST, Questions, asking
 
 Scope = Literal["server", "domain", "group", "kind"]
 SCOPES = ("server", "domain", "group", "kind")
@@ -24,6 +25,30 @@ class Standing:
         """Whether this one is paused, by itself: a task of it may be held by something else too."""
         with asking(self._path) as ask:
             return ask.standing.is_paused(scope, name.encode(errors="replace").decode())
+
+    def why(self, task_id: int) -> Why:
+        """Why a task does not run, as far as the database alone says: for all else, a server must be asked.
+
+        Raises UnknownTask.
+        """
+        with asking(self._path) as ask:
+            row = ask.task(task_id) if 0 < task_id <= FIRST else None
+            if row is None:
+                raise UnknownTask(f"there is no task {task_id}")
+            _, status, due_us, behind = ask.standing.waiting(task_id) or (None,) * 4
+        kind, queue, group, priority = row[1:5]
+        started_us, mask = row[13], PauseReason(row[18])
+        if status is not None:
+            ended = Status.of(status)
+            return Why(task_id, ended, (cause("ended", status=ended),), priority)
+        facts = {"domain": kind.partition("::")[0], "group": group, "queue": queue, "until": ""}
+        causes = [cause(word, **facts) for bit, word in PAUSES.items() if bit in mask]
+        if due_us is not None:
+            causes.append(cause("delayed", at=(EPOCH + timedelta(microseconds=due_us)).isoformat()))
+        if behind is not None:
+            causes.append(cause("behind_key", other=behind))
+        state = Status.PAUSED if mask and started_us is None else Status.PENDING
+        return Why(task_id, state, (*causes, cause("no_server")), priority)
 
     def controls(self, scope: Scope, *, paused: bool = False) -> list[ControlRecord]:
         """Groups, domains or kinds of which something was said, here or in the code, by name; or the server.

@@ -45,6 +45,7 @@ from ringq.store import Store
 from ringq.timetable import Timetable
 from ringq.traffic import Traffic
 from ringq.turns import Turns
+from ringq.whereabouts import Whereabouts
 from ringq.writer import Writer
 
 EXIT_INTERNAL = 70
@@ -108,9 +109,13 @@ class Supervisor:
             self.config, self._store, self._clock, self._selector, self._dispatcher, self._writer, self._admission,
             running=lambda: self._ring.running(), say=warn,  # noqa: PLW0108 - of the ring that is there then
         )  # fmt: skip
+        whereabouts = Whereabouts(
+            self._store, self._clock, self._dispatcher, self._turns, self._traffic, self._writer.stops,
+            ring=lambda: self._ring, ready=lambda: self._pool.ready,
+        )  # fmt: skip
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission, submit=self._writer.submit,
-            change=self._traffic.change, health=self._health, say=warn,
+            change=self._traffic.change, health=self._health, say=warn, why=whereabouts.told,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector,

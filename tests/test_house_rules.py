@@ -32,7 +32,8 @@ LAYER_OF = {
     **dict.fromkeys(["fairness", "ranking", "sharing", "together", "traffic"], FLOWS),
     **dict.fromkeys(["budgets", "neighbours", "pressure"], VALUES),
     **dict.fromkeys(["cgroup", "machine", "sampler"], EDGES),
-    **dict.fromkeys(["pressure_watch", "records", "timetable"], FLOWS),
+    **dict.fromkeys(["pressure_watch", "records", "timetable", "whereabouts"], FLOWS),
+    "reasons": VALUES,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
@@ -79,6 +80,11 @@ NEIGHBOURS = {
         for part in ("admission", "controls", "dispatch", "preempted", "preemption", "pressure_watch", "queues")
     },
     **{("traffic", part): "a part of it" for part in ("ranking", "rating", "steering", "writer", "committed")},
+    ("whereabouts", "dispatch"): "who would publish the task",
+    ("whereabouts", "lane"): "who is before it there",
+    ("whereabouts", "ranking"): "what it counts as",
+    ("whereabouts", "traffic"): "what else decides",
+    ("whereabouts", "turns"): "for whom it waits",
     ("dispatch", "stranded"): "what it leaves out",
     ("duties", "admission"): "tells it what was said of queues",
     ("duties", "dispatch"): "whether it has more to do at once",

@@ -1,4 +1,4 @@
-"""Cli: `ringq task list`, `ringq task show`, `ringq task logs`; `ringq task cancel` has a module of its own."""
+"""Cli: `ringq task list`, `ringq task show`, `ringq task logs`; cancel and why have modules of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 import ringq
 from ringq.cli import calls, filters, options, printing
 from ringq.cli.cancel import cancel
+from ringq.cli.why import why
 from ringq.output import shown, text_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def task() -> None:
 
 
 task.add_command(cancel)
+task.add_command(why)
 
 
 @task.command("list")

@@ -28,6 +28,7 @@ from ringq.client.queues import Queues
 from ringq.client.rates import RateLimits
 from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
+from ringq.client.why import Reasons
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
@@ -70,7 +71,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.

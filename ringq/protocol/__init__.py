@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ringq.protocol.asking import Health, HealthReply, Why, WhyReply
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
     CHUNKS_MAX,
@@ -19,8 +20,6 @@ from ringq.protocol.messages import (
     Failure,
     ForgetMap,
     Granted,
-    Health,
-    HealthReply,
     HoldRate,
     MapChunks,
     MapForgotten,
@@ -112,6 +111,8 @@ __all__ = [
     "Submit",
     "Submitted",
     "Wait",
+    "Why",
+    "WhyReply",
     "check_key",
     "check_map_key",
     "check_wait",

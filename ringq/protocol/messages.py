@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from ringq.protocol.asking import Health, HealthReply, Why, WhyReply
+
 SUBMISSION_ID_BYTES: Final = 16
 DIGEST_BYTES: Final = 16
 CHUNKS_MAX: Final = 10_000
@@ -320,16 +322,6 @@ class Granted(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     wait_us: int
 
 
-class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Ask how the server is."""
-
-
-class HealthReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """How the server is, as JSON text."""
-
-    body: str
-
-
 class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """The request was refused: `code` is the name of a class in `ringq.errors`."""
 
@@ -340,6 +332,6 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 RateChange = SetRate | HoldRate | Acquire
 Control = SetQueue | SetPause | SetControl | RateChange
 Change = RetryDead | PurgeDead | Cancel | PutSchedule | ChangeSchedule | RunSchedule | Control
-Request = Submit | Wait | Health | OpenMap | ForgetMap | Change
-Reply = Submitted | Ended | HealthReply | MapChunks | MapForgotten | Changed | Cancelled | Granted | Failure
+Request = Submit | Wait | Health | Why | OpenMap | ForgetMap | Change
+Reply = Submitted | Ended | HealthReply | WhyReply | MapChunks | MapForgotten | Changed | Cancelled | Granted | Failure
 Message = Request | Reply

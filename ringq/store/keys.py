@@ -59,6 +59,14 @@ SELECT_KEYED: Final = "SELECT task_id FROM active_key UNION ALL SELECT task_id F
 # All that wait behind another task.
 SELECT_FOLLOWERS: Final = "SELECT task_id FROM follower"
 
+# A task, and what it waits for besides its turn: its time, and the end of the one that has its key.
+SELECT_WAITING: Final = """
+SELECT task.spec, receipt.status,
+    (SELECT run_at_us FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id),
+    (SELECT behind FROM follower WHERE follower.task_id = task.id)
+FROM task LEFT JOIN receipt ON receipt.task_id = task.id WHERE task.id = ?
+"""
+
 # A more urgent submission of the same key.
 UPDATE_SPEC: Final = "UPDATE task SET spec = ? WHERE id = ?"
 
@@ -160,6 +168,11 @@ class KeyTables(MapTables):
     def keys_of(self, task_ids: Sequence[int]) -> list[tuple[int, int, bytes, str, int | None]]:
         """(task_id, kind, digest, key, who has it now) of those of these tasks that were given a key, in order."""
         return self._read(SELECT_KEYS, (json.dumps(list(task_ids)),))
+
+    def waiting(self, task_id: int) -> tuple[int, int | None, int | None, int | None] | None:
+        """(spec, status if it has ended, when its time comes, behind whom it waits for a key); None: there is none."""
+        row = self._read_one(SELECT_WAITING, (task_id,))
+        return None if row is None else (row[0], row[1], row[2], row[3])
 
     def set_spec(self, task_id: int, spec: int) -> None:
         """Give an active task another set of attributes."""

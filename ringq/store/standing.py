@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from ringq.store.keys import SELECT_WAITING
 from ringq.store.pauses import DOMAIN
 from ringq.store.tasks import SELECT_LOW_WATER
 
@@ -86,6 +87,11 @@ class Standing:
     def is_paused(self, scope: str, name: str) -> bool:
         """Whether it is paused."""
         return bool(self._rows(SELECT_PAUSE, scope, name))
+
+    def waiting(self, task_id: int) -> Row | None:
+        """As `KeyTables.waiting`."""
+        rows = self._rows(SELECT_WAITING, task_id)
+        return rows[0] if rows else None
 
     def said(self, scope: str) -> dict[str, Row]:
         """By name what was said: (max_concurrency, weight, min_slots, paused since, until) in Unix microseconds."""

@@ -116,7 +116,7 @@ class Desk:
         config = Config(Path("unused"), client_buffer_bytes_max=BUFFER_BYTES)
         self.listener = Listener(
             config, self.selector, self.receipts.clock, self.receipts, admission,
-            submit=self.batches.append, change=lambda _: None, health=lambda: RESULT, say=lambda _: None,
+            submit=self.batches.append, change=lambda _: None, health=lambda: RESULT, say=lambda _: None, why=str,
         )  # fmt: skip
 
     def connect(self) -> Client:
