@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from operator import itemgetter
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from ringq.backlog import Backlog
 from ringq.entries import TASK_ID, Row
 from ringq.gate import Gate
 from ringq.lane import Lane
+from ringq.lifecycle import Interruptions
 from ringq.merge import CHUNK_ROWS, KIND, Merge, Share
 from ringq.pace import UNKNOWN_US, Pace, Room
 from ringq.places import Place, Places
@@ -126,6 +127,12 @@ class Dispatcher:
     def run_alone(self, task_id: int) -> None:
         """From now on this task gets the whole pool when it runs, so that nobody else can be blamed for its end."""
         self._alone.add(task_id)
+
+    def run_lost_alone(self, interruptions: Mapping[int, Interruptions], lost_max: int) -> None:
+        """Those of these tasks that were lost so often run alone: nobody knows whose fault that was."""
+        for task_id, own in interruptions.items():
+            if own.lost >= lost_max:
+                self.run_alone(task_id)
 
     def forget(self, task_ids: Iterable[int]) -> None:
         """These tasks have ended."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.model import ControlRecord, PauseReason, Status, Why
 from ringq.reasons import PAUSES, cause
-from ringq.records import instant_or_none
+from ringq.records import instant, instant_or_none
 from ringq.store.questions import FIRST, Questions, asking
 
 Scope = Literal["server", "domain", "group", "kind"]
@@ -44,7 +44,7 @@ class Standing:
         facts = {"domain": kind.partition("::")[0], "group": group, "queue": queue, "until": ""}
         causes = [cause(word, **facts) for bit, word in PAUSES.items() if bit in mask]
         if due_us is not None:
-            causes.append(cause("delayed", at=(EPOCH + timedelta(microseconds=due_us)).isoformat()))
+            causes.append(cause("delayed", at=instant(due_us).isoformat()))
         if behind is not None:
             causes.append(cause("behind_key", other=behind))
         state = Status.PAUSED if mask and started_us is None else Status.PENDING

@@ -70,7 +70,7 @@ class Supervisor:
         self._service = service
         signals.wake(self._selector)
         self._watcher: Watcher | None = None
-        self._is_reloading = self._has_orphans = False
+        self._is_reloading = self._has_orphans = self._is_listening = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
         self._longest_gap_ns = 0
@@ -95,9 +95,7 @@ class Supervisor:
             keyed=self._store.keyed,
         )  # fmt: skip
         self._writer.reach = self._turns = Turns(self._store, self._feed, self._dispatcher)
-        for task_id, interruptions in self._writer.interruptions.items():
-            if interruptions.lost >= self.config.lost_max:
-                self._dispatcher.run_alone(task_id)
+        self._dispatcher.run_lost_alone(self._writer.interruptions, self.config.lost_max)
         self._turns.load_all()
         failpoint.hit("start.epoch_committed")
 
@@ -144,7 +142,6 @@ class Supervisor:
         self._selector.register(self._launcher.eventfd, selectors.EVENT_READ, lambda _: self._launcher.clear_event())
         if self.config.host_pidfd is not None:
             self._selector.register(self.config.host_pidfd, selectors.EVENT_READ, lambda _: self._on_host_death())
-        self._is_listening = False
 
     def _on_settings(self, settings: dict[str, Any]) -> bool:
         """A worker told what the App decides. Whether it shall go on: not if that needs another start."""

@@ -131,7 +131,7 @@ def test_ids_follow_the_order_of_arrival_also_where_kinds_take_turns(desk: Desk)
         desk.submit(number, spec)
     committed = desk.commit()
     assert desk.taken() == {number: (number + 1, False) for number in range(6)}
-    lanes = [(tasks.queue, list(tasks.ids)) for tasks in committed.admitted]
+    lanes = [(tasks.place.queue, list(tasks.ids)) for tasks in committed.admitted]
     expected = [(queue, [n + 1 for n, _ in own]) for queue, own in groupby(enumerate(specs), lambda one: one[1].queue)]
     assert lanes == expected
 
