@@ -59,6 +59,10 @@ class PressureWatch:
         """Of the sampler, which is a child of this process."""
         return self._sampler.pid if self._sampler is not None else None
 
+    def concerns(self, priority: int) -> bool:
+        """Whether tasks of this stored priority (0 to 255) may not all start now: none, or one for the floor."""
+        return self._pressure is not None and self._pressure.concerns(priority)
+
     def refuses(self, priority: int) -> bool:
         """Whether no task of this stored priority (0 to 255) may start now."""
         return self._pressure is not None and self._pressure.refuses(priority, self._clock.monotonic_ns())
@@ -70,9 +74,14 @@ class PressureWatch:
         return self._pressure.room(priority, wanted, self._clock.monotonic_ns())
 
     def started(self, priority: int) -> None:
-        """A task of this priority was started."""
+        """A task of this priority was let through."""
         if self._pressure is not None:
             self._pressure.started(priority, self._clock.monotonic_ns())
+
+    def give_back(self, priority: int) -> None:
+        """It did not start after all."""
+        if self._pressure is not None:
+            self._pressure.give_back(priority)
 
     def step(self) -> None:
         """See to what is due: a new sampler, the end of one that has gone silent. To be called in each turn."""
