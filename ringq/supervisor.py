@@ -309,8 +309,7 @@ class Supervisor:
 
     def _children(self) -> set[int]:
         ours = {berth.process.pid for berth in self._pool.berths if berth.process is not None}
-        others = {self._traffic.pressure.pid, None if self._watcher is None else self._watcher.pid}
-        return ours | {pid for pid in others if pid is not None}
+        return ours | {pid for pid in (self._traffic.pressure.pid, self._watcher and self._watcher.pid) if pid}
 
     # -- stop ---------------------------------------------------------------------------------
 
