@@ -92,6 +92,7 @@ class Dispatcher:
         self._first_lease, self._grants = epoch << 32, 0
         self._running_alone = None
         self._out = set()
+        self.urgent.clear()
 
     @property
     def places(self) -> Places:

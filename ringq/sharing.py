@@ -52,7 +52,10 @@ class Sharing:
         """The attempts of these tasks are over."""
         for task_id in task_ids:
             if task_id in self._group_of:
-                self._in_use[self._group_of.pop(task_id)] -= 1
+                group = self._group_of.pop(task_id)
+                self._in_use[group] -= 1
+                if not self._in_use[group]:
+                    del self._in_use[group]  # there may be as many groups as customers
 
     def order(self, pending: Mapping[Group, int], count: int) -> Iterable[Group]:
         """The groups that start the next `count` tasks, in order, as far as their shares go."""
@@ -74,7 +77,7 @@ class Sharing:
         ]  # fmt: skip
 
     def _demands(self, pending: Mapping[Group, int]) -> dict[Group, Demand]:
-        groups = {*pending, *(group for group, count in self._in_use.items() if count)}
+        groups = {*pending, *self._in_use}
         return {group: self._demand(group, pending.get(group, 0)) for group in groups}
 
     def _demand(self, group: Group, pending: int) -> Demand:
