@@ -6,6 +6,7 @@ served ─► paused ─► cooling ─► pressure ─► budgets ─► limits
 from __future__ import annotations
 
 import enum
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -172,6 +173,13 @@ class Gate:
     def is_free(self, place: Place) -> bool:
         """Whether nothing is asked of the tasks of this place."""
         return self._door(place).is_free and (self.pressure is None or not self.pressure.concerns(place.priority))
+
+    def spare(self, place: Place) -> int:
+        """So many tasks of this place would be admitted at once, whoever else is; 0 where that is not known."""
+        door = self._door(place)
+        if door.closed or door.has_rate or (self.pressure is not None and self.pressure.concerns(place.priority)):
+            return 0
+        return min((cap.limit - cap.used for cap in door.caps), default=sys.maxsize)
 
     def admit(self, place: Place, wanted: int) -> int:
         """How many of `wanted` tasks of a lane may start now. They count as started until `release`d or `ended`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Collection, Sequence
 from operator import itemgetter
 
@@ -32,9 +33,9 @@ class Share:
         self.stranded: dict[int, list[int]] = {}  # met on the way: tasks of kinds that have no handler, by kind
 
     @property
-    def is_free(self) -> bool:
-        """Whether the gate asks nothing of its tasks: then nobody else's count either."""
-        return self._is_free
+    def spare(self) -> int:
+        """How many it may give whatever others give."""
+        return sys.maxsize if self._is_free else self._gate.spare(self.lane.place)
 
     @property
     def head(self) -> int | None:
@@ -106,13 +107,14 @@ class Merge:
 
     def __init__(self, shares: Sequence[Share]) -> None:
         self._shares = shares
-        self._is_free = all(share.is_free for share in shares)
 
     def take(self, limit: int) -> list[Row]:
         """Remove and return the next `limit` tasks, or all there are."""
         if len(self._shares) == 1:
             return self._shares[0].take(limit)
-        return self._take_free(limit) if self._is_free else self._take_in_turns(limit)
+        most = limit * len(self._shares)  # may be taken, before what is too much is put back
+        is_roomy = all(share.spare >= most for share in self._shares)
+        return self._take_at_once(limit) if is_roomy else self._take_in_turns(limit)
 
     def put_back(self, rows: Sequence[Row]) -> None:
         """Put back `rows`, the last that were taken."""
@@ -126,8 +128,8 @@ class Merge:
         for share in self._shares:
             share.started()
 
-    def _take_free(self, limit: int) -> list[Row]:
-        """From all lanes at once.
+    def _take_at_once(self, limit: int) -> list[Row]:
+        """From all lanes, where the gate would admit more than that of each.
 
         Ids are unique, so below (the smallest + limit) there are no more than `limit`: these are taken from each lane,
         and sorted. Where ids are sparse, it looks further. Two lanes whose ids alternate cost 0.2 us a task; a chunk
