@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ringq.clock import Clock
@@ -102,18 +103,18 @@ class Controls:
         """What is paused."""
         return self._pauses
 
-    def spans(self, queue: str, domain: str, group: str | None, now_us: int) -> list[tuple[int, int]]:
-        """When tasks of this queue, domain and group were paused, as (from, to) in order; what still is, until now.
+    def spans(self, queue: str, domain: str, group: str | None, now_us: int) -> list[tuple[int, int | None]]:
+        """When tasks of this queue, domain and group were paused, as (from, to) by `from`; to None: they still are.
 
         They may overlap.
         """
-        found: list[tuple[int, int]] = []
+        found: list[tuple[int, int | None]] = []
         for scope, name in (("server", ""), ("queue", queue), ("domain", domain), ("group", group)):
             if name is not None:
                 found += self._spans.get((scope, name), ())
                 row = self._pauses.get((scope, name))
-                found += [] if row is None or row.since_us >= now_us else [(row.since_us, now_us)]
-        return sorted(found)
+                found += [] if row is None or row.since_us >= now_us else [(row.since_us, None)]
+        return sorted(found, key=itemgetter(0))
 
     def limits(self) -> Limits:
         """Who runs how many tasks at a time. Another object after each change."""

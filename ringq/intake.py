@@ -13,7 +13,7 @@ from typing import Any
 from ringq import failpoint, keys
 from ringq.entries import Admitted, Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
-from ringq.places import Place, place_of
+from ringq.places import Place, Places, place_of
 
 ITS_OWN = ("label", "tags", "serial_key")  # of a spec: not interned with it, but written for each task
 columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
@@ -70,8 +70,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
     delayed: set[int] = set()
-    narrow = keys.TOGETHER.narrow if hand is None else hand.places.narrow
-    lanes = [_lane(spec, narrow) for spec in batch.specs]
+    lanes = _lanes(batch.specs, None if hand is None else hand.places)
     places: dict[Lane, array[int]] = {}
     lined = [lane for lane in lanes if not isinstance(lane, Place)]
     has_ttl = any(any(_spans_ms(spec)) for spec in batch.specs)
@@ -222,8 +221,19 @@ def _expiries(batch: Batch, ids: range, part: slice, now_us: int, behind: Mappin
     return rows
 
 
-def _lane(spec: Spec, narrow: Callable[[Place], Place]) -> Lane:
-    return narrow(place_of(spec)) if spec.serial_key is None else (spec.priority, spec.serial_key)
+def _lanes(specs: Sequence[Spec], places: Places | None) -> list[Lane]:
+    """Where tasks of these specs go. Those of one lane must come together, in order, so they are told apart here.
+
+    Without `places` nobody publishes, or it is one spec, as of a schedule: then the backlog knows the lane.
+    """
+    if places is None and len(specs) > 1:
+        places = keys.TOGETHER
+    whole = map(place_of, specs)
+    narrow = whole if places is None else map(places.narrow, whole)
+    return [
+        place if spec.serial_key is None else (spec.priority, spec.serial_key)
+        for place, spec in zip(narrow, specs, strict=True)
+    ]
 
 
 def _place(

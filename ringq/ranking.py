@@ -5,14 +5,14 @@ Nothing of it is stored: when tasks were submitted is known by stretches of ids,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ringq.aging import ID_MAX, Ages, Aging, PausedSpans
 from ringq.lane import Lane
 from ringq.places import Place
 
-Spans = Callable[[str, str, str | None, int], list[tuple[int, int]]]
+Spans = Callable[[str, str, str | None, int], Sequence[tuple[int, int | None]]]
 
 
 class Times(Protocol):
@@ -27,7 +27,7 @@ class Ranking:
     """Effective priorities at one moment: that of the last `begin`."""
 
     def __init__(self, aging: Aging, store: Times, spans: Spans) -> None:
-        """`spans`: when tasks of a queue, domain and group were paused, until an instant."""
+        """`spans`: when tasks of a queue, domain and group were paused, until an instant; to None: they still are."""
         self.aging = aging
         self._store = store
         self._spans_of = spans

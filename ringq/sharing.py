@@ -57,15 +57,18 @@ class Sharing:
                 if not self._in_use[group]:
                     del self._in_use[group]  # there may be as many groups as customers
 
-    def order(self, pending: Mapping[Group, int], count: int) -> Iterable[Group]:
-        """The groups that start the next `count` tasks, in order, as far as their shares go."""
-        demands = self._demands(pending)
-        slots = allocate(sum(self._in_use.values()) + count, demands, self._credits)
+    def order(self, pending: Mapping[Group, int], taken: Mapping[Group, int], count: int) -> Iterable[Group]:
+        """The groups that start the next `count` tasks, in order, as far as their shares go.
+
+        `taken`: so many of them are about to start, besides those that were `started`.
+        """
+        demands = self._demands(pending, taken)
+        slots = allocate(sum(demand.in_use for demand in demands.values()) + count, demands, self._credits)
         return interleave(free(slots, demands), self._credits)
 
     def describe(self, pending: Mapping[Group, int], capacity: int) -> list[dict[str, Any]]:
         """Each group with what it may have of so many places now; as JSON takes it."""
-        demands = self._demands(pending)
+        demands = self._demands(pending, {})
         # Of a copy: to be asked must not change what groups are owed.
         slots = allocate(max(capacity, sum(self._in_use.values())), demands, deepcopy(self._credits))
         return [
@@ -76,15 +79,15 @@ class Sharing:
             for group, demand in sorted(demands.items(), key=lambda entry: entry[0] or "")
         ]  # fmt: skip
 
-    def _demands(self, pending: Mapping[Group, int]) -> dict[Group, Demand]:
-        groups = {*pending, *self._in_use}
-        return {group: self._demand(group, pending.get(group, 0)) for group in groups}
+    def _demands(self, pending: Mapping[Group, int], taken: Mapping[Group, int]) -> dict[Group, Demand]:
+        in_use = {group: self._in_use[group] + taken.get(group, 0) for group in {*pending, *taken, *self._in_use}}
+        return {group: self._demand(group, count, pending.get(group, 0)) for group, count in in_use.items()}
 
-    def _demand(self, group: Group, pending: int) -> Demand:
+    def _demand(self, group: Group, in_use: int, pending: int) -> Demand:
         said = None if group is None else self._weights.get(group)
         cap = None if group is None else self._caps.get(group)
         weight, minimum = (1.0, 0) if said is None else (said.weight, said.min_slots)
-        return Demand(weight, minimum, cap, self._in_use[group], pending)
+        return Demand(weight, minimum, cap, in_use, pending)
 
 
 class Tiers:
@@ -125,10 +128,12 @@ class FairMerge:
         rows = self._urgent.take(limit)
         if len(rows) < limit:
             pending: Counter[Group] = Counter()
+            taken: Counter[Group] = Counter()  # else the first task of a chunk, which is taken alone, counts for nobody
             for share in self._shares:
+                taken[share.lane.place.group] += len(share.taken)
                 if share.head is not None:
                     pending[share.lane.place.group] += len(share.lane)
-            for group, own in groupby(self._sharing.order(pending, limit - len(rows))):
+            for group, own in groupby(self._sharing.order(pending, taken, limit - len(rows))):
                 rows += self._by_group[group].take(sum(1 for _ in own))
         if len(rows) < limit:
             rows += self._all.take(limit - len(rows))

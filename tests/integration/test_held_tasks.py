@@ -147,7 +147,7 @@ def test_what_is_paused_for_a_time_goes_on_within_half_a_second_of_it(desk: Desk
     assert desk.held() == PauseReason.DOMAIN
     assert desk.controls.step() is None
     spans = desk.controls.spans("bulk", "life", "acme", desk.clock.now_us())
-    assert [to_us - from_us for from_us, to_us in spans] == [3_000_000, 4_000_000, 4_000_000]
+    assert {to_us and to_us - from_us for from_us, to_us in spans} == {3_000_000, 4_000_000, None}
 
 
 def test_what_was_paused_until_a_time_at_which_no_server_ran_goes_on_with_the_next(desk: Desk) -> None:
