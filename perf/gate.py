@@ -7,7 +7,8 @@ refused. `ns_free_256`: the same for a chunk of 256, by the task.
 
 `plain_per_s` and `configured_per_s`: tasks submitted, run and answered, in turns, by two servers that get the same
 tasks: of three groups, in turn, 10,000 at a time. To the second it was said that tasks age, that the groups share by
-3 : 2 : 1 with a minimum of one, and limits of server, domain, groups, queue and kind that are never reached.
+3 : 2 : 1 with a minimum of one, and limits of server, domain, groups and kind that are never reached. (A queue's, which
+counts what is given out too, is 255 at most: no-op tasks would reach it.)
 `ratio_configured` is the second over the first, round by round.
 """
 

@@ -187,6 +187,15 @@ class Gate:
         _use(door.caps, wanted)
         return wanted
 
+    def has_room(self, place: Place, count: int) -> bool:
+        """Whether so many tasks of this place may start now for sure, in whatever portions it is asked for them."""
+        door = self._door(place)
+        if door.closed is not None or door.has_rate:
+            return False
+        if self.pressure is not None and self.pressure.room(place.priority, count) < count:
+            return False
+        return all(cap.limit - cap.used >= count for cap in door.caps)
+
     def release(self, place: Place, count: int) -> None:
         """So many of those that were admitted did not start."""
         door = self._door(place)

@@ -31,10 +31,9 @@ class Share:
         self.is_refused = self.is_cut = False
         self.stranded: dict[int, list[int]] = {}  # met on the way: tasks of kinds that have no handler, by kind
 
-    @property
-    def is_free(self) -> bool:
-        """Whether the gate asks nothing of its tasks: then nobody else's count either."""
-        return self._is_free
+    def has_room(self, count: int) -> bool:
+        """Whether the gate refuses nothing as long as no more than so many are taken, from whatever lanes."""
+        return self._is_free or self._gate.has_room(self.lane.place, count)
 
     @property
     def head(self) -> int | None:
@@ -98,6 +97,15 @@ class Share:
         return served
 
 
+def has_room(shares: Sequence[Share], limit: int) -> bool:
+    """Whether nothing is refused while `limit` tasks are taken from these together: the order asks nothing of the gate.
+
+    From each as many may be taken as from all, before some are put back.
+    """
+    count = limit * len(shares)
+    return all(share.has_room(count) for share in shares)
+
+
 class Merge:
     """What several lanes of one priority give to a chunk, in order of id.
 
@@ -106,13 +114,12 @@ class Merge:
 
     def __init__(self, shares: Sequence[Share]) -> None:
         self._shares = shares
-        self._is_free = all(share.is_free for share in shares)
 
     def take(self, limit: int) -> list[Row]:
         """Remove and return the next `limit` tasks, or all there are."""
         if len(self._shares) == 1:
             return self._shares[0].take(limit)
-        return self._take_free(limit) if self._is_free else self._take_in_turns(limit)
+        return self._take_free(limit) if has_room(self._shares, limit) else self._take_in_turns(limit)
 
     def put_back(self, rows: Sequence[Row]) -> None:
         """Put back `rows`, the last that were taken."""
