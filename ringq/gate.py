@@ -6,7 +6,6 @@ served ─► paused ─► cooling ─► pressure ─► budgets ─► limits
 from __future__ import annotations
 
 import enum
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -174,13 +173,6 @@ class Gate:
         """Whether nothing is asked of the tasks of this place."""
         return self._door(place).is_free and (self.pressure is None or not self.pressure.concerns(place.priority))
 
-    def spare(self, place: Place) -> int:
-        """So many tasks of this place would be admitted at once, whoever else is; 0 where that is not known."""
-        door = self._door(place)
-        if door.closed or door.has_rate or (self.pressure is not None and self.pressure.concerns(place.priority)):
-            return 0
-        return min((cap.limit - cap.used for cap in door.caps), default=sys.maxsize)
-
     def admit(self, place: Place, wanted: int) -> int:
         """How many of `wanted` tasks of a lane may start now. They count as started until `release`d or `ended`."""
         door = self._door(place)
@@ -202,6 +194,15 @@ class Gate:
         if self.pressure is not None:
             self.pressure.started(place.priority)
         return wanted
+
+    def has_room(self, place: Place, count: int) -> bool:
+        """Whether so many tasks of this place may start now for sure, in whatever portions it is asked for them."""
+        door = self._door(place)
+        if door.closed is not None or door.has_rate:
+            return False
+        if self.pressure is not None and self.pressure.room(place.priority, count) < count:
+            return False
+        return all(cap.limit - cap.used >= count for cap in door.caps)
 
     def release(self, place: Place, count: int) -> None:
         """So many of those that were admitted did not start."""

@@ -41,6 +41,30 @@ def test_consecutive_runs_hold_exactly_the_ids(ids: list[int]) -> None:
     assert all(a[1] + 1 < b[0] for a, b in pairwise(runs))
 
 
+@given(ascending, st.integers(0, 120), st.integers(0, 401))
+def test_runs_count_what_is_not_above_an_id_also_after_some_were_taken(ids: list[int], taken: int, upto: int) -> None:
+    runs = Runs()
+    for first, last in consecutive(ids):
+        runs.append(first, last)
+    runs.take(taken)
+    assert runs.count_upto(upto) == sum(task_id <= upto for task_id in ids[taken:])
+
+
+@given(ascending, st.integers(0, 60), st.lists(st.integers(1, 400), unique=True, max_size=20), st.integers(0, 401))
+def test_a_lane_counts_and_knows_what_waits_in_it(ids: list[int], room: int, gone: list[int], upto: int) -> None:
+    lane = Lane(Place(128, "bulk"), load)
+    rows = [row(task_id) for task_id in ids]
+    lane.append(admitted(128, "bulk", rows), room, 1 << 20)
+    back = sorted(set(range(1, 401)) - set(ids))[::7]
+    lane.give_back(back)
+    here = {*ids, *back}
+    for task_id in here.intersection(gone):
+        lane.remove(task_id)
+    left = here.difference(gone)
+    assert lane.count_upto(upto) == sum(task_id <= upto for task_id in left)
+    assert [task_id for task_id in range(1, 401) if task_id in lane] == sorted(left)
+
+
 @given(ascending, st.lists(st.integers(1, 40), max_size=40))
 def test_runs_are_taken_from_the_front_in_any_portions(ids: list[int], portions: list[int]) -> None:
     runs = Runs()

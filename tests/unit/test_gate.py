@@ -80,3 +80,29 @@ def test_while_the_floor_lets_one_go_its_tasks_are_not_free() -> None:
     gate.pressure = pressed = Pressed("background 0.5 floor 10s")
     pressed.now_ns = 10_000_000_000
     assert (gate.why(place), gate.is_free(place), gate.is_free(Place(NORMAL, "default"))) == (None, False, True)
+
+
+def test_there_is_room_only_for_what_every_limit_lets_start_whatever_else_does() -> None:
+    gate, place = Gate([("bulk", 4)]), Place(128, "bulk", "acme", "media::shrink")
+    gate.limit("group", "acme", 3)
+    assert gate.has_room(place, 3)
+    assert not gate.has_room(place, 4)
+    assert gate.admit(Place(128, "bulk"), 2) == 2
+    assert gate.has_room(place, 2)
+    assert not gate.has_room(place, 3)
+    gate.pause("domain", "media", is_paused=True)
+    assert not gate.has_room(place, 1)
+
+
+def test_all_that_is_against_a_start_is_told_and_nothing_is_counted() -> None:
+    gate, place = Gate([("default", None)]), Place(128, "bulk", "acme", "media::shrink")
+    assert gate.holds(Place(128, "default")) == []
+    for scope, name in (("group", "acme"), ("server", ""), ("queue", "bulk"), ("domain", "media")):
+        gate.pause(scope, name, is_paused=True)
+    gate.cool("bulk", is_cooling=True)
+    gate.limit("kind", "media::shrink", 0)
+    assert [hold.reason for hold in gate.holds(place)] == [
+        *(Refusal.QUEUE_NOT_SERVED, Refusal.SERVER_PAUSED, Refusal.DOMAIN_PAUSED, Refusal.GROUP_PAUSED),
+        *(Refusal.QUEUE_PAUSED, Refusal.QUEUE_COOLING, Refusal.KIND_FULL),
+    ]
+    assert not gate.refusals
