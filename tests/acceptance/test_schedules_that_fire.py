@@ -91,11 +91,15 @@ def test_an_interval_and_a_cron_line_fire_in_time_and_a_deleted_schedule_no_more
 def test_killed_at_any_step_around_a_fire_nothing_is_lost_and_nothing_doubled(
     serve: Serve, source: Callable[..., str], tmp_path: Path, point: str
 ) -> None:
-    """Each life of the parent ends within some commits, and those are fires or their receipts."""
+    """Each life of the parent ends within some commits, and those are fires or their receipts.
+
+    On a busy machine each start takes two seconds, and what was missed meanwhile fires as one slice: there must be
+    fires left for the last life.
+    """
     served = serve(source())
     with served.client() as client:
         client.schedule(
-            "s", "life::beat", {"name": "beats"}, every=0.2, max_occurrences=30, catch_up="all", skip_if_running=False
+            "s", "life::beat", {"name": "beats"}, every=0.2, max_occurrences=60, catch_up="all", skip_if_running=False
         )
     served.kill()
     for commits in (2, 3, 4, 5):
@@ -104,12 +108,12 @@ def test_killed_at_any_step_around_a_fire_nothing_is_lost_and_nothing_doubled(
     served = serve()
     query = Query(served.database)
     wait_for(lambda: scheduled(query, "s").state == "ended")
-    wait_for(lambda: query.counts().get(ringq.Status.COMPLETED, 0) == 30)
+    wait_for(lambda: query.counts().get(ringq.Status.COMPLETED, 0) == 60)
     assert served.stop() == 0
     runs = Counter(lines(tmp_path / "beats"))
-    assert len(runs) == 30, "each fire made one task"
-    assert sum(runs.values()) - 30 <= 8  # two workers, four deaths of a parent
-    assert scheduled(query, "s").occurrences == len(query.tasks()) == 30
+    assert len(runs) == 60, "each fire made one task"
+    assert sum(runs.values()) - 60 <= 8  # two workers, four deaths of a parent
+    assert scheduled(query, "s").occurrences == len(query.tasks()) == 60
     with contextlib.closing(sqlite3.connect(served.database)) as db:
         fires = [at for (at,) in db.execute("SELECT occurrence_us FROM scheduled_task ORDER BY task_id")]
     assert {after - before for before, after in pairwise(fires)} == {200_000}, (
