@@ -90,13 +90,6 @@ class Aging:
             return priority
         return max(priority - beyond_us // self._interval_us, self.ceiling)
 
-    def next_change_us(self, priority: int, age_us: int) -> int | None:
-        """In how many microseconds from this age on the effective priority changes; None if it never does again."""
-        if self.effective(priority, age_us) <= self.ceiling:
-            return None
-        promotions = max(0, (age_us - self._grace_us) // self._interval_us)
-        return self._grace_us + (promotions + 1) * self._interval_us - age_us
-
     def age_at(self, priority: int, effective: int) -> int | None:
         """The smallest age in microseconds at which it is as urgent as `effective`, or more; None if it never is."""
         if priority <= effective:

@@ -16,9 +16,8 @@ from ringq.places import SEPARATOR, Place, Places
 from ringq.runs import consecutive
 
 SORT_IDS = 8192  # looked at in one turn: some 4 ms
-PlacesOf = Callable[
-    [Sequence[tuple[int, int]]], Mapping[int, Place]
-]  # of the tasks of these runs of ids that are active
+# Of the tasks of these runs of ids that are active.
+PlacesOf = Callable[[Sequence[tuple[int, int]]], Mapping[int, Place]]
 
 
 class Backlog:

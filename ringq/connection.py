@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, out_bytes_max: int) -> None:
         self.socket = sock
+        self.events = selectors.EVENT_READ  # that the loop looks for
         self.reader = protocol.FrameReader(protocol.REQUESTS)
         self.frames: Iterator[protocol.Frame] = iter(())  # what was read and not looked at yet
         self.out = bytearray()

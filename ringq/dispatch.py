@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from operator import itemgetter
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from ringq.backlog import Backlog
 from ringq.entries import TASK_ID, Row
 from ringq.gate import Gate
 from ringq.lane import Lane
+from ringq.lifecycle import Interruptions
 from ringq.merge import CHUNK_ROWS, KIND, Merge, Share
 from ringq.pace import UNKNOWN_US, Pace, Room
 from ringq.places import Place, Places
@@ -21,8 +22,6 @@ from ringq.stranded import Stranded
 LOOKAHEAD_US_MAX = 100_000.0
 TURN_KEPT = 0.98  # of the longest turn, after each: half of it after 35 turns
 GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
-
-
 PRIORITY = itemgetter(0)
 Source = Merge | FairMerge
 
@@ -93,6 +92,7 @@ class Dispatcher:
         self._first_lease, self._grants = epoch << 32, 0
         self._running_alone = None
         self._out = set()
+        self.urgent.clear()
 
     @property
     def places(self) -> Places:
@@ -128,6 +128,12 @@ class Dispatcher:
     def run_alone(self, task_id: int) -> None:
         """From now on this task gets the whole pool when it runs, so that nobody else can be blamed for its end."""
         self._alone.add(task_id)
+
+    def run_lost_alone(self, interruptions: Mapping[int, Interruptions], lost_max: int) -> None:
+        """Those of these tasks that were lost so often run alone: nobody knows whose fault that was."""
+        for task_id, own in interruptions.items():
+            if own.lost >= lost_max:
+                self.run_alone(task_id)
 
     def forget(self, task_ids: Iterable[int]) -> None:
         """These tasks have ended."""

@@ -18,7 +18,7 @@ from ringq.writer import Writer
 
 
 class Duties:
-    """Attributes: `traffic`, who may start."""
+    """Everything that has its turn in each pass, in order."""
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
@@ -29,7 +29,7 @@ class Duties:
         self._vanishing = Vanishing(config.unknown_kind_wait_s, clock, registry, pool, dispatcher, writer)
         self._retention = Retention(config, store, clock, writer)
         self._store = store
-        self.traffic = traffic
+        self._traffic = traffic
         self._queue_changes = 0
         self._is_stopping = False
 
@@ -37,11 +37,11 @@ class Duties:
         """See to everything. To be called before tasks are published; `is_stopping`: nothing new is begun."""
         self._is_stopping = is_stopping
         self._dispatcher.is_cut = False
-        self.traffic.step(is_stopping)
+        self._traffic.step(is_stopping)
         if not is_stopping:
             self._vanishing.step()
-            if self._queue_changes != self.traffic.queues.changes:
-                self._queue_changes = self.traffic.queues.changes
+            if self._queue_changes != self._traffic.queues.changes:
+                self._queue_changes = self._traffic.queues.changes
                 self._admission.follow((name, row.defaults) for name, row in self._store.queues().items())
                 self._retention.follow()
             self._retention.step()
@@ -50,7 +50,7 @@ class Duties:
         """Until `step` must be called again, as it is after tasks were published; None if that takes an event first."""
         if self._dispatcher.is_cut:
             return 0
-        waits = [self.traffic.wait_ns()]
+        waits = [self._traffic.wait_ns()]
         if not self._is_stopping:
             waits += [self._vanishing.wait_ns(), self._retention.wait_ns()]
         return min((wait for wait in waits if wait is not None), default=None)

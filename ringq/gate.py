@@ -43,14 +43,20 @@ FULL = {scope: Refusal(f"{scope}_full") for scope in SCOPES}
 class Pressing(Protocol):
     """What the gate asks of the pressure on this machine."""
 
+    def concerns(self, priority: int) -> bool:
+        """Whether not all of this stored priority may start now that would."""
+
     def refuses(self, priority: int) -> bool:
-        """Whether none of this stored priority may start now."""
+        """Whether none of it may start now."""
 
     def room(self, priority: int, wanted: int) -> int:
         """How many of `wanted` may start now: all, none, or one because none has for so long."""
 
     def started(self, priority: int) -> None:
-        """One was."""
+        """One was let through."""
+
+    def give_back(self, priority: int) -> None:
+        """It did not start."""
 
 
 class Tokens(Protocol):
@@ -165,7 +171,7 @@ class Gate:
 
     def is_free(self, place: Place) -> bool:
         """Whether nothing is asked of the tasks of this place."""
-        return self._door(place).is_free and (self.pressure is None or not self.pressure.refuses(place.priority))
+        return self._door(place).is_free and (self.pressure is None or not self.pressure.concerns(place.priority))
 
     def admit(self, place: Place, wanted: int) -> int:
         """How many of `wanted` tasks of a lane may start now. They count as started until `release`d or `ended`."""
@@ -185,6 +191,8 @@ class Gate:
             if wanted <= 0:
                 return self._refuse(Refusal.RATE, place)
         _use(door.caps, wanted)
+        if self.pressure is not None:
+            self.pressure.started(place.priority)
         return wanted
 
     def has_room(self, place: Place, count: int) -> bool:
@@ -203,14 +211,14 @@ class Gate:
             _use(door.caps, -count)
             if door.has_rate and self._tokens is not None:
                 self._tokens.give_back(place.kind, place.group, place.queue, count)
+            if self.pressure is not None:
+                self.pressure.give_back(place.priority)
 
     def started(self, place: Place, task_ids: Iterable[int]) -> None:
         """These of the tasks that were admitted are published."""
         caps = self._door(place).caps
         if caps:
             self._of_task.update(dict.fromkeys(task_ids, caps))
-        if self.pressure is not None:
-            self.pressure.started(place.priority)
 
     def ended(self, task_ids: Iterable[int]) -> None:
         """The attempts of these tasks are over."""

@@ -16,7 +16,7 @@ from ringq.errors import InvalidSubmission, MapInUse, RingqError
 from ringq.places import Place, Places, place_of
 
 ITS_OWN = ("label", "tags", "serial_key")  # of a spec: not interned with it, but written for each task
-_columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
+columns = attrgetter(*(n for n in Spec.__dataclass_fields__ if n not in ITS_OWN))  # astuple copies values, for 10 us
 Lane = Place | tuple[int, str]  # or with a serial key (priority, key) of those who wait for a turn
 SLICE_ROWS = 2048  # 1 to 3 ms
 SLICE_CHARS = 1 << 20  # of payloads
@@ -77,12 +77,7 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
     for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
-            waiting = decided.behind if decided else {}
-            late = [
-                (at, i)
-                for at, i in zip(batch.run_at_us[part], ids[part], strict=True)
-                if at and at > now_us and i not in waiting
-            ]
+            late = _late(batch.run_at_us[part], ids[part], now_us, decided.behind if decided else {})
             store.insert_delayed(late)
             delayed.update(task_id for _, task_id in late)
         if decided is not None:
@@ -157,7 +152,7 @@ def _intern_specs(store: Any, specs: Sequence[Spec]) -> Generator[None, None, li
         if start:
             yield
         own = specs[start : start + SLICE_SPECS]
-        numbers += [store.intern_spec(*_columns(spec)) for spec in own]
+        numbers += [store.intern_spec(*columns(spec)) for spec in own]
     return numbers
 
 
@@ -170,6 +165,11 @@ def _insert_slice(store: Any, batch: Batch, specs: list[int], ids: range, part: 
     spec_of = repeat(specs[0]) if batch.spec_of is None else map(specs.__getitem__, batch.spec_of[part])
     run_at: Iterable[int | None] = repeat(None) if batch.run_at_us is None else batch.run_at_us[part]
     store.insert_tasks(list(zip(ids, spec_of, repeat(now_us), run_at, payloads)))
+
+
+def is_plain(spec: Spec) -> bool:
+    """Whether its tasks have no rows but their own."""
+    return not any(_spans_ms(spec)) and not _marks(spec)
 
 
 def _marks(spec: Spec) -> int:
@@ -197,6 +197,12 @@ def _is_plain(batch: Batch) -> bool:
 def _spans_ms(spec: Spec) -> tuple[int, int, int]:
     """How long a new task may wait altogether, by each of two limits; and for a worker."""
     return (0 if spec.ttl_from else spec.ttl_ms or 0), spec.total_timeout_ms or 0, spec.queue_timeout_ms or 0
+
+
+def _late(run_at_us: Sequence[int | None], ids: range, now_us: int, behind: Mapping[int, int]) -> list[tuple[int, int]]:
+    """(instant, task id) of the tasks of a slice whose time has not come, and that wait for nothing else."""
+    rows = zip(run_at_us, ids, strict=True)
+    return [(at, task_id) for at, task_id in rows if at and at > now_us and task_id not in behind]
 
 
 def _expiries(batch: Batch, ids: range, part: slice, now_us: int, behind: Mapping[int, int]) -> list[tuple[int, int]]:

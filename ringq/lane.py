@@ -15,10 +15,8 @@ from ringq.entries import TASK_ID, Admitted, Row
 from ringq.places import Place
 from ringq.runs import Runs, consecutive
 
-# the rows of runs of ids, and the id up to which they are loaded
+# The rows of runs of ids, and the id up to which they are loaded.
 LoadRows = Callable[[Sequence[tuple[int, int]]], tuple[list[Row], int]]
-
-
 REFILL_ROWS_MAX = 1024
 REFILL_BYTES = 1 << 20  # of payloads: what one refill of a lane should load
 PAYLOAD = itemgetter(4)  # of a row
@@ -142,11 +140,11 @@ class Lane:
     def begin_sorting(self) -> None:
         """From now on give out nothing that was not looked at. What is held as rows is loaded again."""
         ids = Runs()
-        for first, last in consecutive(map(TASK_ID, self._rows)):
-            ids.append(first, last)
+        found = list(consecutive(map(TASK_ID, self._rows)))
         for runs in (self._runs, self._unsorted):
-            for first, last in runs.take(runs.count):
-                ids.append(first, last)
+            found += runs.take(runs.count)
+        for first, last in sorted(found):  # another lane may have given it later ids than it has looked at itself
+            ids.append(first, last)
         self._rows.clear()
         self.held_bytes = 0
         self._unsorted = ids
@@ -154,8 +152,9 @@ class Lane:
         self._returned = []
 
     def holds_unsorted(self, task_id: int) -> bool:
-        """Whether this task is among those that were not looked at."""
-        return task_id in self._unsorted or task_id in self._unsorted_returned
+        """Whether this task is among those that were not looked at. One that was removed has come back elsewhere."""
+        is_there = task_id in self._unsorted or task_id in self._unsorted_returned
+        return is_there and task_id not in self._removed
 
     def take_unsorted(self, limit: int) -> list[tuple[int, int]]:
         """Remove up to `limit` ids that were not looked at, as runs; `add_sorted` is for those that belong here."""

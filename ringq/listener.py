@@ -9,6 +9,7 @@ import selectors
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -213,7 +214,9 @@ class Listener:
                 self._close(connection)
                 return
             if chunk:
-                connection.frames = connection.reader.feed(chunk)  # goes on where the one before left off
+                single = connection.reader.single(chunk)
+                # the other goes on where the one before left off
+                connection.frames = connection.reader.feed(chunk) if single is None else iter((single,))
         self._serve(connection)
 
     def _serve(self, connection: Connection) -> None:
@@ -235,15 +238,15 @@ class Listener:
                 if self._clock.monotonic_ns() >= self._until_ns:
                     break
         except ProtocolError as error:
-            self._send(connection, 0, protocol.failure_of(error))
+            self._send(connection, 0, error)
             self._close(connection)
         connection.is_behind = not is_done
         if was_behind or connection.is_behind:
             self._flush(connection)  # asks to be called again, or not
-        if served or not connection.is_read or connection.reader.pending_bytes == 0:
+        if not (connection.reader.pending_bytes and connection.is_read and connection in self._connections):
             self._partial.pop(connection, None)
-        if connection in self._connections and connection.is_read and connection.reader.pending_bytes:
-            self._partial.setdefault(connection, self._clock.monotonic_ns())
+        elif served or connection not in self._partial:
+            self._partial[connection] = self._clock.monotonic_ns()
 
     def _on_message(self, connection: Connection, request: int, message: protocol.Message) -> None:
         try:
@@ -261,31 +264,26 @@ class Listener:
             else:
                 self._on_change(connection, request, message)
         except RingqError as error:
-            self._send(connection, request, protocol.failure_of(error))
+            self._send(connection, request, error)
             if isinstance(error, StorageFailed):  # not the client's fault: the server stops
                 raise
 
     def _on_submit(self, connection: Connection, request: int, message: protocol.Submit) -> None:
         if self.stopping:
             raise ServerStopping()
-        count = len(message.payloads)
-        answer, refuse = self._answers(connection, request)
-        batch = self._admission.check(message, lambda *came: answer(submitted(count, *came)), refuse)
-        self._submit(self._maps.expect(batch))
+        count, answer = len(message.payloads), self._answer(connection, request)
+        batch = self._admission.check(message, lambda *came: answer(submitted(count, *came)), answer)
+        self._submit(batch if batch.chunks is None else self._maps.expect(batch))
 
     def _on_change(self, connection: Connection, request: int, message: protocol.Message) -> None:
         if isinstance(message, protocol.ForgetMap):
             self._maps.check(connection, message.kind, message.key)
-        self._change(changes.of(message, self._admission, self._clock.now_us(), *self._answers(connection, request)))
+        answer = self._answer(connection, request)
+        self._change(changes.of(message, self._admission, self._clock.now_us(), answer, answer))
 
-    def _answers(
-        self, connection: Connection, request: int
-    ) -> tuple[Callable[[Any], None], Callable[[RingqError], None]]:
+    def _answer(self, connection: Connection, request: int) -> Callable[[protocol.Message | RingqError], None]:
         """How to answer a request after its COMMIT, or refuse it."""
-        return (
-            lambda message: self._send(connection, request, message),
-            lambda error: self._send(connection, request, protocol.failure_of(error)),
-        )
+        return partial(self._send, connection, request)
 
     def _on_wait(self, connection: Connection, request: int, message: protocol.Wait) -> None:
         """Tell what has ended, in one or more frames, and remember the rest."""
@@ -314,10 +312,11 @@ class Listener:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def _send(self, connection: Connection, request: int, message: Any) -> None:
+    def _send(self, connection: Connection, request: int, message: protocol.Message | RingqError) -> None:
         if connection not in self._connections:
             return
-        connection.out += protocol.pack(message, request)
+        reply = protocol.failure_of(message) if isinstance(message, RingqError) else message
+        connection.out += protocol.pack(reply, request)
         self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:
@@ -336,7 +335,8 @@ class Listener:
         events = selectors.EVENT_WRITE if connection.out or connection.owed or connection.is_behind else 0
         if connection.is_read:
             events |= selectors.EVENT_READ
-        if self._selector.get_key(connection.socket).events != events:
+        if connection.events != events:
+            connection.events = events
             self._selector.modify(connection.socket, events, lambda ready: self._on_event(connection, ready))
 
     def _close(self, connection: Connection) -> None:

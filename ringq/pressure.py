@@ -150,6 +150,10 @@ class Pressure:
             tier.flip(now_ns)
         return self._settle(len(flipped), now_ns)
 
+    def concerns(self, priority: int) -> bool:
+        """Whether tasks of this stored priority may not all start now: none, or the one that the floor lets go."""
+        return priority >= self._shut_from
+
     def refuses(self, priority: int, now_ns: int) -> bool:
         """Whether no task of this stored priority may start now."""
         return priority >= self._shut_from and now_ns < self._tier(priority).allowed_ns
@@ -161,9 +165,14 @@ class Pressure:
         return min(wanted, 1) if now_ns >= self._tier(priority).allowed_ns else 0
 
     def started(self, priority: int, now_ns: int) -> None:
-        """A task of this priority was started: if the floor has let it go, the next one has to wait."""
+        """A task of this priority was let through: if it was by the floor, the next one has to wait."""
         if priority >= self._shut_from:
             self._tier(priority).allowed_ns = now_ns + self._floor_ns
+
+    def give_back(self, priority: int) -> None:
+        """It did not start: if the floor has let it through, another one may."""
+        if priority >= self._shut_from:
+            self._tier(priority).allowed_ns = 0
 
     def next_look_ns(self, now_ns: int) -> int | None:
         """When, after now, something may start without that a sample comes; None if nothing waits for that."""

@@ -29,10 +29,9 @@ class PressureWatch:
     """Attributes: `rates`, bytes a second of disk and network as last seen, {} if not known."""
 
     def __init__(
-        self, config: Config, selector: selectors.BaseSelector, clock: Clock, say: Callable[[str], object],
-        on_change: Callable[[], object],
-    ) -> None:  # fmt: skip
-        """`say` is told what is wrong, each thing once. `on_change`: called when others may start than before.
+        self, config: Config, selector: selectors.BaseSelector, clock: Clock, say: Callable[[str], object]
+    ) -> None:
+        """`say` is told what is wrong, each thing once.
 
         Raises InvalidOption for a policy that makes no sense.
         """
@@ -40,7 +39,6 @@ class PressureWatch:
         self._selector = selector
         self._clock = clock
         self._say = say
-        self._on_change = on_change
         policy = Policy.read(config.pressure)
         self._pressure = Pressure(policy) if policy else None
         self.rates: Mapping[str, float] = {}
@@ -61,6 +59,10 @@ class PressureWatch:
         """Of the sampler, which is a child of this process."""
         return self._sampler.pid if self._sampler is not None else None
 
+    def concerns(self, priority: int) -> bool:
+        """Whether tasks of this stored priority (0 to 255) may not all start now: none, or one for the floor."""
+        return self._pressure is not None and self._pressure.concerns(priority)
+
     def refuses(self, priority: int) -> bool:
         """Whether no task of this stored priority (0 to 255) may start now."""
         return self._pressure is not None and self._pressure.refuses(priority, self._clock.monotonic_ns())
@@ -72,9 +74,14 @@ class PressureWatch:
         return self._pressure.room(priority, wanted, self._clock.monotonic_ns())
 
     def started(self, priority: int) -> None:
-        """A task of this priority was started."""
+        """A task of this priority was let through."""
         if self._pressure is not None:
             self._pressure.started(priority, self._clock.monotonic_ns())
+
+    def give_back(self, priority: int) -> None:
+        """It did not start after all."""
+        if self._pressure is not None:
+            self._pressure.give_back(priority)
 
     def step(self) -> None:
         """See to what is due: a new sampler, the end of one that has gone silent. To be called in each turn."""
@@ -87,8 +94,7 @@ class PressureWatch:
             self._take(self._sampler)  # this process may have been stuck itself
         if self._sampler is not None and now_ns >= self._sampler.patience_ns:
             self._lose("says nothing any more", now_ns)
-        if self._pressure.expire(now_ns):
-            self._on_change()
+        self._pressure.expire(now_ns)
 
     def wait_ns(self) -> int | None:
         """Until `step` must be called, or something may start; None if that takes an event first."""
@@ -144,8 +150,7 @@ class PressureWatch:
             sampler.patience_ns = now_ns + SILENCE_NS
             if now_ns - sampler.started_ns > STEADY_NS:
                 self._backoff_s, self._has_warned = self._config.respawn_backoff_s, False
-            if self._pressure.take(last["sources"], now_ns):
-                self._on_change()
+            self._pressure.take(last["sources"], now_ns)
         if sampler.is_over:
             self._lose("has ended", now_ns)
 

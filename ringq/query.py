@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from ringq import defaults
 from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock
 from ringq.errors import InvalidOption, UnknownTask
@@ -19,22 +15,17 @@ from ringq.model import (
     AttemptRecord,
     KindStatistics,
     OutputRecord,
-    PauseReason,
     QueueRecord,
-    Reason,
     ScheduleRecord,
     Status,
     TaskRecord,
 )
 from ringq.protocol import Selection
-from ringq.schedule import fire_us, upcoming
+from ringq.records import attempt_record, microseconds_of, queue_record, schedule_record, task_record
 from ringq.standing import Standing
 from ringq.store.questions import FIRST, asking
-from ringq.store.schedules import ScheduleRow
 
 LIMIT_MAX = 10_000
-SPANS = ("run_timeout_s", "ttl_s", "kill_after_s", "total_timeout_s", "queue_timeout_s")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Query(Standing):
@@ -59,7 +50,7 @@ class Query(Standing):
             row = ask.task(task_id) if 0 < _whole("task_id", task_id) <= FIRST else None
             if row is None:
                 raise UnknownTask(f"there is no task {task_id}")
-            return _task(row, tuple(_attempt(row) for row in ask.attempts(task_id)))
+            return task_record(row, tuple(attempt_record(row) for row in ask.attempts(task_id)))
 
     def output(self, task_id: int) -> tuple[OutputRecord, ...]:
         """What the task's attempts printed, the first attempt first. Raises UnknownTask.
@@ -97,7 +88,7 @@ class Query(Standing):
         before = FIRST if after is None else _within("after", after, 1, FIRST)
         _within("limit", limit, 1, LIMIT_MAX)
         with asking(self._path) as ask:
-            return [_task(row) for row in ask.tasks(wanted, _kind(kind), _queue(queue), before, limit, selection)]
+            return [task_record(row) for row in ask.tasks(wanted, _kind(kind), _queue(queue), before, limit, selection)]
 
     def history(
         self,
@@ -115,9 +106,9 @@ class Query(Standing):
         _within("limit", limit, 1, LIMIT_MAX)
         if not isinstance(before, AttemptRecord | None):
             raise InvalidOption(f"before: expected the last record of the page before, got {before!r}")
-        cursor = (FIRST, FIRST) if before is None else (_microseconds(before.ended_at), before.task_id)
+        cursor = (FIRST, FIRST) if before is None else (microseconds_of(before.ended_at), before.task_id)
         with asking(self._path) as ask:
-            return [_attempt(row) for row in ask.history(_kind(kind), wanted, cursor, limit)]
+            return [attempt_record(row) for row in ask.history(_kind(kind), wanted, cursor, limit)]
 
     def calls(self, task_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
         """For tasks that carry calls of a map, by id: how many calls, and how many of those failed.
@@ -175,14 +166,7 @@ class Query(Standing):
         """Queues of which something was said, by name."""
         now_us = self._clock.now_us()
         with asking(self._path) as ask:
-            return [
-                QueueRecord(
-                    name, cap, bool(paused), retry, cooldown,
-                    _instant(until_us) if until_us is not None and until_us > now_us else None,
-                    kept, dead_kept, _at(since), _at(until), defaults.shown(defaults.loaded(said)),
-                )
-                for name, cap, paused, retry, cooldown, until_us, kept, dead_kept, since, until, said in ask.queues()
-            ]  # fmt: skip
+            return [queue_record(row, now_us) for row in ask.queues()]
 
     def rates(self) -> list[RateRecord]:
         """All rate limits, by scope, and what their buckets hold now."""
@@ -194,7 +178,7 @@ class Query(Standing):
         _within("fires", fires, 1, 1000)
         with asking(self._path) as ask:
             rows = ask.schedules()
-        return [_schedule(row, fires) for row in rows]
+        return [schedule_record(row, fires) for row in rows]
 
     def kinds(self) -> list[str]:
         """The names of all kinds that were ever submitted, in their order."""
@@ -206,118 +190,6 @@ class Query(Standing):
 
     def __exit__(self, *_: object) -> None:
         """There is nothing to close."""
-
-
-def _task(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
-    (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
-    (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, mask) = row[11:19]
-    (label, tags, key, ttl_ms, schedule, *limits_ms, memory_kib, serial_key) = row[19:]
-    spans_ms = zip(SPANS, (run_timeout_ms, ttl_ms, *limits_ms), strict=True)
-    spans: dict[str, Any] = {name: ms and ms / 1000 for name, ms in spans_ms}
-    started_us = leased_us if duration_us is None else ended_us - duration_us
-    held = PauseReason(mask if leased_us is None and status is None else 0)
-    active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
-    return TaskRecord(
-        id=task_id,
-        kind=kind,
-        queue=queue,
-        group=group,
-        priority=priority,
-        status=active if status is None else Status.of(status),
-        reason=Reason.of(reason or 0),
-        payload=payload,
-        retry=retry,
-        attempt_count=attempt_count,
-        submitted_at=_instant(submitted_us),
-        run_at=None if run_at_us is None else _instant(run_at_us),
-        started_at=None if started_us is None else _instant(started_us),
-        ended_at=None if ended_us is None else _instant(ended_us),
-        result=result,
-        error=_details(error),
-        label=label or kind,
-        tags=json.loads(tags),
-        key=key,
-        schedule=schedule,
-        **spans,
-        memory_limit_mib=None if memory_kib is None else memory_kib / 1024,
-        serial_key=serial_key,
-        attempts=attempts,
-        pause_reasons=held,
-    )
-
-
-def _attempt(row: tuple[Any, ...]) -> AttemptRecord:
-    task_id, kind, lease, attempt, status, reason, ended_us, duration_us, worker, cpu_us, rss_kib, error, label = row
-    return AttemptRecord(
-        task_id=task_id,
-        kind=kind,
-        lease=lease,
-        attempt=attempt,
-        status=None if status is None else Status.of(status),
-        reason=Reason.of(reason),
-        started_at=_instant(ended_us - duration_us),
-        ended_at=_instant(ended_us),
-        worker=worker,
-        cpu_s=None if cpu_us is None else cpu_us / 1e6,
-        rss_kib=rss_kib,
-        error=_details(error),
-        label=label or kind,
-    )
-
-
-def _schedule(row: ScheduleRow, fires: int) -> ScheduleRecord:
-    left = fires if row.occurrences_max is None else min(fires, row.occurrences_max - row.occurrences)
-    nexts: list[int] = []
-    if row.occurrence_us is not None:
-        with suppress(InvalidOption):  # its time zone is not known here
-            nexts = upcoming(row.timing, row.occurrence_us, 1 if row.from_completion else left)
-    states = (("undeclared", row.declared == 2), ("ended", row.ended), ("paused", row.paused))
-    return ScheduleRecord(
-        name=row.name,
-        kind=row.kind,
-        payload=row.payload,
-        options=json.loads(row.options),
-        cron=row.cron,
-        every_s=None if row.every_us is None else row.every_us / 1e6,
-        zone=row.zone,
-        jitter_s=row.jitter_us / 1e6,
-        from_completion=bool(row.from_completion),
-        catch_up=row.catch_up,
-        skip_if_running=bool(row.skip_if_running),
-        end_on_failure=bool(row.end_on_failure),
-        max_occurrences=row.occurrences_max,
-        declared=row.declared == 1,
-        state=next((state for state, is_so in states if is_so), "active"),
-        next_fires=tuple(_instant(fire_us(row.timing, row.name, at)) for at in nexts),
-        occurrences=row.occurrences,
-        skipped=row.skipped,
-        last_fire_at=None if row.last_fire_us is None else _instant(row.last_fire_us),
-        last_task_id=row.last_task_id,
-        error=row.last_error,
-        created_at=_instant(row.created_us),
-    )
-
-
-def _instant(microseconds: int) -> datetime:
-    return EPOCH + timedelta(microseconds=microseconds)
-
-
-def _at(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else _instant(microseconds)
-
-
-def _microseconds(instant: datetime) -> int:
-    return (instant - EPOCH) // timedelta(microseconds=1)
-
-
-def _details(error: str | None) -> dict[str, Any] | None:
-    if error is None:
-        return None
-    try:
-        details = json.loads(error)
-    except ValueError:
-        details = None
-    return details if isinstance(details, dict) else {"message": error}
 
 
 def _status(status: Status | str | None) -> Status | None:

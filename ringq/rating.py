@@ -109,6 +109,8 @@ class Rating:
 
     def wait_ns(self) -> int | None:
         """Until `step` has something to do, or tasks may start; None if that takes an event first."""
+        if self._look_again_us is None and not self.rates.is_dirty:
+            return None
         again_us, now_ns = self._look_again_us, self._clock.monotonic_ns()
         waits = [] if again_us is None else [max(0, again_us * 1000 - now_ns)]
         if not self._is_saving and self.rates.is_dirty:

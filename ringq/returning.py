@@ -18,7 +18,7 @@ AT_ONCE: Final = 1000  # 2 ms
 
 
 class Returning:
-    """Stands between the writer and the dispatcher, as `keys.Reach`."""
+    """Answers for the dispatcher what `keys.Reach` asks: `turns` stands before it."""
 
     def __init__(self, dispatcher: Dispatcher, feed: Feed) -> None:
         self._dispatcher = dispatcher

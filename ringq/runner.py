@@ -89,25 +89,13 @@ class Runner:
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
                 if codec.is_chunk(payload):
-                    begin = partial(
-                        Context,
-                        task_id,
-                        lease,
-                        attempt,
-                        task.kind,
-                        run_timeout_ms=limit_ms,
-                        port=self,
-                        facts=partial(self._ask, task_id, lease),
-                    )
+                    begin = self._contexts(task, task_id, lease, attempt, limit_ms)
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
                 else:
                     context = None
                     if task.wants_context:
-                        facts = partial(self._ask, task_id, lease)
-                        context = Context(
-                            task_id, lease, attempt, task.kind, run_timeout_ms=limit_ms, port=self, facts=facts
-                        )
+                        context = self._contexts(task, task_id, lease, attempt, limit_ms)()
                     body = task.run(context, payload)
                 status, reason = COMPLETED, left.code
             finally:
@@ -117,8 +105,7 @@ class Runner:
             status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
             body = codec.encode_error(error)
             if self._told == CANCELLED and aside is None and task is not None and task.cancel_hook is not None:
-                facts = partial(self._ask, task_id, lease)
-                self._answer_cancel(task, Context(task_id, lease, attempt, task.kind, port=self, facts=facts), payload)
+                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt)(), payload)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -128,6 +115,15 @@ class Runner:
             failpoint.hit("worker.after_receipt")
         if aside is not None:
             aside.remove()
+
+    def _contexts(
+        self, task: Task[..., Any], task_id: int, lease: int, attempt: int, limit_ms: int = 0
+    ) -> Callable[..., Context]:
+        """Makes a Context, or one for each call of a chunk."""
+        return partial(
+            Context, task_id, lease, attempt, task.kind,
+            run_timeout_ms=limit_ms, port=self, facts=partial(self._ask, task_id, lease),
+        )  # fmt: skip
 
     def _answer_cancel(self, task: Task[..., Any], context: Context, payload: bytes) -> None:
         """Call the task's own answer to a cancel. What it raises is printed: the task is cancelled anyhow."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from itertools import groupby
 from typing import Any
 
@@ -51,7 +52,10 @@ class Sharing:
         """The attempts of these tasks are over."""
         for task_id in task_ids:
             if task_id in self._group_of:
-                self._in_use[self._group_of.pop(task_id)] -= 1
+                group = self._group_of.pop(task_id)
+                self._in_use[group] -= 1
+                if not self._in_use[group]:
+                    del self._in_use[group]  # there may be as many groups as customers
 
     def order(self, pending: Mapping[Group, int], taken: Mapping[Group, int], count: int) -> Iterable[Group]:
         """The groups that start the next `count` tasks, in order, as far as their shares go.
@@ -65,7 +69,8 @@ class Sharing:
     def describe(self, pending: Mapping[Group, int], capacity: int) -> list[dict[str, Any]]:
         """Each group with what it may have of so many places now; as JSON takes it."""
         demands = self._demands(pending, {})
-        slots = allocate(max(capacity, sum(self._in_use.values())), demands, self._credits)
+        # Of a copy: to be asked must not change what groups are owed.
+        slots = allocate(max(capacity, sum(self._in_use.values())), demands, deepcopy(self._credits))
         return [
             {
                 "group": group, "weight": demand.weight, "min_slots": demand.minimum, "max_concurrency": demand.cap,
@@ -75,9 +80,8 @@ class Sharing:
         ]  # fmt: skip
 
     def _demands(self, pending: Mapping[Group, int], taken: Mapping[Group, int]) -> dict[Group, Demand]:
-        groups = {*pending, *taken, *(group for group, count in self._in_use.items() if count)}
-        in_use = {group: self._in_use[group] + taken.get(group, 0) for group in groups}
-        return {group: self._demand(group, in_use[group], pending.get(group, 0)) for group in groups}
+        in_use = {group: self._in_use[group] + taken.get(group, 0) for group in {*pending, *taken, *self._in_use}}
+        return {group: self._demand(group, count, pending.get(group, 0)) for group, count in in_use.items()}
 
     def _demand(self, group: Group, in_use: int, pending: int) -> Demand:
         said = None if group is None else self._weights.get(group)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.model import ControlRecord, PauseReason, Status, Why
 from ringq.reasons import PAUSES, cause
+from ringq.records import instant, instant_or_none
 from ringq.store.questions import FIRST, Questions, asking
 
 Scope = Literal["server", "domain", "group", "kind"]
 SCOPES = ("server", "domain", "group", "kind")
 COUNT_S = 5.0  # active tasks are counted one by one: 10^6 take 0.2 s
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Standing:
@@ -45,7 +44,7 @@ class Standing:
         facts = {"domain": kind.partition("::")[0], "group": group, "queue": queue, "until": ""}
         causes = [cause(word, **facts) for bit, word in PAUSES.items() if bit in mask]
         if due_us is not None:
-            causes.append(cause("delayed", at=(EPOCH + timedelta(microseconds=due_us)).isoformat()))
+            causes.append(cause("delayed", at=instant(due_us).isoformat()))
         if behind is not None:
             causes.append(cause("behind_key", other=behind))
         state = Status.PAUSED if mask and started_us is None else Status.PENDING
@@ -84,7 +83,7 @@ def _records(
     found = []
     for name in names:
         cap, weight, min_slots, since_us, until_us = said.get(name, (None,) * 5)
-        times = (_instant(since_us), _instant(until_us))
+        times = (instant_or_none(since_us), instant_or_none(until_us))
         own = (cap, declared.get(name), weight, min_slots, since_us is not None)
         found.append(ControlRecord(scope, name, *own, *times, *counts.get(name, (0, 0))))
     return found
@@ -106,7 +105,3 @@ def _declared(ask: Questions, scope: str) -> dict[str, int]:
 def _check_scope(scope: str) -> None:
     if scope not in SCOPES:
         raise InvalidOption(f"scope: expected one of {', '.join(SCOPES)}, got {scope!r}")
-
-
-def _instant(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else EPOCH + timedelta(microseconds=microseconds)

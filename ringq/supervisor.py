@@ -23,9 +23,7 @@ from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
 from ringq.duties import Duties
 from ringq.errors import RingqError, StorageFailed
-from ringq.expiry import Expiries
 from ringq.feed import Feed
-from ringq.firing import Schedules
 from ringq.gate import Gate
 from ringq.harvest import LOOK_NS, Harvest
 from ringq.health import describe
@@ -44,6 +42,7 @@ from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
 from ringq.store import Store
+from ringq.timetable import Timetable
 from ringq.traffic import Traffic
 from ringq.turns import Turns
 from ringq.whereabouts import Whereabouts
@@ -51,7 +50,6 @@ from ringq.writer import Writer
 
 EXIT_INTERNAL = 70
 EXIT_IO = 74
-CLOCK_LOOK_NS = 30_000_000_000
 
 
 class Supervisor:
@@ -72,7 +70,7 @@ class Supervisor:
         self._service = service
         signals.wake(self._selector)
         self._watcher: Watcher | None = None
-        self._is_reloading = self._has_orphans = False
+        self._is_reloading = self._has_orphans = self._is_listening = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
         self._longest_gap_ns = 0
@@ -86,7 +84,6 @@ class Supervisor:
         self._writer = Writer(self._store, self.config, self._clock)
         adopt(self.config, self._store, self._writer, self._clock, warn)
         self._feed = Feed(self._store, self.config, self._writer.interruptions)
-        self._expiries = Expiries(self._writer, self._feed)
 
     def _open_ring(self) -> None:
         self._launcher = Launcher(self.config, self._store, self._umask)
@@ -98,15 +95,13 @@ class Supervisor:
             keyed=self._store.keyed,
         )  # fmt: skip
         self._writer.reach = self._turns = Turns(self._store, self._feed, self._dispatcher)
-        for task_id, interruptions in self._writer.interruptions.items():
-            if interruptions.lost >= self.config.lost_max:
-                self._dispatcher.run_alone(task_id)
+        self._dispatcher.run_lost_alone(self._writer.interruptions, self.config.lost_max)
         self._turns.load_all()
         failpoint.hit("start.epoch_committed")
 
     def _open_faces(self) -> None:
         self._admission = Admission(server=self.config.defaults)
-        self._schedules = Schedules(self._store, self._admission, self._clock, warn)
+        self._timetable = Timetable(self._store, self._clock, self._writer, self._feed, self._admission, warn)
         self._declared = Declared(self._store, self._admission, self._clock)
         self._traffic = Traffic(
             self.config, self._store, self._clock, self._selector, self._dispatcher, self._writer, self._admission,
@@ -147,7 +142,6 @@ class Supervisor:
         self._selector.register(self._launcher.eventfd, selectors.EVENT_READ, lambda _: self._launcher.clear_event())
         if self.config.host_pidfd is not None:
             self._selector.register(self.config.host_pidfd, selectors.EVENT_READ, lambda _: self._on_host_death())
-        self._is_listening = False
 
     def _on_settings(self, settings: dict[str, Any]) -> bool:
         """A worker told what the App decides. Whether it shall go on: not if that needs another start."""
@@ -204,12 +198,8 @@ class Supervisor:
         self._tend_ns = self._pool.tend()
         if self._is_reloading and not self._pool.rotation.is_reloading:
             self._end_reload()
-        # What a transaction under way has added looks stored, and may be rolled back.
-        if not (self._shutdown.is_begun or self._writer.has_due or self._writer.is_under_way):
-            self._writer.come_due(self._feed.due(self._clock.now_us()))
-            self._expiries.step(self._clock.now_us())
-        if self._fires and not self._writer.is_under_way and self._schedules.come_due():
-            self._writer.change(self._schedules)
+        if not self._shutdown.is_begun:
+            self._timetable.step(self._is_listening)
         if self._writer.wait_ns(self._is_saturated()) == 0:
             self._settlement.commit(self._ring)
         self._duties.step(self._shutdown.is_begun)
@@ -238,9 +228,10 @@ class Supervisor:
         self._listener.begin_turn()
         for key, mask in events:
             key.data(mask)
+        for key, mask in self._selector.select(0) if len(events) > 1 else ():  # those share the sync: ADR 0016
+            key.data(mask)
 
     def _timeout_ns(self) -> int | None:
-        now_ns = self._clock.monotonic_ns()
         waits: list[int | None] = [
             self._writer.wait_ns(self._is_saturated()),
             self._tend_ns,
@@ -249,20 +240,13 @@ class Supervisor:
             self._renewal.retry_ns,
             self._turns.returning.wait_ns,
             self._listener.next_expiry_ns,
-            self._shutdown.wait_ns(now_ns),
+            self._shutdown.wait_ns(self._clock.monotonic_ns()),
         ]
         if self._ring.in_flight():
             waits.append(LOOK_NS)
         if not self._shutdown.is_begun:
-            due_us = None if self._writer.has_due else self._feed.next_due_us
-            fire_us = self._schedules.next_us if self._fires else None
-            spans_us = [at - self._clock.now_us() for at in (due_us, fire_us, self._expiries.next_us) if at is not None]
-            waits += [min(max(0, span_us) * 1000, CLOCK_LOOK_NS) for span_us in spans_us]  # the clock may be set
+            waits.append(self._timetable.wait_ns(self._is_listening))
         return min((wait for wait in waits if wait is not None), default=None)
-
-    @property
-    def _fires(self) -> bool:  # schedules: the kinds are known, and what is made now will still run
-        return self._is_listening and not self._shutdown.is_begun
 
     def _is_saturated(self) -> bool:
         """Published tasks wait for a worker: nobody gains from an early commit."""
@@ -325,8 +309,7 @@ class Supervisor:
 
     def _children(self) -> set[int]:
         ours = {berth.process.pid for berth in self._pool.berths if berth.process is not None}
-        others = {self._traffic.pressure.pid, None if self._watcher is None else self._watcher.pid}
-        return ours | {pid for pid in others if pid is not None}
+        return ours | {pid for pid in (self._traffic.pressure.pid, self._watcher and self._watcher.pid) if pid}
 
     # -- stop ---------------------------------------------------------------------------------
 

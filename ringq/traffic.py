@@ -31,7 +31,10 @@ RunningRows = Callable[[], Sequence[tuple[int, int, int, int, int, int, int, int
 
 
 class Traffic:
-    """Attributes: `controls`, `rating`. `take_back`, once set: has what no worker has claimed yet published anew."""
+    """Attributes: `queues`, `controls` and `rating`, what was said; `pressure`, with the process that looks at it.
+
+    `take_back`, to be set: has what no worker has claimed yet published anew.
+    """
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, selector: selectors.BaseSelector, dispatcher: Dispatcher,
@@ -49,7 +52,7 @@ class Traffic:
         self.queues = Queues(config, store, dispatcher.gate, clock, say)
         self.controls = Controls(store, clock, writer.change)
         self.rating = Rating(store, clock, writer.change, self._follow_rates)
-        self.pressure = PressureWatch(config, selector, clock, say, on_change=lambda: None)
+        self.pressure = PressureWatch(config, selector, clock, say)
         dispatcher.gate.pressure = self.pressure
         if config.aging:
             dispatcher.ranking = Ranking(Aging.read(config.aging), store, self.controls.spans)

@@ -43,7 +43,7 @@ class Turns:
 
     def is_out(self, task_id: int) -> bool:
         """See `keys.Reach`."""
-        return bool(self._dispatcher.is_out(task_id))
+        return self.returning.is_out(task_id)
 
     @property
     def places(self) -> Places:

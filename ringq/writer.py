@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
-from ringq import failpoint, intake, upkeep
+from ringq import failpoint, together, upkeep
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
@@ -226,8 +226,8 @@ class Writer:
         applied = 0
         try:
             with self._store.transaction():
-                for batch in batches:
-                    yield from self._insert_batch(batch, committed, hand)
+                for group in together.groups(batches):
+                    yield from self._insert_group(group, committed, hand)
                     yield
                 self._verdicts.begin(hand.ended)
                 for start in range(0, len(hand.ended), REPLACED_AT_ONCE):
@@ -281,10 +281,10 @@ class Writer:
         taken, self._batches = self._batches[:count], self._batches[count:]
         return taken
 
-    def _insert_batch(self, batch: Batch, committed: Committed, hand: Hand) -> Generator[None, None, None]:
-        taken = yield from intake.insert(self._store, batch, self._clock.now_us(), hand)
-        taken.join(committed)
-        committed.answers.append(taken.answer)
+    def _insert_group(self, group: list[Batch], committed: Committed, hand: Hand) -> Generator[None, None, None]:
+        for taken in (yield from together.insert(self._store, group, self._clock.now_us(), hand)):
+            taken.join(committed)
+            committed.answers.append(taken.answer)
 
     def _insert_receipts(self, rows: Sequence[ReceiptRow], committed: Committed) -> Sums:
         if not rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
@@ -13,18 +13,17 @@ from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
 from ringq.kinds.controls import max_concurrency_of
-from ringq.kinds.defaults import report_of, shared_spec
+from ringq.kinds.defaults import defaults_of, report_of
 from ringq.kinds.handler import Handler, place_of, reference
-from ringq.kinds.limits import LimitOptions
-from ringq.kinds.options import DerivedKey, DomainOptions, DuplicateMode, Traits, TtlFrom
+from ringq.kinds.options import DomainOptions, DuplicateMode
 from ringq.kinds.report import preemptible_of
 from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
-from ringq.kinds.serial import SerialKey, line_of
+from ringq.kinds.serial import SerialKey
 from ringq.kinds.state import States
 from ringq.kinds.task import AsyncTask, Task, make_task
+from ringq.kinds.traits import DerivedKey, Traits, traits_of
 from ringq.protocol import ScheduleFields, SpecFields, plain_schedule
-from ringq.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,7 +56,7 @@ class Domain(Scheduling):
         self.name = options.check_name("domain", name)
         self._max_concurrency = max_concurrency_of(max_concurrency)
         self._app = app
-        self._spec = shared_spec(name, defaults)
+        self._spec = defaults_of(f"domain {name}", name, defaults)
         self._preemptible = preemptible_of(defaults.get("preemptible"))
 
     def __repr__(self) -> str:
@@ -78,23 +77,14 @@ class Domain(Scheduling):
         /,
         *,
         name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-        retry: Retry | str | int | None = None,
-        ttl: float | timedelta | None = None,
-        ttl_from: TtlFrom | None = None,
-        tags: Mapping[str, str] | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
-        preemptible: bool | None = None,
         rate: str | None = None,
-        **limits: Unpack[LimitOptions],
+        **defaults: Unpack[DomainOptions],
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -102,23 +92,14 @@ class Domain(Scheduling):
         /,
         *,
         name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        group: str | None = None,
-        run_timeout: float | timedelta | None = None,
-        retry: Retry | str | int | None = None,
-        ttl: float | timedelta | None = None,
-        ttl_from: TtlFrom | None = None,
-        tags: Mapping[str, str] | None = None,
         permanent: type[BaseException] | Iterable[type[BaseException]] = (),
         aliases: Iterable[str] = (),
         key: DerivedKey | None = None,
         on_duplicate: DuplicateMode | None = None,
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
-        preemptible: bool | None = None,
         rate: str | None = None,
-        **limits: Unpack[LimitOptions],
+        **defaults: Unpack[DomainOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
 
@@ -133,7 +114,7 @@ class Domain(Scheduling):
         characters. `run_timeout`: seconds or timedelta an attempt may take, from 1 ms to 366 days. `retry`: what
         happens after a failure: a Retry, a number, or text as "5 exponential 1s..1h"; if nobody says, nothing.
         `ttl`: seconds or timedelta after which an attempt may not begin any more, counted as `ttl_from` says: from the
-        "submission" or from the first "attempt". `limits`: as `LimitOptions` says. `permanent`: types of exceptions
+        "submission" or from the first "attempt". Limits: as `LimitOptions` says. `permanent`: types of exceptions
         after which it is not tried again, as `ValueError` or a tuple of types. `aliases`: whole kinds, as
         "photos::shrink", that it had before it was renamed: tasks that were stored under them run here. `key`: PAYLOAD,
         or a function of the same arguments that returns the key of a submission, or None for none; it is called where
@@ -150,16 +131,13 @@ class Domain(Scheduling):
         """
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
-        traits = options.traits_of(permanent, aliases, key, on_duplicate, rate)._replace(serial_key=line_of(serial_key))
+        traits = traits_of(permanent, aliases, key, on_duplicate, serial_key, rate)
         limit = max_concurrency_of(max_concurrency)
-        may_be = preemptible_of(preemptible, self._preemptible)
+        may_be = preemptible_of(defaults.get("preemptible"), self._preemptible)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             kind = self._kind_of(function, name)
-            spec = options.spec_of(
-                kind, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
-                ttl=ttl, ttl_from=ttl_from, tags=tags, **limits,
-            )  # fmt: skip
+            spec = defaults_of(kind, kind, defaults)
             return self._app.add(self._made(function, spec, traits, limit, may_be))
 
         return decorate if function is None else decorate(function)

@@ -1,4 +1,4 @@
-"""Submit: what the kinds of a domain have in common, and what is left of it for a kind that says more."""
+"""Submit: what domains and kinds say of their tasks, and what is left of it for a kind that says more."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ringq.protocol import SpecFields
 from ringq.tags import TAGS_MAX, merged
 
 
-def shared_spec(domain: str, given: DomainOptions) -> SpecFields:
-    """The defaults of a domain, checked. Raises InvalidOption."""
-    options.check_names(f"domain {domain}", given, DomainOptions.__annotations__)
+def defaults_of(whose: str, name: str, given: DomainOptions) -> SpecFields:
+    """What a domain or a kind says of its tasks, checked. Raises InvalidOption."""
+    options.check_names(whose, given, DomainOptions.__annotations__)
     return options.spec_of(
-        domain, queue=given.get("queue"), priority=given.get("priority"), group=given.get("group"),
+        name, queue=given.get("queue"), priority=given.get("priority"), group=given.get("group"),
         run_timeout=given.get("run_timeout"), retry=given.get("retry"), ttl=given.get("ttl"),
         ttl_from=given.get("ttl_from"), tags=given.get("tags"), **limits_of(given),
     )  # fmt: skip

@@ -6,15 +6,14 @@ import enum
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, Unpack
 
 from ringq.clock import SystemClock
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
-from ringq.kinds.limits import LimitOptions, limit_fields, rate_of
+from ringq.kinds.limits import LimitOptions, limit_fields
 from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
@@ -44,7 +43,6 @@ PAYLOAD: Final = Payload.PAYLOAD
 TtlFrom = Literal["submission", "attempt"]
 TTL_FROM: Final = {"submission": 0, "attempt": 1}
 DuplicateMode = Literal["skip", "supersede", "reject"]
-DerivedKey = Payload | Callable[..., str | None]
 
 
 class Once(NamedTuple):
@@ -77,7 +75,7 @@ class SharedOptions(LimitOptions, total=False):
 
 
 class DomainOptions(SharedOptions, total=False):
-    """What a domain may say for its kinds."""
+    """What a domain may say for its kinds, and each kind for itself."""
 
     preemptible: bool | None
 
@@ -178,72 +176,12 @@ def once_of(key: Any, on_duplicate: Any) -> Once | None:
     return Once(key, codes[mode])
 
 
-def mode_of(key: Any, on_duplicate: Any, derived: Derived | None) -> Any:
-    """What becomes of duplicates of a call with this key: as it says, else as its kind says."""
-    return derived.on_duplicate if on_duplicate is None and key is not None and derived is not None else on_duplicate
-
-
-@dataclass(frozen=True, slots=True)
-class Derived:
-    """How a kind makes keys of arguments."""
-
-    key: DerivedKey
-    on_duplicate: DuplicateMode | None
-
-    def but(self, on_duplicate: DuplicateMode | None) -> Derived:
-        """The same with the mode of a call, if that gives one. Raises InvalidOption."""
-        if on_duplicate is None:
-            return self
-        once_of(PAYLOAD, on_duplicate)  # a wrong mode is told of here
-        return Derived(self.key, on_duplicate)
-
-    def once(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Once | None:
-        """Key and mode of a submission with these arguments. Raises InvalidOption for what is no key."""
-        key = self.key if isinstance(self.key, Payload) else self.key(*args, **kwargs)
-        return None if key is None else once_of(key, self.on_duplicate)
-
-
-class Traits(NamedTuple):
-    """What a kind has besides the defaults of its tasks.
-
-    Attributes: `permanent`, exceptions after which a task is not tried again; `aliases`, kinds it had before;
-    `derived`, how it makes keys; `serial_key`, how it makes serial keys; `rate`, how often its tasks may start.
-    """
-
-    permanent: tuple[type[BaseException], ...] = ()
-    aliases: tuple[str, ...] = ()
-    derived: Derived | None = None
-    serial_key: Callable[..., str | None] | None = None
-    rate: str | None = None
-
-
-def traits_of(permanent: Any, aliases: Any, key: Any, on_duplicate: Any, rate: Any = None) -> Traits:
-    """What a kind has besides the defaults of its tasks. Raises InvalidOption."""
-    said = None if rate is None else str(rate_of(rate))
-    return Traits(exceptions_of(permanent), kinds_of(aliases), derived_of(key, on_duplicate), rate=said)
-
-
-def derived_of(key: Any, on_duplicate: Any) -> Derived | None:
-    """How a kind makes keys, None if it makes none. Raises InvalidOption."""
-    if key is not None and key is not PAYLOAD and not callable(key):
-        raise InvalidOption(f"key: expected ringq.PAYLOAD or a function of the arguments, got {key!r}")
-    once_of(None if key is None else PAYLOAD, on_duplicate)  # a wrong mode is told of here
-    return None if key is None else Derived(key, on_duplicate)
-
-
 def task_id_of(task: Any) -> int:
     """The id of a task, given as a handle or as the id itself. Raises InvalidOption for what can be no id."""
     task_id = getattr(task, "id", task)
     if not isinstance(task_id, int) or isinstance(task_id, bool) or not 0 < task_id < 2**63:
         raise InvalidOption(f"task: expected a handle or the id of a task, got {task!r}")
     return task_id
-
-
-def kinds_of(aliases: Any) -> tuple[str, ...]:
-    """Kinds as text. Raises InvalidOption."""
-    if isinstance(aliases, str) or not isinstance(aliases, Iterable):
-        raise InvalidOption(f"aliases: expected a list of kinds, as ['photos::shrink'], got {aliases!r}")
-    return tuple(map(check_kind, aliases))
 
 
 def check_queue(name: Any) -> None:
@@ -265,15 +203,6 @@ def cooldown_of(written: str | None) -> str | None:
         raise InvalidOption(
             f"cooldown: expected e.g. 'constant 60s' or 'exponential 60s..30m', got {written!r}"
         ) from None
-
-
-def exceptions_of(types: Any) -> tuple[type[BaseException], ...]:
-    """Types of exceptions, from one or several. Raises InvalidOption."""
-    given = tuple(types) if isinstance(types, Iterable) and not isinstance(types, str) else (types,)
-    for one in given:
-        if not (isinstance(one, type) and issubclass(one, BaseException)):
-            raise InvalidOption(f"permanent: expected types of exceptions, as ValueError, got {one!r}")
-    return given
 
 
 def settings_of(**given: object) -> dict[str, int | float | str]:

@@ -12,6 +12,7 @@ from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
+from ringq.kinds.traits import mode_of
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -87,7 +88,7 @@ class Submission(Generic[R_co]):
             once = task.derived.but(on_duplicate).once((), by_name(name, arguments))  # text was refused above
         else:
             derived = None if task is None else task.derived
-            once = options.once_of(key, options.mode_of(key, on_duplicate, derived))
+            once = options.once_of(key, mode_of(key, on_duplicate, derived))
         self._once = None if once is None else once.of(self._payload)
         self._spec = spec = in_line(spec, serial_key)
         if task is not None and task.serial_key is not None:

@@ -13,11 +13,12 @@ from ringq.errors import InvalidKind, InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
 from ringq.kinds.limits import LimitOptions
-from ringq.kinds.options import Derived, DuplicateMode, Once, Payload, Traits, TtlFrom
+from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
+from ringq.kinds.traits import Derived, Traits, mode_of
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -146,7 +147,7 @@ class Task(Generic[P, R]):
         spec = in_line(spec, serial_key)
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)
-        mode = options.mode_of(key, on_duplicate, self.derived)
+        mode = mode_of(key, on_duplicate, self.derived)
         once = options.once_of(key, mode) if derived is None else None
         return TaskOptions(self, spec, run_at, run_after, once, derived)
 

@@ -33,7 +33,7 @@ OF_PAUSED: Final = f"""
     AND (task.spec IN ({SELECT_PAUSED_SPECS}) OR task.id IN (SELECT task_id FROM preempted)) = ?11
 """
 
-# How many are held because they were preempted, and by no paused queue.
+# How many are held because they were preempted, and by nothing that is paused.
 COUNT_PREEMPTED: Final = f"""
 SELECT COUNT(*) FROM preempted CROSS JOIN task ON task.id = preempted.task_id
 WHERE task.spec NOT IN ({SELECT_PAUSED_SPECS})

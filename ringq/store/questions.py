@@ -21,6 +21,12 @@ from ringq.store.history import (
     COUNT_STRAGGLERS,
     COUNT_TASKS_ABOVE,
 )
+from ringq.store.history_rows import (
+    SELECT_HISTORY,
+    SELECT_HISTORY_COMPLETED,
+    SELECT_HISTORY_OF_KIND,
+    SELECT_HISTORY_UNSUCCESSFUL,
+)
 from ringq.store.pauses import (
     COUNT_PAUSED_ABOVE,
     COUNT_PAUSED_BELOW,
@@ -91,35 +97,6 @@ JOIN kind ON kind.id = ended.kind
 WHERE output.task_id = ?1
 ORDER BY output.lease
 """
-
-HISTORY_ROW: Final = """
-SELECT receipt.task_id, kind.name, receipt.lease, receipt.attempt, receipt.status, receipt.reason,
-    receipt.ended_us, receipt.duration_us, receipt.worker, receipt.cpu_us, receipt.rss_kib, receipt.error,
-    (SELECT text FROM label WHERE label.task_id = receipt.task_id)
-FROM receipt JOIN kind ON kind.id = receipt.kind
-WHERE (receipt.ended_us, receipt.task_id) < (?1, ?2)
-"""
-# A kind is given with all its names, as a JSON array.
-OF_KIND: Final = "receipt.kind IN (SELECT id FROM kind WHERE name IN (SELECT value FROM json_each(?4)))"
-HISTORY_ORDER: Final = """
-ORDER BY receipt.ended_us DESC, receipt.task_id DESC LIMIT ?3
-"""
-
-# What ended last.
-SELECT_HISTORY: Final = HISTORY_ROW + HISTORY_ORDER
-
-# What of one kind ended last.
-SELECT_HISTORY_OF_KIND: Final = HISTORY_ROW + f"AND {OF_KIND}" + HISTORY_ORDER
-
-# What was completed last.
-SELECT_HISTORY_COMPLETED: Final = (
-    HISTORY_ROW + f"AND +receipt.status = ?5 AND (?4 IS NULL OR {OF_KIND})" + HISTORY_ORDER
-)
-
-# What failed last.
-SELECT_HISTORY_UNSUCCESSFUL: Final = (
-    HISTORY_ROW + f"AND receipt.status <> 10 AND receipt.status = ?5 AND (?4 IS NULL OR {OF_KIND})" + HISTORY_ORDER
-)
 
 # The sums that are kept per kind and status; of dead letters that were all given another chance nothing is left.
 SELECT_STATISTICS: Final = """
@@ -291,7 +268,7 @@ class Questions:
         return self._rows(SELECT_TAG_VALUES, key)
 
     def history(self, kind: str | None, status: Status | None, before: tuple[int, int], limit: int) -> list[Row]:
-        """Ended tasks before (ended_us, task_id), what ended last first, in the columns of HISTORY_ROW."""
+        """Ended tasks before (ended_us, task_id), what ended last first, in the columns of `history_rows`."""
         kind, given = self._names(kind), (*before, limit)
         if status is not None:
             sql = SELECT_HISTORY_COMPLETED if status is Status.COMPLETED else SELECT_HISTORY_UNSUCCESSFUL

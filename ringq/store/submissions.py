@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from typing import Final, NamedTuple
@@ -23,6 +24,9 @@ SELECT_SUBMISSION: Final = "SELECT first_id, count FROM submission WHERE id = ?"
 
 # Remembers a batch with its tasks.
 INSERT_SUBMISSION: Final = "INSERT INTO submission (id, first_id, count, submitted_us) VALUES (?, ?, ?, ?)"
+
+# The same for batches of one task each: ?1 is the first id, ?2 the instant.
+INTO_SUBMISSION: Final = "INSERT INTO submission (id, first_id, count, submitted_us) VALUES "
 
 # Forgets the oldest batches: ids are ordered by time, so that the first ones by key are the oldest.
 DELETE_SUBMISSIONS: Final = """
@@ -72,6 +76,12 @@ SELECT_LAST_ID: Final = "SELECT last_insert_rowid()"
 def into_task(count: int) -> str:
     """INTO_TASK for so many tasks."""
     return INTO_TASK + ", ".join(f"(?1 + {n}, ?2, ?3, NULL, ?{n + 4})" for n in range(count))
+
+
+@cache
+def into_submission(count: int) -> str:
+    """INTO_SUBMISSION for so many batches."""
+    return INTO_SUBMISSION + ", ".join(f"(?{n + 3}, ?1 + {n}, 1, ?2)" for n in range(count))
 
 
 class SpecRow(NamedTuple):
@@ -133,6 +143,17 @@ class SubmissionTables(TagTables):
     def insert_submission(self, submission: bytes, first_id: int, count: int, now_us: int) -> None:
         """Remember a batch, so that a repeated one is answered and not doubled."""
         self._write(INSERT_SUBMISSION, [(submission, first_id, count, now_us)])
+
+    def insert_submissions(self, submissions: Sequence[bytes], first_id: int, now_us: int) -> bool:
+        """Remember batches of one task each, whose ids are `first_id` and on; a few at once, since it is one statement.
+
+        False if one of them was committed before, or is there twice: then none is remembered.
+        """
+        try:
+            self._execute(into_submission(len(submissions)), (first_id, now_us, *submissions))
+        except sqlite3.IntegrityError:
+            return False
+        return True
 
     def prune_submissions(self, before_us: int, limit: int = 1000) -> int:
         """Forget batches from before `before_us` among the `limit` oldest; how many those were."""

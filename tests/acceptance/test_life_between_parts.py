@@ -38,7 +38,7 @@ def test_a_cancelled_second_run_hides_no_other_task(serve: Serve, tmp_path: Path
     with served.client() as client:
         (first,) = client.submit_many([wait_task(1, "k")])
         wait_for((tmp_path / "ledger").exists)
-        client.pause_queue("default")
+        client.pause_queue("default", running="finish")
         (second,) = client.submit_many([wait_task(2, "k")])
         (other,) = client.submit_many([wait_task(3)])
         assert second.outcome is ringq.Outcome.REQUEUED

@@ -219,7 +219,7 @@ def test_who_waits_behind_a_task_with_its_key_does_not_wait_for_a_worker(serve: 
         witness = client.submit("limit::note", {"path": str(gate) + "x"}, run_after=0.6)
         witness.wait(timeout=20)
         assert client.query.task(second.id).status is ringq.Status.PENDING
-        client.pause_queue("default")
+        client.pause_queue("default", running="finish")
         gate.touch()
         end = second.wait(timeout=20)
         assert (end.status, end.reason) == (ringq.Status.EXPIRED, ringq.Reason.QUEUE_TIMEOUT)

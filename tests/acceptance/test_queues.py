@@ -82,7 +82,7 @@ def test_what_lies_ready_for_the_workers_is_taken_back_from_a_queue_that_is_paus
         handles = client.submit_many(hold(gate) for _ in range(20))
         workers = len(served.health()["workers"])
         wait_for(lambda: running(served) == workers and client.health()["in_flight"] > workers)
-        client.pause_queue("bulk")
+        client.pause_queue("bulk", running="finish")
         gate.touch()
         wait_for(lambda: client.health()["in_flight"] == 0)
         begun = [handle for handle in handles if client.query.task(handle.id).status is ringq.Status.COMPLETED]
@@ -159,14 +159,14 @@ def test_a_queue_says_how_its_tasks_are_tried_again_if_they_do_not(serve: Serve,
         assert (end.status, mark.read_text()) == (ringq.Status.FAILED, "x")
 
 
-def test_what_a_pause_holds_is_told_with_its_reason_and_what_runs_goes_on(
+def test_what_a_pause_holds_is_told_with_its_reason_and_what_runs_finishes_if_asked_for(
     serve: Serve, tmp_path: Path, cli: Any
 ) -> None:
     served, gate = serve(HANDLERS, "--workers", "1"), tmp_path / "gate"
     with served.client() as client:
         runs = client.submit_many([hold(gate)])[0]
         wait_for(lambda: client.query.task(runs.id).status is ringq.Status.RUNNING)
-        client.pause_queue("bulk")
+        client.pause_queue("bulk", running="finish")
         held = client.submit("shop::quick", {"number": 1}, ttl=3600)
         assert client.query.task(runs.id).status is ringq.Status.RUNNING
         shown = json.loads(cli("task", "show", str(held.id), "--json").stdout)

@@ -278,7 +278,7 @@ def test_one_that_has_not_begun_is_superseded_by_one_of_another_serial_key(serve
     with served.client() as client:
         one(client, folder.write(0, None))
         folder.wait_for("begins 0")
-        client.pause_queue("default")  # so that none is given to the workers
+        client.pause_queue("default", running="finish")  # so that none is given to the workers
         one(client, folder.write(1, key="a"))
         waits = one(client, folder.write(2))
         new = one(client, folder.write(3, "disk2", key="a", on_duplicate="supersede"))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ringq.lifecycle import is_legal
-from ringq.model import CancelOutcome, OnDuplicate, Outcome, Reason, Status
+from ringq.model import CancelOutcome, OnDuplicate, Outcome, PauseReason, Reason, Status
 
 PENDING, RUNNING = Status.PENDING, Status.RUNNING
 FAILURES = (Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER)
@@ -51,6 +51,7 @@ class Task:
     reason: Reason = Reason.NONE
     end: tuple[int, int, int, int] = (0, 0, 0, 0)  # lease, number of the attempt, time, when that attempt began
     attempts: dict[int, Attempt] = field(default_factory=dict)  # by lease
+    group: str | None = None
 
 
 @dataclass
@@ -90,6 +91,7 @@ class Wish:
     tags: Tags
     label: str | None
     run_at_us: int | None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Model:
         self.cooling: dict[str, tuple[int, int]] = {}  # queue -> windows in a row, until when
         self.retry_of: dict[str, tuple[int, ...]] = {}
         self.paused: set[str] = set()
+        self.halted: set[tuple[str, str]] = set()  # what else is: the server, domains, groups
         self.next_id = 1
         self.purged: set[int] = set()
         self.moves: set[tuple[Status | None, Status, Reason]] = set()
@@ -192,8 +195,16 @@ class Model:
         is_cooling = queue in self.cooling and self.cooling[queue][1] > self.now_us
         return queue in self.paused or (also_cooling and is_cooling)
 
-    def is_open(self, queue: str) -> bool:
-        return queue not in self.paused and queue not in self.closed_until
+    def is_open(self, task: Task) -> bool:
+        return not self.pauses(task) and task.queue not in self.closed_until
+
+    def pauses(self, task: Task) -> PauseReason:
+        """All that holds it."""
+        named = [("server", ""), ("domain", task.kind.partition("::")[0]), ("group", task.group)]
+        held = PauseReason.QUEUE if task.queue in self.paused else PauseReason(0)
+        for of, reason in zip(named, (PauseReason.GLOBAL, PauseReason.DOMAIN, PauseReason.GROUP), strict=True):
+            held |= reason if of in self.halted else PauseReason(0)
+        return held
 
     # -- submissions --------------------------------------------------------------------------
 
@@ -239,7 +250,7 @@ class Model:
         delays = None if wish.retry is None else DELAYS[wish.retry]
         task = Task(
             self.next_id, wish.kind, wish.queue, wish.priority, name, delays, wish.limits, wish.tags, wish.label,
-            self.now_us, wish.run_at_us,
+            self.now_us, wish.run_at_us, group=wish.group,
         )  # fmt: skip
         self.next_id += 1
         self.tasks[task.id] = task
@@ -331,7 +342,7 @@ class Model:
     def give_up(self, task_ids: Iterable[int]) -> None:
         """Nobody has a handler of these tasks any more; but what is paused waits for its turn."""
         for task in [self.tasks[task_id] for task_id in task_ids]:
-            if task.queue not in self.paused:
+            if not self.pauses(task):
                 self._finish(task, Status.DEAD_LETTER, Reason.UNKNOWN_KIND)
 
     def set_queue(self, queue: str, *, paused: bool | None = None, retry: str | None = None) -> None:
@@ -345,6 +356,14 @@ class Model:
             self.retry_of[queue] = DELAYS[retry]
         if is_other:
             self._follow(queue)
+
+    def set_pause(self, scope: str, name: str, paused: bool) -> bool:
+        """Of something other than a queue. Whether it was not so already."""
+        if ((scope, name) in self.halted) is paused:
+            return False
+        (self.halted.add if paused else self.halted.discard)((scope, name))
+        self._takes_back = True
+        return True
 
     # -- attempts -----------------------------------------------------------------------------
 

@@ -135,9 +135,7 @@ class Plant:
             self.ring, self.feed.backlog, Gate(()), epoch=epoch, lookahead_ms=1, keyed=self.store.keyed
         )
         self.writer.reach = self.turns = Turns(self.store, self.feed, self.dispatcher)
-        for task_id, interruptions in self.writer.interruptions.items():
-            if interruptions.lost >= self.config.lost_max:
-                self.dispatcher.run_alone(task_id)
+        self.dispatcher.run_lost_alone(self.writer.interruptions, self.config.lost_max)
         self.turns.load_all()
         self.queues = Queues(self.config, self.store, self.dispatcher.gate, self.clock, say=lambda _: None)
         self.controls = Controls(self.store, self.clock, self.writer.change)

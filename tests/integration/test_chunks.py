@@ -95,7 +95,7 @@ def test_a_death_in_a_chunk_sets_the_suspect_apart(bench: Bench) -> None:
     assert (told["type"], told["cause"], told["parts"]) == ("Split", json.loads(WHY), [[2, 2, 1], [3, 3, 1], [4, 4, 2]])
     assert "its other calls go on as tasks 2 to 4" in told["message"]
     (tasks,) = committed.admitted
-    assert (tasks.priority, tasks.queue) == (7, "fast")
+    assert tasks.place[:2] == (7, "fast")
     assert [row[:4] for row in tasks.rows(9)] == [(2, 1, 1, 500), (3, 1, 1, 500), (4, 1, 1, 500)]
     assert committed.returned == []
     assert bench.writer.interruptions == {}

@@ -11,6 +11,7 @@ import pytest
 from ringq.config import Config
 from ringq.errors import StorageFull
 from ringq.feed import DUE_ROWS_MAX, Feed
+from ringq.places import Place
 from ringq.store import OwnerLock, Store
 
 NOW = 1_800_000_000_000_000
@@ -99,7 +100,7 @@ def test_a_start_finds_every_pending_task_in_its_lane(store: Store) -> None:
         submit(store, [None] * 3, priority)
     feed = make(store, 4)
     assert feed.load_all(chunk=2) == 9
-    assert {lane.priority: [row[0] for row in lane.take(99, None)] for lane in feed.backlog.lanes()} == {
+    assert {lane.place.priority: [row[0] for row in lane.take(99, None)] for lane in feed.backlog.lanes()} == {
         128: [1, 2, 3, 7, 8, 9],
         0: [4, 5, 6],
     }
@@ -112,8 +113,8 @@ def test_sparse_ids_are_loaded_one_by_one_and_dense_ones_in_a_range(store: Store
         submit(store, [None], 10)
     feed = make(store, 4)
     feed.load_all()
-    assert [row[0] for row in feed.backlog.lane(10, "default").take(99, None)] == [20 * n for n in range(1, 31)]
-    assert len(feed.backlog.lane(200, "default").take(10**4, None)) == 19 * 30
+    assert [row[0] for row in feed.backlog.lane(Place(10, "default")).take(99, None)] == [20 * n for n in range(1, 31)]
+    assert len(feed.backlog.lane(Place(200, "default")).take(10**4, None)) == 19 * 30
 
 
 def test_large_payloads_after_small_ones_are_loaded_a_few_at_a_time(store: Store) -> None:
@@ -124,7 +125,7 @@ def test_large_payloads_after_small_ones_are_loaded_a_few_at_a_time(store: Store
         store.next_task_id = 2101
     feed = make(store, 4)
     feed.load_all()
-    lane = feed.backlog.lane(128, "default")
+    lane = feed.backlog.lane(Place(128, "default"))
     order, most = [], 0
     while taken_now := lane.take(1, None):
         order.append(taken_now[0][0])
@@ -143,4 +144,4 @@ def test_the_number_of_a_spec_that_was_rolled_back_goes_to_another(store: Store)
     submit(store, [None], priority=9)
     assert store.intern_spec("a::b", "default", 9, None, None) == undone
     feed.give_back([2])
-    assert [(lane.priority, lane.head) for lane in feed.backlog.lanes()] == [(128, 1), (9, 2)]
+    assert [(lane.place.priority, lane.head) for lane in feed.backlog.lanes()] == [(128, 1), (9, 2)]

@@ -24,6 +24,7 @@ from ringq.store import tasks as task_tables
 from ringq.vanishing import GiveUp
 
 KINDS, QUEUES = ["media::scan", "mail::send"], ["default", "bulk"]
+SCOPES = [("group", "night"), ("group", "day"), ("domain", "media"), ("server", "")]
 POINTS = ["writer.before_commit", "writer.after_commit", "writer.after_free", "writer.after_reply"]
 SECOND_US = 1_000_000
 
@@ -40,6 +41,7 @@ wishes = st.builds(
     tags=st.sampled_from([(), (), (("customer", "7"),), (("customer", "8"), ("night", ""))]),
     label=st.sampled_from([None, None, "a name"]),
     run_at_us=st.sampled_from([None, None, None, -SECOND_US, SECOND_US, 30 * SECOND_US]),  # from now on
+    group=st.sampled_from([None, None, "night", "day"]),
 )  # fmt: skip
 FAILED, COMPLETED = Status.FAILED, (Status.COMPLETED, Reason.NONE, None)
 endings = st.sampled_from(  # None: it goes on
@@ -70,7 +72,7 @@ STEPS = [
     *["submit"] * 7, *["work"] * 9, *["run"] * 2, *["let_time_pass"] * 2, *["cancel"] * 2, *["one_dead_letter"] * 2,
     *["die_before_it_began", "run_for_long"] * 2, "crash_again_and_again", "cancel_many", "cancel_what_is_unknown",
     "dead_letters_of", "purge_and_be_killed", *["set_queue"] * 2, "set_the_clock", "be_killed", "stop", "give_up",
-    "look_them_up",
+    "look_them_up", *["pause_more"] * 2, "go_on",
 ]  # fmt: skip
 Draw = Callable[[Any], Any]
 
@@ -117,7 +119,7 @@ class Machine(RuleBasedStateMachine):
             submission=self.submissions.to_bytes(16, "big"),
             specs=list(map(_spec, given)),
             spec_of=list(range(len(given))), payloads=["{}"] * len(given), run_at_us=[w.run_at_us for w in given],
-            reply=lambda first, replayed, told=None: self.plant.answers.append((first, told)),
+            reply=lambda first, replayed, told=None, paused=None: self.plant.answers.append((first, told)),
             refuse=self.plant.answers.append, keys=[w.key for w in given], on_duplicate=[w.mode.code for w in given],
         )  # fmt: skip
 
@@ -150,7 +152,7 @@ class Machine(RuleBasedStateMachine):
             self.model.claim(task_id)
 
     def ready(self) -> list[int]:
-        pending = [task for task in self.model.active() if task.place == "pending" and self.model.is_open(task.queue)]
+        pending = [task for task in self.model.active() if task.place == "pending" and self.model.is_open(task)]
         return [task.id for task in sorted(pending, key=lambda task: (task.priority, task.id))]
 
     def work(self, draw: Draw) -> None:
@@ -326,6 +328,19 @@ class Machine(RuleBasedStateMachine):
         self.turn(lambda: self.model.set_queue(queue, **changes))
         assert self.plant.answers.pop() == protocol.Changed(int(is_other))
 
+    def pause_more(self, draw: Draw) -> None:
+        """A group, a domain, or everything; perhaps what is paused already."""
+        self.say_pause(*draw(st.sampled_from(SCOPES)), paused=True)
+
+    def go_on(self, draw: Draw) -> None:
+        self.say_pause(*draw(st.sampled_from(sorted(self.model.halted) or SCOPES)), paused=False)
+
+    def say_pause(self, scope: str, name: str, *, paused: bool) -> None:
+        is_other: list[bool] = []
+        self.plant.ask(protocol.SetPause(scope, name, paused))  # type: ignore[arg-type]
+        self.turn(lambda: is_other.append(self.model.set_pause(scope, name, paused)))
+        assert self.plant.answers.pop() == protocol.Changed(int(is_other[0]))
+
     def give_up(self, draw: Draw) -> None:
         """A handler is gone for some time."""
         kind = draw(st.sampled_from(KINDS))
@@ -342,7 +357,8 @@ class Machine(RuleBasedStateMachine):
         for task in model.tasks.values():
             record, (_, status, reason) = query.task(task.id), _shown(task, model)
             assert (record.status.value, record.reason.value) == (status, reason or "")
-            assert (record.pause_reasons == PauseReason.QUEUE) == (record.status is Status.PAUSED)
+            held = model.pauses(task) if record.status is Status.PAUSED else PauseReason(0)
+            assert record.pause_reasons == held
             assert (record.tags, record.label) == (dict(task.tags), task.label or task.kind)
         shown = [_shown(task, model)[1] for task in model.tasks.values()]
         counts = {status.value: count for status, count in query.counts().items() if count}
@@ -497,6 +513,8 @@ class Machine(RuleBasedStateMachine):
         try:
             for queue in QUEUES:
                 self.say(queue, {"paused": False})
+            for scope, name in SCOPES:
+                self.say_pause(scope, name, paused=False)
             for _ in range(200):
                 if not self.model.active():
                     break
@@ -529,7 +547,7 @@ def _as_ending(slot: Slot, after: int | None, in_us: bool = False) -> Ending:
 def _spec(w: Wish) -> Spec:
     ttl_ms, total_ms, queue_ms = (us and us // 1000 for us in (w.limits.ttl_us, w.limits.total_us, w.limits.queue_us))
     return Spec(
-        w.kind, w.queue, w.priority, None, None, w.retry, ttl_ms, w.limits.ttl_from, total_timeout_ms=total_ms,
+        w.kind, w.queue, w.priority, w.group, None, w.retry, ttl_ms, w.limits.ttl_from, total_timeout_ms=total_ms,
         queue_timeout_ms=queue_ms, label=w.label, tags=w.tags,
     )  # fmt: skip
 
@@ -545,7 +563,7 @@ def _is_of(task: Task, kind: str | None, queue: str | None) -> bool:
 def _shown(task: Task, model: Model) -> tuple[int, str, str | None]:
     if task.status is not None:
         return task.id, task.status.value, task.reason.value
-    held = "paused" if task.queue in model.paused else "pending"
+    held = "paused" if model.pauses(task) else "pending"
     return task.id, held if task.lease is None else "running", None
 
 

@@ -107,7 +107,8 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
             assert (store.map_chunks(found, 0, 9), store.map_end(found)) == ([(0, 1, 1, bytes(range(16)))], 1)
         if revision >= "0003":
             assert ("queue", "bulk") in store.pauses()
-            assert store.queue("bulk") == QueueRow("bulk", 2, "3", "constant 60s", retention="7d")
+            defaults = '{"priority": 200, "tags": {"team": "sales"}}' if revision >= "0004" else None
+            assert store.queue("bulk") == QueueRow("bulk", 2, "3", "constant 60s", retention="7d", defaults=defaults)
         if revision >= "0004":
             assert store.control("group", "customer")[2:] == (1, 2.5, 1)
             assert set(store.pauses()) == {("queue", "bulk"), ("group", "customer")}

@@ -48,6 +48,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "on_duplicate": {"call": "reject", "kind": "supersede"},
     "serial_key": {"call": "c", "kind": lambda: "k"},
     "preemptible": {"kind": False, "domain": False},
+    "rate": {"kind": "10/s"},
     "label": {"call": "c"},
     "run_at": {"call": datetime(2100, 1, 1, tzinfo=UTC)},
     "run_after": {"call": 3600.0},
@@ -56,6 +57,7 @@ VALUES: dict[str, dict[str, Any]] = {
 # What the words of the last column come to.
 WORDS: dict[str, Any] = {
     "none": None,
+    "as often as it can": None,
     "at once": None,
     "5 s": None,
     "the kind": "shop::work",
@@ -107,8 +109,8 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
         if option == "retry":
             run.run_all(raises=False)
             found = run.client.query.task(handle.id).attempt_count - 1
-        elif option == "preemptible":
-            found = work.report.preemptible
+        elif option in ("preemptible", "rate"):
+            found = getattr(work.report, option)
         elif option == "on_duplicate":
             found = OUTCOMES[work.options(**said["call"]).submit().outcome]
         else:

@@ -15,7 +15,7 @@ from ringq.entries import Batch, Spec
 from ringq.errors import StorageFull
 from ringq.model import OnDuplicate, PauseReason, Reason, Status
 from ringq.preempted import Preempted
-from ringq.protocol import SetQueue
+from ringq.protocol import SetPause
 from ringq.query import Query
 
 HIGH, NORMAL, IDLE = 64, 128, 255
@@ -227,7 +227,7 @@ def test_it_is_counted_and_listed_as_paused(works: Works) -> None:
     assert [record.id for record in query.tasks(status=Status.PENDING)] == [other]
     assert (query.counts()[Status.PAUSED], query.counts()[Status.PENDING]) == (1, 1)
     assert works.read("SELECT status FROM task_v ORDER BY id") == [("paused",), ("pending",)]
-    works.ask(SetQueue("default", {"paused": True}))
+    works.ask(SetPause("queue", "default", True))
     works.turn()
     assert works.shown(held) == (Status.PAUSED, PauseReason.PREEMPTION | PauseReason.QUEUE)
     assert works.shown(other) == (Status.PAUSED, PauseReason.QUEUE)

@@ -69,7 +69,7 @@ from ringq.config import Config
 from ringq.pressure_watch import PressureWatch
 
 selector = selectors.DefaultSelector()
-watch = PressureWatch(Config(Path("x.db"), pressure="on"), selector, SystemClock(), print, lambda: None)
+watch = PressureWatch(Config(Path("x.db"), pressure="on"), selector, SystemClock(), print)
 while watch.describe()["sources"] == {}:
     for key, _ in selector.select():
         key.data(0)
@@ -84,10 +84,9 @@ class Loop:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.selector = selectors.DefaultSelector()
         self.said: list[str] = []
-        self.changes = 0
         settings = {"pressure": "on", **settings}
         config = Config(folder / "x.db", **settings)
-        self.watch = PressureWatch(config, self.selector, SystemClock(), self.said.append, self._change)
+        self.watch = PressureWatch(config, self.selector, SystemClock(), self.said.append)
 
     def until(self, condition: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE_S
@@ -112,9 +111,6 @@ class Loop:
 
     def source(self, name: str) -> float | None:
         return self.state["sources"].get(name)  # type: ignore[no-any-return]
-
-    def _change(self) -> None:
-        self.changes += 1
 
 
 @pytest.fixture
@@ -191,7 +187,7 @@ def test_processes_that_burn_every_core_are_pressure_if_they_are_not_ours(loop: 
         one.until(lambda: (one.source("cpu") or 0) > 0.75)
     finally:
         os.killpg(group, signal.SIGKILL)
-    assert one.changes >= 1
+    assert one.state["flips"] >= 1
     assert not one.watch.refuses(HIGH)
 
 
@@ -201,11 +197,11 @@ def test_a_source_of_the_user_stops_work_and_lets_it_go_on(loop: Callable[..., L
     one.until(lambda: one.source("told") is not None)
     tell(tmp_path, 1.0)
     one.until(lambda: one.watch.refuses(NORMAL))
-    assert one.changes == 1
+    assert one.state["flips"] == 1
     assert (one.watch.refuses(HIGH), one.watch.room(NORMAL, 5)) == (False, 0)
     tell(tmp_path, 0.0)
     one.until(lambda: not one.watch.refuses(NORMAL))
-    assert one.changes == 2
+    assert one.state["flips"] == 2
     assert one.said == []
 
 

@@ -49,6 +49,8 @@ SORTING = {
     "COUNT_ENDED_OF_SPECS": "one row per spec of the groups, domains or kinds that are meant",
     "COUNT_ACTIVE_BELOW": "stragglers and delayed tasks; one row per spec",
     "COUNT_RUNNING_OF_SPECS": "one row per spec of what has been running for a while",
+    "SELECT_TIMES": "one row per time at which tasks were submitted, of those that are new",
+    "SELECT_OLD_TIMES": "stragglers and delayed tasks",
     "SELECT_ATTEMPTS_SUMMARY": "stragglers, delayed tasks, and active tasks that were interrupted",
 }
 

@@ -59,6 +59,13 @@ class Parent(Supervisor):
         )  # fmt: skip
         self._writer.submit(batch)
 
+    def hear(self, count: int, handle: Callable[[], Any]) -> int:
+        """Have the loop call `handle` for an eventfd, which has this count now; the descriptor."""
+        eventfd = os.eventfd(count, os.EFD_NONBLOCK)
+        self.opened.callback(os.close, eventfd)
+        self._selector.register(eventfd, selectors.EVENT_READ, lambda _: (os.eventfd_read(eventfd), handle()))
+        return eventfd
+
     def turn_until_stored(self) -> None:
         """Turn while there is something to write."""
         for _ in range(100):
@@ -73,7 +80,7 @@ class Parent(Supervisor):
         return self._ring.ready()
 
     def lanes(self) -> dict[tuple[int, str], list[Row]]:
-        return {(lane.priority, lane.queue): lane.take(10**6, None) for lane in self._feed.backlog.lanes()}
+        return {lane.place[:2]: lane.take(10**6, None) for lane in self._feed.backlog.lanes()}
 
 
 @pytest.fixture
@@ -104,12 +111,23 @@ def test_the_time_for_clients_begins_when_the_loop_wakes_and_before_any_is_serve
     order: list[str] = []
     monkeypatch.setattr(parent._listener, "begin_turn", lambda: order.append("begun"))
     for name in ("first", "second"):
-        eventfd = os.eventfd(1)
-        parent.opened.callback(os.close, eventfd)
-        parent._selector.register(eventfd, selectors.EVENT_READ, lambda _, name=name: order.append(name))
+        parent.hear(1, lambda name=name: order.append(name))
     parent._sleep()
     assert order[0] == "begun"
     assert sorted(order[1:]) == ["first", "second"]
+
+
+def test_who_asks_while_several_others_are_heard_is_heard_in_the_same_turn(
+    make_parent: Callable[[int], Parent],
+) -> None:
+    parent = make_parent(0)
+    heard: list[str] = []
+    late = parent.hear(0, lambda: heard.append("late"))
+    for name in ("first", "second"):
+        parent.hear(1, lambda name=name: (heard.append(name), os.eventfd_write(late, 1)))
+    parent._sleep()
+    assert sorted(heard[:2]) == ["first", "second"]
+    assert heard[2:] == ["late"]
 
 
 @pytest.mark.parametrize("is_delayed", [True, False], ids=["delayed", "mixed"])

@@ -155,7 +155,7 @@ class Watched(Plant):
         handler: Any = app.kinds().get(row[0])
         claim = (task_id, slot.lease, slot.kind, slot.attempt, 0, row[1].encode())
         clock: Any = self.clock
-        receipt = attempt(handler, claim, self.folder, clock, None)
+        receipt = attempt(handler, claim, self.folder, clock, None, {})
         self.receive(task_id, Status.of(receipt.status), Reason.of(receipt.reason), receipt.body)
         self.turn()
 

@@ -75,7 +75,7 @@ class Disks:
         self.plant.ask(protocol.RetryDead(protocol.Dead(None, limit=100)))
 
     def pause_or_resume(self) -> None:
-        self.plant.ask(protocol.SetQueue("bulk", {"paused": self.random.random() < 0.5}))
+        self.plant.ask(protocol.SetPause("queue", "bulk", self.random.random() < 0.5))
 
     def let_time_pass(self) -> None:
         self.plant.clock.advance(self.random.choice([0.1, 2, 30]))
@@ -145,7 +145,7 @@ class Disks:
 
     def finish(self) -> None:
         """Let everything end: nothing has been forgotten in a line."""
-        self.plant.ask(protocol.SetQueue("bulk", {"paused": False}))
+        self.plant.ask(protocol.SetPause("queue", "bulk", False))
         for _ in range(2_000):
             self.plant.clock.advance(1)
             self.commit()
@@ -191,7 +191,7 @@ class Bulk:
         self.plant.commit()
 
     def pause(self, paused: bool) -> None:
-        self.plant.ask(protocol.SetQueue("bulk", {"paused": paused}))
+        self.plant.ask(protocol.SetPause("queue", "bulk", paused))
 
     def give(self, priority: int, *, key: str | None = None, serial_key: str | None = "disk 1") -> None:
         spec = Spec(KIND, "bulk", priority, None, None, serial_key=serial_key)

@@ -179,7 +179,7 @@ def test_slots_are_freed_only_when_their_receipts_are_durable(bench: Bench) -> N
 def test_tasks_of_several_specs_go_to_their_lanes(bench: Bench) -> None:
     urgent = Spec("media::thumbnail", "default", 0, None, 500)
     bench.writer.submit(bench.batch(4, specs=[SPEC, urgent], spec_of=[0, 1, 1, 0]))
-    admitted = {(tasks.priority, tasks.queue): tasks.rows(9) for tasks in bench.commit().admitted}
+    admitted = {tasks.place[:2]: tasks.rows(9) for tasks in bench.commit().admitted}
     assert [row[0] for row in admitted[128, "default"]] == [1, 4]
     assert [(row[0], row[3]) for row in admitted[0, "default"]] == [(2, 500), (3, 500)]
 

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ringq import dispatch, merge
 from ringq.backlog import Backlog
+from ringq.controls import Share as Weight
 from ringq.dispatch import Dispatcher
 from ringq.entries import Admitted, Row
 from ringq.gate import Gate
@@ -88,7 +89,9 @@ class DispatchMachine(RuleBasedStateMachine):
         self.tasks: dict[int, tuple[int, str, int, str | None]] = {}  # priority, queue, kind, group
         self.limits: dict[tuple[str, str], int] = {}  # by scope and name
         self.next_id = 1
+        self.weights: dict[str, Weight] = {}
         self.pending: set[int] = set()
+        self.withdrawn: set[int] = set()
         self.strangers = strangers
         self.dispatcher.learn(strangers)
         self.with_alone = with_alone
@@ -163,11 +166,35 @@ class DispatchMachine(RuleBasedStateMachine):
         self.limits.pop(of, None)
         if limit is not None:
             self.limits[of] = limit
+        self.share()
+
+    @rule(weights=st.dictionaries(st.sampled_from("gh"), st.sampled_from([1.0, 3.0]), max_size=2))
+    def say_weights(self, weights: dict[str, float]) -> None:
+        """From then on, and when none is left, each group has lanes of its own."""
+        self.weights = {name: Weight(weight) for name, weight in weights.items()}
+        if self.weights:
+            self.dispatcher.backlog.tell_groups_apart()
+        self.share()
+
+    def share(self) -> None:
+        caps = {name: limit for (scope, name), limit in self.limits.items() if scope == "group"}
+        running = [(task_id, self.place(task_id)) for task_id in self.ring.running]
+        self.dispatcher.sharing.follow(self.weights, caps, running)
 
     def names_of(self, task_id: int) -> list[tuple[str, str]]:
         _, queue, kind, group = self.tasks[task_id]
         names = [("server", ""), ("queue", queue), ("domain", "domain"), ("kind", f"domain::{kind}")]
         return [*names, ("group", group)] if group else names
+
+    def all_limits(self) -> dict[tuple[str, str], int]:
+        return {("queue", name): cap for name, cap in self.caps.items() if cap is not None} | self.limits
+
+    def may_start(self, task_id: int) -> bool:
+        _, queue, kind, _ = self.tasks[task_id]
+        limits = self.all_limits()
+        started = Counter(name for other in self.ring.running for name in self.names_of(other))
+        is_served = kind not in self.strangers and (not self.caps or queue in self.caps)
+        return is_served and all(started[name] < limits[name] for name in self.names_of(task_id) if name in limits)
 
     @rule(workers=st.sampled_from([0, 1, 2, 9]), blocks=st.sampled_from([60, 60, 60, 7, 1]))
     def fill(self, workers: int, blocks: int) -> None:
@@ -176,19 +203,23 @@ class DispatchMachine(RuleBasedStateMachine):
         count = self.dispatcher.fill(workers, uncommitted=0)
         published = self.ring.published
         assert count == len(published)
-        if self.dispatcher.backlog.is_sorted and self.sorted_at_once > 3:
+        assert self.pending.issuperset(published)
+        is_sorted = self.dispatcher.backlog.is_sorted
+        if is_sorted and not self.dispatcher.sharing.is_on:
             assert published == expected[:count]
             assert count == len(expected) or self.ring.was_short
         self.pending.difference_update(published)
         self.attempts.update(published)
         if published and published[-1] in self.alone:
             self.running_alone = published[-1]
+        if is_sorted and not (self.ring.was_short or self.running_alone or self.alone & self.pending):
+            assert len(self.ring.running) >= workers or not any(map(self.may_start, self.pending)), "a worker idles"
 
     def expected(self, workers: int) -> list[int]:
         """The next in order, each if its queue may have one more, up to the first that there is no room for."""
         if workers == 0 or self.running_alone is not None:
             return []
-        caps = {("queue", name): cap for name, cap in self.caps.items() if cap is not None} | self.limits
+        caps = self.all_limits()
         started = Counter(name for task_id in self.ring.running for name in self.names_of(task_id))
         allowed: list[int] = []
         for task_id in sorted(self.pending, key=lambda task_id: (self.tasks[task_id][0], task_id)):
@@ -237,6 +268,23 @@ class DispatchMachine(RuleBasedStateMachine):
         self.strangers = strangers
         self.give_back(self.dispatcher.learn(strangers))
 
+    @precondition(lambda self: self.pending)
+    @rule(draw=st.data())
+    def withdraw(self, draw: st.DataObject) -> None:
+        """As for a cancellation, or for a turn that another task takes; perhaps before its lane is sorted."""
+        task_id = draw.draw(st.sampled_from(sorted(self.pending)))
+        if self.dispatcher.withdraw(task_id, self.place(task_id)):
+            self.pending.discard(task_id)
+            self.withdrawn.add(task_id)
+
+    @precondition(lambda self: self.withdrawn)
+    @rule(draw=st.data())
+    def give_back_withdrawn(self, draw: st.DataObject) -> None:
+        task_id = draw.draw(st.sampled_from(sorted(self.withdrawn)))
+        self.withdrawn.discard(task_id)
+        self.pending.add(task_id)
+        self.give_back([task_id])
+
     def give_back(self, ids: Sequence[int]) -> None:
         for task_id in ids:
             self.dispatcher.backlog.lane(self.place(task_id)).give_back([task_id])
@@ -260,6 +308,7 @@ class DispatchMachine(RuleBasedStateMachine):
             self.learn(frozenset())
             for of in list(self.limits):
                 self.say_a_limit(of, None)
+            self.alone &= self.pending | self.ring.running
             idle = False
             while not idle:
                 self.fill(9, self.ring.slots)
@@ -271,7 +320,9 @@ class DispatchMachine(RuleBasedStateMachine):
                 self.running_alone = None
             served = {task_id for task_id, task in self.tasks.items() if not self.caps or task[1] in self.caps}
             assert self.pending.isdisjoint(served)
+            served -= self.withdrawn
             assert all(self.attempts[task_id] == 1 + self.returns[task_id] for task_id in served)
+            assert not any(self.attempts[task_id] > self.returns[task_id] for task_id in self.withdrawn)
         finally:
             self.patch.undo()
 

@@ -58,26 +58,11 @@ def test_after_the_grace_a_task_gains_one_for_each_interval_up_to_the_ceiling(
 @pytest.mark.parametrize("priority", [0, 1, 63, 64])
 def test_what_is_as_urgent_as_the_ceiling_stays_as_it_is(priority: int) -> None:
     assert {Aging().effective(priority, age_us) for age_us in (0, HOUR_US, 1000 * HOUR_US)} == {priority}
-    assert Aging().next_change_us(priority, 0) is None
 
 
 def test_without_a_grace_the_first_interval_counts() -> None:
     aging = Aging(grace_s=0, interval_s=1, ceiling=0)
     assert [aging.effective(3, second * SECOND_US) for second in range(6)] == [3, 2, 1, 0, 0, 0]
-
-
-@given(agings(), PRIORITIES, st.integers(-HOUR_US, 1000 * HOUR_US))
-def test_the_next_change_is_the_first_moment_at_which_it_counts_as_more(
-    aging: Aging, priority: int, age_us: int
-) -> None:
-    now = aging.effective(priority, age_us)
-    after_us = aging.next_change_us(priority, age_us)
-    if after_us is None:
-        assert now == aging.effective(priority, 10**18)
-    else:
-        assert after_us > 0
-        assert aging.effective(priority, age_us + after_us - 1) == now
-        assert aging.effective(priority, age_us + after_us) == now - 1
 
 
 @given(agings(), PRIORITIES, PRIORITIES)

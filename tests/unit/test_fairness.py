@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from ringq.controls import Share
 from ringq.errors import InvalidOption
 from ringq.fairness import Credits, Demand, Group, allocate, free, interleave
+from ringq.pace import Pace
+from ringq.sharing import Sharing
 
 MANY = 10_000
 
@@ -398,7 +401,10 @@ def test_who_is_owed_more_is_first() -> None:
 
 ONE_RUN = """
 import random
+from ringq.controls import Share
 from ringq.fairness import Credits, Demand, allocate, free, interleave
+from ringq.pace import Pace
+from ringq.sharing import Sharing
 names = {None, *(f"g{n}" for n in range(40))}
 demands, carried = {name: Demand(len(name or "") / 7, pending=99) for name in names}, Credits()
 for _ in range(300):
@@ -419,3 +425,23 @@ def test_all_is_the_same_whatever_the_order_of_hashes() -> None:
         for seed in ("1", "2", "3")
     }  # fmt: skip
     assert len(printed) == 1
+
+
+# -- how they stand -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_who_looks_how_groups_stand_changes_nothing(looks: int) -> None:
+    """Weights of 2 and 1 over one place: what is rounded is owed, also when others are shown another number."""
+    sharing = Sharing(Pace())
+    sharing.follow({"a": Share(2.0), "b": Share(1.0)}, {}, [])
+    pending: dict[Group, int] = {"a": MANY, "b": MANY}
+    started: list[Group] = []
+    for task_id in range(1, 31):
+        for group in sharing.order(pending, 1):
+            sharing.started(group, [(task_id, 1, 0, 0, "")])
+            started.append(group)
+        sharing.ended([task_id])
+        for _ in range(looks):
+            assert [entry["in_use"] for entry in sharing.describe({"a": 1}, 8)] == [0]
+    assert Counter(started) == {"a": 20, "b": 10}

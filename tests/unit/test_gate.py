@@ -1,7 +1,35 @@
 """The gate refuses with a named reason and forgets nothing it let through."""
 
 from ringq.gate import Gate, Refusal
+from ringq.model import BACKGROUND, NORMAL
 from ringq.places import Place
+from ringq.pressure import Policy, Pressure
+
+
+class Pressed:
+    """A machine that is full; `now_ns` is the time."""
+
+    def __init__(self, policy: str) -> None:
+        read = Policy.read(policy)
+        assert read is not None
+        self._pressure = Pressure(read)
+        self._pressure.take({"cpu": 1.0}, 0)
+        self.now_ns = 0
+
+    def concerns(self, priority: int) -> bool:
+        return self._pressure.concerns(priority)
+
+    def refuses(self, priority: int) -> bool:
+        return self._pressure.refuses(priority, self.now_ns)
+
+    def room(self, priority: int, wanted: int) -> int:
+        return self._pressure.room(priority, wanted, self.now_ns)
+
+    def started(self, priority: int) -> None:
+        self._pressure.started(priority, self.now_ns)
+
+    def give_back(self, priority: int) -> None:
+        self._pressure.give_back(priority)
 
 
 def test_without_limits_everything_is_admitted_and_nothing_is_remembered() -> None:
@@ -31,6 +59,27 @@ def test_a_capped_queue_admits_up_to_its_cap_and_again_after_an_end() -> None:
 
 def test_a_cap_of_zero_stops_the_queue() -> None:
     assert Gate([("bulk", 0)]).admit(Place(128, "bulk"), 1) == 0
+
+
+def test_under_pressure_one_task_is_admitted_in_each_span_of_the_floor_however_often_it_is_asked() -> None:
+    gate, place = Gate([("default", 2)]), Place(BACKGROUND, "default")
+    gate.pressure = pressed = Pressed("background 0.5 floor 10s")
+    pressed.now_ns = 10_000_000_000
+    assert (gate.admit(place, 5), gate.admit(place, 5)) == (1, 0)
+    assert gate.why(place) is Refusal.PRESSURE
+    assert gate.admit(Place(NORMAL, "default"), 1) == 1
+    gate.release(place, 1)  # it has ended, or there is no slot
+    assert (gate.admit(place, 5), gate.admit(place, 5)) == (1, 0)
+    pressed.now_ns *= 2
+    assert gate.admit(place, 5) == 0
+    assert gate.why(place) is Refusal.QUEUE_FULL
+
+
+def test_while_the_floor_lets_one_go_its_tasks_are_not_free() -> None:
+    gate, place = Gate(()), Place(BACKGROUND, "default")
+    gate.pressure = pressed = Pressed("background 0.5 floor 10s")
+    pressed.now_ns = 10_000_000_000
+    assert (gate.why(place), gate.is_free(place), gate.is_free(Place(NORMAL, "default"))) == (None, False, True)
 
 
 def test_there_is_room_only_for_what_every_limit_lets_start_whatever_else_does() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from ringq.places import Place
 from ringq.returning import AT_ONCE, Returning
 
 MANY = range(1, 3 * AT_ONCE)
+PLACE = Place(128, "default")
 
 
 class Backlog:
@@ -22,7 +24,7 @@ class Backlog:
     def give_back(self, task_ids: Iterable[int]) -> None:
         self.ids += task_ids
 
-    def withdraw(self, task_id: int, _priority: int, _queue: str) -> bool:
+    def withdraw(self, task_id: int, _place: Place) -> bool:
         self.withdrawn.append(task_id)
         return True
 
@@ -64,10 +66,10 @@ def test_many_go_back_in_their_order_a_part_in_each_turn(backlog: Backlog, retur
 
 def test_who_is_taken_again_meanwhile_is_not_looked_for_in_a_lane(backlog: Backlog, returning: Returning) -> None:
     returning.give_back(MANY)
-    assert returning.withdraw(5, 128, "default")
+    assert returning.withdraw(5, PLACE)
     assert returning.discard(6)
     assert not returning.discard(6)
-    assert returning.withdraw(0, 128, "default")
+    assert returning.withdraw(0, PLACE)
     assert backlog.withdrawn == [0]
     assert returning.oldest() == 0, "the transaction that has taken it may be rolled back"
     assert returning.is_out(7)
@@ -78,5 +80,5 @@ def test_who_is_taken_again_meanwhile_is_not_looked_for_in_a_lane(backlog: Backl
 
 def test_what_a_lane_has_given_out_is_not_taken(backlog: Backlog, returning: Returning) -> None:
     backlog.withdraw = lambda *_: False  # type: ignore[method-assign]
-    assert not returning.withdraw(5, 128, "default")
+    assert not returning.withdraw(5, PLACE)
     assert returning.oldest() is None

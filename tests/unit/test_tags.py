@@ -99,7 +99,7 @@ def test_tags_at_their_limits_are_taken() -> None:
 
 def test_too_many_tags_with_those_of_kind_and_domain_are_refused_where_they_meet() -> None:
     many = {f"key{n}": "" for n in range(31)}
-    with pytest.raises(InvalidSubmission, match="at most 32, got 33 with those of kind and domain"):
+    with pytest.raises(InvalidSubmission, match="at most 32, got 33 with those of its kind, domain and queue"):
         resolved(plain.options(tags=many).submission("a"))
     with pytest.raises(ringq.InvalidOption, match="shop::other has 33 with those of its domain"):
         app.task(name="other", tags=many)(nothing)
