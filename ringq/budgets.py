@@ -17,30 +17,27 @@ WINDOW_S: Final = 2.0  # what the machine moves in so long at the rate that was 
 SHARE: Final = 0.8  # … may be expected of all that run, up to this share
 ALPHA: Final = 0.3  # of a new attempt in the average of its kind
 BYTES_MAX: Final = 1 << 62
+MANY: Final = 1 << 30  # tasks: more than ever run
 
 
 @dataclass(frozen=True, slots=True)
 class IoBudget:
     """Bytes that an attempt of a task reads from and writes to disks, and receives and sends: whole numbers from 0 on.
 
-    Raises InvalidOption.
+    None, where nothing is said: as attempts of its kind have come to. Raises InvalidOption.
     """
 
-    disk_read: int = 0
-    disk_write: int = 0
-    net_rx: int = 0
-    net_tx: int = 0
+    disk_read: int | None = None
+    disk_write: int | None = None
+    net_rx: int | None = None
+    net_tx: int | None = None
 
     def __post_init__(self) -> None:
         for axis in AXES:
             value = getattr(self, axis)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= BYTES_MAX:
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (is_whole and 0 <= value <= BYTES_MAX):
                 raise InvalidOption(f"{axis}: expected bytes, 0 to 2**62, got {value!r:.100}")
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether nothing is expected on any axis."""
-        return not any(astuple(self))
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Self:
@@ -51,20 +48,17 @@ class IoBudget:
         return cls(**plain)
 
     def plain(self) -> dict[str, int]:
-        """The axes on which something is expected, as JSON takes them."""
-        return {axis: value for axis in AXES if (value := getattr(self, axis))}
+        """The axes of which something is said, as JSON takes them."""
+        return {axis: value for axis in AXES if (value := getattr(self, axis)) is not None}
 
 
 AXES: Final = tuple(field.name for field in fields(IoBudget))
-NOTHING: Final = IoBudget()
 
 
 class Headroom:
-    """What is expected of the tasks that run, against the rates that were seen."""
+    """How much may be expected of what runs, by the rates that were seen."""
 
     def __init__(self) -> None:
-        self._running: dict[int, IoBudget] = {}
-        self._expected = dict.fromkeys(AXES, 0)
         self._room: dict[str, float] = {}
 
     def observe(self, rates: Mapping[str, float]) -> None:
@@ -72,39 +66,21 @@ class Headroom:
         rooms = {axis: SHARE * WINDOW_S * rates.get(axis, 0.0) for axis in AXES}
         self._room = {axis: room for axis, room in rooms.items() if 0 < room < math.inf}
 
-    def refuses(self, candidate: IoBudget) -> str | None:
-        """The axis on which the candidate does not fit beside what runs; None if it may start.
+    def fits(self, candidate: IoBudget, running: Mapping[str, int]) -> int:
+        """How many of such tasks fit beside what is expected of those that run, by axes; MANY if nothing limits them.
 
-        One that does not fit beside nothing may start when nothing else runs that uses that axis: it would wait for
-        ever.
+        Where nothing that runs uses an axis one may start, whatever is expected of it: it would wait for ever.
         """
+        count = MANY
         for axis, room in self._room.items():
-            wanted, running = getattr(candidate, axis), self._expected[axis]
-            if wanted and running and running + wanted > room:
-                return axis
-        return None
+            wanted, used = getattr(candidate, axis), running.get(axis, 0)
+            if wanted:
+                count = min(count, max(0 if used else 1, math.floor((room - used) / wanted)))
+        return count
 
-    def started(self, task_id: int, budget: IoBudget) -> None:
-        """A task was started with what is expected of it. Twice is once."""
-        if budget.is_nothing or task_id in self._running:
-            return
-        self._running[task_id] = budget
-        self._add(budget, 1)
-
-    def ended(self, task_id: int) -> None:
-        """Its attempt is over."""
-        budget = self._running.pop(task_id, None)
-        if budget is not None:
-            self._add(budget, -1)
-
-    def describe(self) -> dict[str, Any]:
-        """What is expected and what there is room for, as JSON takes it."""
-        room = {axis: round(value) for axis, value in self._room.items()}
-        return {"expected": dict(self._expected), "room": room, "running": len(self._running)}
-
-    def _add(self, budget: IoBudget, sign: int) -> None:
-        for axis in AXES:
-            self._expected[axis] += sign * getattr(budget, axis)
+    def plain(self) -> dict[str, int]:
+        """The axes that are limited, as JSON takes them."""
+        return {axis: round(room) for axis, room in self._room.items()}
 
 
 class Averages:
@@ -115,13 +91,12 @@ class Averages:
 
     def learn(self, kind: Hashable, actual: IoBudget) -> None:
         """An attempt has ended and has used this."""
-        used = tuple(map(float, astuple(actual)))
+        used = tuple(float(one or 0) for one in astuple(actual))
         before = self._seen.get(kind, used)
         self._seen[kind] = tuple(old + ALPHA * (new - old) for old, new in zip(before, used, strict=True))
 
-    def expect(self, kind: Hashable, declared: IoBudget | None = None) -> IoBudget:
-        """What is expected of a task: what was declared, else the average of its kind, else nothing."""
-        if declared is not None:
-            return declared
-        seen = self._seen.get(kind)
-        return IoBudget(*map(round, seen)) if seen is not None else NOTHING
+    def expect(self, kind: Hashable, declared: IoBudget) -> IoBudget:
+        """What is expected of a task: on each axis what was declared, else the average of its kind, else nothing."""
+        seen = self._seen.get(kind, (0.0,) * len(AXES))
+        said = astuple(declared)
+        return IoBudget(*(round(old) if own is None else own for own, old in zip(said, seen, strict=True)))

@@ -72,6 +72,17 @@ class Tokens(Protocol):
         """Whether there is a rate for any of these."""
 
 
+class Bound(Protocol):
+    """What bounds how many of something run at a time."""
+
+    reason: Refusal
+    used: int
+
+    @property
+    def limit(self) -> int:
+        """How many may: as it is now."""
+
+
 class Cap:
     """At most `limit` of something run at a time; `used` do, or are about to."""
 
@@ -87,7 +98,7 @@ class Door(NamedTuple):
     """What is asked of tasks of one place."""
 
     closed: Refusal | None
-    caps: tuple[Cap, ...]
+    caps: tuple[Bound, ...]
     has_rate: bool
     is_free: bool  # nothing is asked of them
 
@@ -109,12 +120,13 @@ class Gate:
     def __init__(self, queues: Iterable[tuple[str, int | None]]) -> None:
         """`queues`: those that are served, with their limits; none given means every queue, without a limit."""
         self._caps: dict[tuple[str, str], Cap] = {}
+        self._budgets: dict[str, Bound] = {}
         limits = dict(queues)
         self._served = frozenset(limits)  # empty: all
         self._paused: set[tuple[str, str]] = set()
         self._cooling: set[str] = set()
         self._doors: dict[Place, Door] = {}
-        self._of_task: dict[int, tuple[Cap, ...]] = {}  # started tasks with limits only: others cost nothing
+        self._of_task: dict[int, tuple[Bound, ...]] = {}  # started tasks with limits only: others cost nothing
         self._tokens: Tokens | None = None
         self.pressure: Pressing | None = None
         self.refusals: Counter[Refusal] = Counter()
@@ -132,6 +144,13 @@ class Gate:
             self._caps[scope, name].limit = limit
         else:
             self._caps[scope, name] = Cap(limit, FULL[scope])
+        self._doors.clear()
+
+    def budget(self, kind: str, bound: Bound | None) -> None:
+        """What is expected of its tasks has to fit beside others, None: has not any more; `recount` must follow."""
+        self._budgets.pop(kind, None)
+        if bound is not None:
+            self._budgets[kind] = bound
         self._doors.clear()
 
     def pause(self, scope: str, name: str, is_paused: bool) -> None:
@@ -153,8 +172,8 @@ class Gate:
     def recount(self, running: Iterable[tuple[int, Place]]) -> None:
         """These tasks are started, and no others: those that had no limit when they began are counted too."""
         self._of_task.clear()
-        for cap in self._caps.values():
-            cap.used = 0
+        for bound in (*self._caps.values(), *self._budgets.values()):
+            bound.used = 0
         for task_id, place in running:
             caps = self._caps_of(place)
             if caps:
@@ -265,8 +284,9 @@ class Gate:
                 return PAUSED[scope]
         return Refusal.QUEUE_COOLING if place.queue in self._cooling else None
 
-    def _caps_of(self, place: Place) -> tuple[Cap, ...]:
-        return tuple(self._caps[key] for key in _names(place) if key in self._caps)
+    def _caps_of(self, place: Place) -> tuple[Bound, ...]:
+        budgets = [self._budgets[place.kind]] if place.kind in self._budgets else []
+        return (*budgets, *(self._caps[key] for key in _names(place) if key in self._caps))
 
     def _refuse(self, reason: Refusal, place: Place) -> int:
         self.refusals[reason] += 1
@@ -282,6 +302,6 @@ def _names(place: Place) -> list[tuple[str, str]]:
     return [*names, ("kind", place.kind)]
 
 
-def _use(caps: Iterable[Cap], count: int) -> None:
+def _use(caps: Iterable[Bound], count: int) -> None:
     for cap in caps:
         cap.used += count

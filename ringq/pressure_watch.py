@@ -55,6 +55,11 @@ class PressureWatch:
             say("pressure is off, and so its sources and bandwidths mean nothing: set pressure = on")
 
     @property
+    def is_on(self) -> bool:
+        """Whether anybody looks."""
+        return self._pressure is not None
+
+    @property
     def pid(self) -> int | None:
         """Of the sampler, which is a child of this process."""
         return self._sampler.pid if self._sampler is not None else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from ringq.admission import Admission
 from ringq.aging import Aging
+from ringq.budgeting import Budgeting
 from ringq.clock import Clock
 from ringq.committed import Said
 from ringq.config import Config
@@ -31,7 +32,8 @@ RunningRows = Callable[[], Sequence[tuple[int, int, int, int, int, int, int, int
 
 
 class Traffic:
-    """Attributes: `queues`, `controls` and `rating`, what was said; `pressure`, with the process that looks at it.
+    """Attributes: `queues`, `controls` and `rating`, what was said; `pressure`, with the process that looks at it;
+    `budgets`, of disk and network.
 
     `take_back`, to be set: has what no worker has claimed yet published anew.
     """
@@ -54,6 +56,7 @@ class Traffic:
         self.rating = Rating(store, clock, writer.change, self._follow_rates)
         self.pressure = PressureWatch(config, selector, clock, say)
         dispatcher.gate.pressure = self.pressure
+        self.budgets = Budgeting(dispatcher.gate, say)
         if config.aging:
             dispatcher.ranking = Ranking(Aging.read(config.aging), store, self.controls.spans)
         self._controls_ns: int | None = None
@@ -62,10 +65,13 @@ class Traffic:
         self.follow([], self.controls.everything())
 
     def learn(self, reports: Sequence[dict[str, Any]]) -> None:
-        """Workers have told what the code says of limits and rates."""
+        """Workers have told what the code says of limits, rates and budgets."""
         changed = self.controls.learn(reports)
         self.rating.declare(reports)
-        if changed:
+        budgeted = self.budgets.declare(reports, is_seen=self.pressure.is_on)
+        for kind in budgeted:
+            self._dispatcher.backlog.tell_apart("kind", kind)
+        if changed or budgeted:
             self.take_back()
             self.follow([], changed)
 
@@ -90,6 +96,7 @@ class Traffic:
         self._queues_ns = self.queues.step()
         self.rating.step(is_stopping)
         self.pressure.step()
+        self.budgets.observe(self.pressure.rates)
         self._controls_ns = None if is_stopping else self.controls.step()
 
     def wait_ns(self) -> int | None:
@@ -121,6 +128,7 @@ class Traffic:
         ranking = self._dispatcher.ranking
         return {
             "pressure": self.pressure.describe(),
+            "io": self.budgets.describe(),
             "shares": sharing.describe(pending, workers) if sharing.is_on else [],
             "aging": None if ranking is None else str(ranking.aging),
             "paused": [row._asdict() for row in self.controls.pauses().values()],

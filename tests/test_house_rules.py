@@ -37,7 +37,7 @@ LAYER_OF = {
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
-    **dict.fromkeys(["preempted", "preemption", "rating", "stops"], FLOWS),
+    **dict.fromkeys(["budgeting", "preempted", "preemption", "rating", "stops"], FLOWS),
     **dict.fromkeys(["memory", "defaults"], EDGES),
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
@@ -80,6 +80,7 @@ NEIGHBOURS = {
         for part in ("admission", "controls", "dispatch", "preempted", "preemption", "pressure_watch", "queues")
     },
     **{("traffic", part): "a part of it" for part in ("ranking", "rating", "steering", "writer", "committed")},
+    ("traffic", "budgeting"): "a part of it",
     ("whereabouts", "dispatch"): "who would publish the task",
     ("whereabouts", "lane"): "who is before it there",
     ("whereabouts", "ranking"): "what it counts as",
@@ -136,6 +137,7 @@ NEIGHBOURS = {
     ("expiry", "writer"): "has it written",
     ("expiry", "verdicts"): "how many attempts each has had",
     ("changes", "admission"): "the names of queues it takes",
+    ("budgeting", "gate"): "tells it of them",
     ("queues", "gate"): "tells it of them",
     ("query", "records"): "what it makes of rows",
     ("query", "standing"): "a part of it",

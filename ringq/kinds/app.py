@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from ringq.budgets import IoBudget
 from ringq.context import Context
 from ringq.errors import InvalidKind
 from ringq.kinds import options
@@ -16,7 +17,7 @@ from ringq.kinds.controls import max_concurrency_of
 from ringq.kinds.defaults import defaults_of, report_of
 from ringq.kinds.handler import Handler, place_of, reference
 from ringq.kinds.options import DomainOptions, DuplicateMode
-from ringq.kinds.report import preemptible_of
+from ringq.kinds.report import io_of, preemptible_of
 from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.serial import SerialKey
@@ -58,6 +59,7 @@ class Domain(Scheduling):
         self._app = app
         self._spec = defaults_of(f"domain {name}", name, defaults)
         self._preemptible = preemptible_of(defaults.get("preemptible"))
+        self._io = io_of(defaults.get("io"))
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -123,8 +125,9 @@ class Domain(Scheduling):
         submission, or None for none: tasks that have the same one run one at a time, in order. `tags`: texts by which
         its tasks are found, beside those of the domain and of the call. `max_concurrency`: how many of its tasks run at
         a time, from 0 on, and `rate`: how often they may start, "10/s" or "100/m burst 20", unless an operator has said
-        otherwise. `preemptible`: False for one that runs to its end though more urgent tasks wait. What is not given is
-        decided by the domain, the server.
+        otherwise. `preemptible`: False for one that runs to its end though more urgent tasks wait. `io`: an IoBudget,
+        the bytes of disk and network that an attempt is expected to use; it starts while there is room for them. What
+        is not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
@@ -134,11 +137,12 @@ class Domain(Scheduling):
         traits = traits_of(permanent, aliases, key, on_duplicate, serial_key, rate)
         limit = max_concurrency_of(max_concurrency)
         may_be = preemptible_of(defaults.get("preemptible"), self._preemptible)
+        io = io_of(defaults.get("io"), self._io)
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             kind = self._kind_of(function, name)
             spec = defaults_of(kind, kind, defaults)
-            return self._app.add(self._made(function, spec, traits, limit, may_be))
+            return self._app.add(self._made(function, spec, traits, limit, may_be, io))
 
         return decorate if function is None else decorate(function)
 
@@ -147,11 +151,14 @@ class Domain(Scheduling):
         return f"{self.name}{options.SEPARATOR}{options.check_name(f'task of {self.name}', own)}"
 
     def _made(
-        self, function: Callable[..., Any], spec: SpecFields, traits: Traits, limit: int | None, preemptible: bool
-    ) -> Task[..., Any]:
+        self, function: Callable[..., Any], spec: SpecFields, traits: Traits, limit: int | None, preemptible: bool,
+        io: IoBudget | None,
+    ) -> Task[..., Any]:  # fmt: skip
         handler = Handler(spec.kind, function)
         report = report_of(handler, spec, self._spec, traits.aliases, preemptible)
-        own = replace(report, rate=traits.rate, max_concurrency=limit, domain_max_concurrency=self._max_concurrency)
+        own = replace(
+            report, rate=traits.rate, io=io, max_concurrency=limit, domain_max_concurrency=self._max_concurrency
+        )
         return make_task(handler, own, traits)
 
 
@@ -177,7 +184,8 @@ class App(Domain):
         """`name`: a letter or _, then letters, digits, _ . or -, at most 200.
 
         Defaults for the kinds of the App's own domain, with the ranges of `task`'s options: `queue`, `priority`,
-        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, `preemptible`, and other `LimitOptions`.
+        `group`, `run_timeout`, `retry`, `ttl`, `ttl_from`, `tags`, `preemptible`, `io`, and other
+        `LimitOptions`.
         `max_concurrency`: how many tasks of that domain run at a time, from 0 on, unless an operator has said another
         number.
 
@@ -211,8 +219,8 @@ class App(Domain):
         """A new domain with defaults for its kinds; they have the ranges of `task`'s options.
 
         `queue`, `priority`, `group`, `run_timeout`, `retry`, `ttl`, `ttl_from` and other `LimitOptions`: for kinds that
-        do not say, and `preemptible`; `tags`: join those of the kinds. `max_concurrency`: how many tasks of the domain
-        run at a time, from 0 on, unless an operator has said otherwise.
+        do not say, and `preemptible` and `io`; `tags`: join those of the kinds. `max_concurrency`: how many tasks of
+        the domain run at a time, from 0 on, unless an operator has said otherwise.
 
         Raises InvalidKind for a name that is no name or taken, InvalidOption for a default out of range.
         """

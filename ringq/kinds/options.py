@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, Unpack
 
+from ringq.budgets import IoBudget
 from ringq.clock import SystemClock
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
@@ -78,6 +79,7 @@ class DomainOptions(SharedOptions, total=False):
     """What a domain may say for its kinds, and each kind for itself."""
 
     preemptible: bool | None
+    io: IoBudget | None
 
 
 class SubmissionOptions(SharedOptions, total=False):

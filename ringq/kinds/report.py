@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ringq.budgets import IoBudget
 from ringq.errors import InvalidOption
 
 
@@ -17,7 +18,7 @@ class KindReport:
     domain says; `parameters`, the JSON Schema of the payload; `names`, the kind and its aliases; `tags`, those of
     domain and kind; `max_concurrency` and `domain_max_concurrency`, how many tasks of the kind, and of its domain,
     run at a time, and `rate`, how often those of the kind may start, if the code says; `preemptible`, whether one that
-    runs may have to make room for a more urgent one.
+    runs may have to make room for a more urgent one; `io`, what an attempt is expected to use of disk and network.
     """
 
     name: str
@@ -39,6 +40,7 @@ class KindReport:
     domain_max_concurrency: int | None = None
     preemptible: bool = True
     rate: str | None = None
+    io: IoBudget | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -54,6 +56,15 @@ def preemptible_of(own: Any, shared: Any = None) -> bool:
         if written is not None and not isinstance(written, bool):
             raise InvalidOption(f"preemptible: expected True or False, got {written!r}")
     return first(own, shared) is not False
+
+
+def io_of(own: Any, shared: Any = None) -> IoBudget | None:
+    """What attempts are expected to use of disk and network, if anybody says. Raises InvalidOption for another type."""
+    for written in (own, shared):
+        if written is not None and not isinstance(written, IoBudget):
+            raise InvalidOption(f"io: expected a ringq.IoBudget, as IoBudget(disk_read=10**7), got {written!r:.80}")
+    found: IoBudget | None = first(own, shared)
+    return found
 
 
 def first(own: Any, shared: Any) -> Any:

@@ -48,6 +48,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "on_duplicate": {"call": "reject", "kind": "supersede"},
     "serial_key": {"call": "c", "kind": lambda: "k"},
     "preemptible": {"kind": False, "domain": False},
+    "io": {"kind": ringq.IoBudget(disk_read=1), "domain": ringq.IoBudget(disk_write=2)},
     "rate": {"kind": "10/s"},
     "label": {"call": "c"},
     "run_at": {"call": datetime(2100, 1, 1, tzinfo=UTC)},
@@ -109,7 +110,7 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
         if option == "retry":
             run.run_all(raises=False)
             found = run.client.query.task(handle.id).attempt_count - 1
-        elif option in ("preemptible", "rate"):
+        elif option in ("preemptible", "io", "rate"):
             found = getattr(work.report, option)
         elif option == "on_duplicate":
             found = OUTCOMES[work.options(**said["call"]).submit().outcome]
