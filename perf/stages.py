@@ -33,18 +33,19 @@ from ringq.bench.handlers import app, noop
 from ringq.client.link import Link
 from ringq.clock import SystemClock
 from ringq.config import Config, socket_path
-from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.feed import Feed
 from ringq.gate import Gate
 from ringq.harvest import Harvest
 from ringq.listener import Listener
+from ringq.model import Reason
 from ringq.output import WORD_BYTES, Printed, Taken, new_token
 from ringq.pace import Pace
-from ringq.queues import Queues
-from ringq.runner import COMPLETED, NO_REASON, Runner
+from ringq.runner import COMPLETED, Runner
 from ringq.settle import Settlement
 from ringq.store import Store
+from ringq.traffic import Traffic
+from ringq.turns import Turns
 from ringq.writer import Writer
 
 TASKS = 10_000
@@ -112,7 +113,7 @@ class Hands:
         os.ftruncate(memfd, WORD_BYTES)
         self._printed = Printed(new_token(), Taken(memfd, mine=True))
         self._printed.begin(self._rings[0].unread, made.eventfd)
-        self._runners = [Runner(ring, handlers, folder, self._printed) for ring in self._rings]
+        self._runners = [Runner(ring, handlers, folder, self._printed, lambda _: ({}, None)) for ring in self._rings]
 
     def work(self, collect: Callable[[], None]) -> None:
         """Run everything that is READY.
@@ -157,7 +158,7 @@ class Hands:
         switch("worker_receipt")
         for ring, body in zip(rings, bodies, strict=True):
             ring.leave()
-            ring.finish(COMPLETED, NO_REASON, body)
+            ring.finish(COMPLETED, Reason.NONE.code, body)
 
 
 class KnownPace(Pace):
@@ -191,15 +192,20 @@ class House:
         admission.learn(cast(Any, app.reports()))
         listener = Listener(
             config, self._selector, clock, self._store, admission,
-            submit=self._writer.submit, change=self._writer.change, health=str, say=print,
+            submit=self._writer.submit, change=self._writer.change, health=str, say=print, why=str,
         )  # fmt: skip
         pool: Any = SimpleNamespace(
             note_receipts=Counter, bounds=SimpleNamespace(weighed=lambda rows: rows)
         )  # it knows the workers
         self._harvest = Harvest(config, clock, made.parent, pool, self._writer, self.feed, self._dispatcher)
-        queues = Queues(config, self._store, self._dispatcher.gate, clock, running=list, say=print)
-        duties: Any = SimpleNamespace(queues=queues, controls=Controls(self._store, clock, self._writer.change, list))
-        self._settlement = Settlement(self._writer, listener, self.feed, self._dispatcher, self._harvest, duties)
+        traffic = Traffic(
+            config, self._store, clock, self._selector, self._dispatcher, self._writer, admission,
+            running=made.parent.running, say=print,
+        )  # fmt: skip
+        self._writer.reach = turns = Turns(self._store, self.feed, self._dispatcher)
+        self._settlement = Settlement(
+            self._writer, listener, self.feed, self._dispatcher, self._harvest, traffic, turns
+        )
         self._watch_all(watch, listener)
         listener.listen(socket_path(database))
         kind = self._store.intern_kind(noop.kind)
