@@ -25,7 +25,7 @@ def headroom(**rates: float) -> Headroom:
 
 
 def report(place: Place, io: IoBudget | None) -> dict[str, Any]:
-    return {"name": place.kind, "io": io if io is None else io.plain()}
+    return {"name": place.kind, "names": [place.kind], "io": io if io is None else io.plain()}
 
 
 class Machine:
