@@ -6,7 +6,7 @@ what attempts used ──► averages ──────────┴─► ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -42,9 +42,10 @@ class Budgeting:
         self._averages = Averages()
         self._declared: dict[str, IoBudget] = {}
         self._tolls: dict[str, Toll] = {}
+        self._kin: dict[str, list[str]] = {}  # each kind with its aliases, under each of these names
         self._has_warned = False
 
-    def declare(self, reports: Iterable[Mapping[str, Any]], *, is_seen: bool) -> set[str]:
+    def declare(self, reports: Sequence[Mapping[str, Any]], *, is_seen: bool) -> set[str]:
         """These budgets stand in the code, as workers report them; the kinds whose budget has become other.
 
         `is_seen`: whether somebody looks at the rates.
@@ -52,6 +53,7 @@ class Budgeting:
         declared = {report["name"]: IoBudget.read(report["io"]) for report in reports if report.get("io") is not None}
         changed = {kind for kind, _ in declared.items() ^ self._declared.items()}
         self._declared = declared
+        self._kin = {report["name"]: report["names"] for report in reports if report["name"] in declared}
         for kind in changed:
             if kind not in declared:
                 del self._tolls[kind]
@@ -68,7 +70,8 @@ class Budgeting:
         """An attempt of this kind has used so much."""
         if kind in self._declared:
             self._averages.learn(kind, IoBudget.read(used))
-            self._expect(kind)
+            for name in self._kin[kind]:
+                self._expect(name)
 
     def observe(self, rates: Mapping[str, float]) -> None:
         """Bytes a second, as last seen; {} if nobody looks."""
@@ -87,7 +90,7 @@ class Budgeting:
 
     def _expect(self, kind: str) -> None:
         if kind in self._tolls:
-            self._tolls[kind].expected = self._averages.expect(kind, self._declared[kind])
+            self._tolls[kind].expected = self._averages.expect(self._kin[kind][0], self._declared[kind])
 
     def _fits(self, kind: str) -> int:
         return self._headroom.fits(self._tolls[kind].expected, self._running())

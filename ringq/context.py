@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from ringq.budgets import IoBudget
 from ringq.errors import (
     AttemptCancelled,
     AttemptInterrupted,
@@ -43,6 +44,9 @@ class AttemptPort(Protocol):
     def hold(self, scope: str, until: datetime | float | timedelta) -> None:
         """Let nothing of a scope pass for a while."""
 
+    def record_io(self, **used: int) -> None:
+        """Add to what the attempt has moved, in bytes by axis."""
+
 
 class StateSource(Protocol):
     """Where a Context's states come from: the App's."""
@@ -64,6 +68,9 @@ class _Nowhere:
         pass
 
     def hold(self, scope: str, until: datetime | float | timedelta) -> None:
+        pass
+
+    def record_io(self, **used: int) -> None:
         pass
 
 
@@ -226,6 +233,17 @@ class Context:
         what is raised.
         """
         self._port.hold(scope, until)
+
+    def record_io(self, *, rx: int = 0, tx: int = 0, read: int = 0, write: int = 0) -> None:
+        """Add to what this attempt has moved: bytes received and sent, read from disks and written, each from 0 on.
+
+        For a kind with an `io=` budget, of which later tasks are expected to move as much where the budget says
+        nothing. What the process itself reads from disks and writes the kernel counts; what it receives and sends it
+        does not. Of other kinds, and outside a worker, nothing happens. Raises InvalidOption for what is no number of
+        bytes.
+        """
+        used = IoBudget(disk_read=read, disk_write=write, net_rx=rx, net_tx=tx)
+        self._port.record_io(**used.plain())
 
     def check_cancelled(self) -> None:
         """Return if the attempt may go on; for loops that want to end cleanly.

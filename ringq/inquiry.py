@@ -1,4 +1,4 @@
-"""Flow: what a worker asks its parent about a task while its handler runs, on the channel on which it has reported."""
+"""Flow: what a worker asks its parent about a task while its handler runs, and tells it after that, on one channel."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ class Inquiry:
             self._control.sendall(json.dumps({"task": task_id, "number": self._number}).encode() + b"\n")
             answer = self._answer(self._number)
         return answer["tags"], answer["ends_ns"]
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Tell the parent something that it does not answer. In a process that was forked from the worker: nothing."""
+        if os.getpid() == self._pid:
+            with self._lock:
+                self._control.sendall(json.dumps(message).encode() + b"\n")
 
     def _answer(self, number: int) -> dict[str, Any]:
         """The answer with this number. Those before it were asked for by attempts that were told to end meanwhile."""

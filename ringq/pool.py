@@ -46,15 +46,16 @@ class Pool:
     """Keeps `config.worker_count` workers alive, in one berth more: the spare one is for the replacement of a worker.
 
     `on_settings` gets what the App decides, and says whether the worker shall go on. `on_registry` gets the list of
-    kinds that a worker reported, as JSON, and returns their numbers. `on_change` is called when the workers that may
+    kinds that a worker reported, as JSON, and returns their numbers. `on_moved` gets a kind and the bytes that an
+    attempt of it has moved. `on_change` is called when the workers that may
     claim tasks have changed in another way than by such a report.
     """
 
     def __init__(
         self, config: Config, ring: Attempts, clock: Clock, selector: selectors.BaseSelector, *,
         launch: Callable[[int], WorkerProcess], on_settings: Callable[[dict[str, Any]], bool],
-        on_registry: Callable[[list[dict[str, Any]]], dict[str, int]],
-        on_change: Callable[[], None], say: Callable[..., None], keep: Keep, bounds: Bounds,
+        on_registry: Callable[[list[dict[str, Any]]], dict[str, int]], on_change: Callable[[], None],
+        on_moved: Callable[[str, dict[str, int]], None], say: Callable[..., None], keep: Keep, bounds: Bounds,
     ) -> None:  # fmt: skip
         self._config = config
         self._ring = ring
@@ -64,6 +65,7 @@ class Pool:
         self._on_settings = on_settings
         self._on_registry = on_registry
         self._on_change = on_change
+        self._on_moved = on_moved
         self.bounds = bounds
         self._say = say
         self._echo = Echo(clock, running=lambda: self._ring.running(), say=say, keep=keep)  # noqa: PLW0108 - the ring is replaced
@@ -155,7 +157,12 @@ class Pool:
         message = process.receive()
         if message is None:
             self._unregister(process.control)
-        elif "error" in message:
+        while message:  # several may have come at once, and nothing says so again
+            self._heed(berth, process, message)
+            message = process.receive()
+
+    def _heed(self, berth: Berth, process: WorkerProcess, message: dict[str, Any]) -> None:
+        if "error" in message:
             self._on_import_error(berth, str(message["error"]), message.get("traceback", []))
         elif "settings" in message:
             if self._on_settings(message["settings"]):
@@ -171,9 +178,9 @@ class Pool:
                 berth.claims = False
                 process.kill()
         elif "task" in message:
-            while message and "task" in message:  # more than one, if an attempt was told to end while it asked
-                process.answer({"number": message.get("number"), **self.bounds.facts(message["task"])})
-                message = process.receive()
+            process.answer({"number": message.get("number"), **self.bounds.facts(message["task"])})
+        elif "moved" in message:
+            self._on_moved(message["kind"], message["moved"])
         elif message.get("ready"):
             berth.welcome(self._clock.monotonic_ns())
             self.rotation.weigh(berth)

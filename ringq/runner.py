@@ -20,6 +20,7 @@ from ringq.context import Context, Facts, interruption
 from ringq.errors import InvalidResult
 from ringq.kinds import Task
 from ringq.lifecycle import STOPS
+from ringq.metering import Meter
 from ringq.model import Reason, Status
 from ringq.output import Printed
 from ringq.ring import Worker as RingWorker
@@ -39,9 +40,11 @@ class Runner:
     def __init__(
         self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed,
         facts: Callable[[int], Facts], server: Callable[[], Any] | None = None,
+        tell: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:  # fmt: skip
         """`facts`: asks for what the ring does not know of a task. `server`: gives a client of whoever keeps the rate
-        limits; None: nobody does, so everything may pass.
+        limits; None: nobody does, so everything may pass. `tell`: tells what attempts have moved, of kinds with a
+        budget for that; None: nobody wants to know.
         """
         self._ring = ring
         self._printed = printed
@@ -52,6 +55,9 @@ class Runner:
         self._facts = facts
         self._known: tuple[int, Facts] | None = None  # of the attempt with this lease
         self._server = server
+        self._tell = tell
+        self._metered = {number: task.kind for number, task in handlers.items() if tell and task.report.io is not None}
+        self._meter: Meter | None = None  # while an attempt of one of these runs
 
     def run(self) -> None:
         """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
@@ -65,13 +71,26 @@ class Runner:
                 continue
             if self._is_armed:
                 failpoint.hit("worker.claimed")
-            self._attempt(claimed)
+            if claimed[2] in self._metered:
+                self._measure(claimed)
+            else:
+                self._attempt(claimed)
             attempts += 1
             if not attempts % FULL_CHECK_EVERY:
                 self._inspect()
             if printed.damage:
                 printed.tell(f"a handler {printed.damage}; this worker leaves, another takes its place")
                 return
+
+    def _measure(self, claimed: tuple[int, int, int, int, int, bytes]) -> None:
+        """Run one attempt, and tell what it has moved."""
+        assert self._tell is not None
+        self._meter = Meter()
+        try:
+            self._attempt(claimed)
+            self._tell({"moved": self._meter.used(), "kind": self._metered[claimed[2]]})
+        finally:
+            self._meter = None
 
     def _attempt(self, claimed: tuple[int, int, int, int, int, bytes]) -> None:
         """Run one attempt to its receipt. Whatever a handler raises ends here."""
@@ -169,6 +188,11 @@ class Runner:
         """Let nothing of a scope pass for a while."""
         if self._server is not None:
             self._server().hold(scope, until)
+
+    def record_io(self, **used: int) -> None:
+        """Add to what the present attempt has moved, where anybody wants to know."""
+        if self._meter is not None:
+            self._meter.add(**used)
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """SIGUSR2: the parent wants the present attempt to end. Raised once, and only inside the handler."""

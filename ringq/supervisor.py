@@ -116,7 +116,7 @@ class Supervisor:
             change=self._traffic.change, health=self._health, say=warn, why=whereabouts.told,
         )  # fmt: skip
         self._pool = Pool(
-            self.config, self._ring, self._clock, self._selector,
+            self.config, self._ring, self._clock, self._selector, on_moved=self._traffic.budgets.learn,
             launch=self._launcher.launch, on_settings=self._on_settings, on_registry=self._on_registry, say=say,
             on_change=self._follow_workers, keep=self._writer.keep_output, bounds=Bounds(self._store, self._clock),
         )  # fmt: skip

@@ -70,7 +70,8 @@ def _work(
     os.close(given["segment"])  # the mapping stays; a handler cannot truncate what it has no descriptor of
     handlers = {number: app.kinds()[name] for name, number in numbers.items() if name in app.kinds()}
     printed.begin(ring.unread, lock)
-    runner = Runner(ring, handlers, Path(given["spill"]), printed, Inquiry(control).facts, binding.served)
+    inquiry = Inquiry(control)
+    runner = Runner(ring, handlers, Path(given["spill"]), printed, inquiry.facts, binding.served, inquiry.tell)
     signal.signal(signal.SIGUSR2, runner.on_signal)
     control.sendall(b'{"ready": true}\n')
     runner.run()

@@ -38,7 +38,7 @@ LAYER_OF = {
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
     **dict.fromkeys(["budgeting", "preempted", "preemption", "rating", "stops"], FLOWS),
-    **dict.fromkeys(["memory", "defaults"], EDGES),
+    **dict.fromkeys(["memory", "defaults", "metering"], EDGES),
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,

@@ -49,14 +49,24 @@ def _fact(name: str, value: Any) -> tuple[str, str]:
     for unit, per_second in (("_s", 1), ("_ms", 1000)):
         if name.endswith(unit):
             name, value = name.removesuffix(unit), printing.seconds(value / per_second)
+    return _words(name), _text(value) or ("all" if name == "queues" else "none")
+
+
+def _text(value: Any) -> str:
+    """A fact in words: of what counts, the counts come first, and what is 0 is not worth its place."""
     match value:
         case bool():
-            value = "yes" if value else "no"
+            return "yes" if value else "no"
         case list():
-            value = ", ".join(value) or ("all" if name == "queues" else "none")
+            return ("; " if any(isinstance(one, dict) for one in value) else ", ").join(map(_text, value))
+        case dict() if all(isinstance(count, int) for count in value.values()):
+            return ", ".join(f"{count:,} {_words(what)}" for what, count in value.items() if count)
         case dict():
-            value = ", ".join(f"{count:,} {_words(what)}" for what, count in value.items() if count) or "none"
-    return _words(name), str(value)
+            told = ((what, _text(one)) for what, one in value.items() if one is not None)
+            return ", ".join(f"{_words(what)} {text}" for what, text in told if text)
+        case float():
+            return f"{value:,.4g}"
+    return str(value)
 
 
 def _words(name: str) -> str:

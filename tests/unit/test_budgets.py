@@ -25,7 +25,7 @@ def headroom(**rates: float) -> Headroom:
 
 
 def report(place: Place, io: IoBudget | None) -> dict[str, Any]:
-    return {"name": place.kind, "io": io if io is None else io.plain()}
+    return {"name": place.kind, "names": [place.kind], "io": io if io is None else io.plain()}
 
 
 class Machine:
@@ -160,6 +160,20 @@ def test_an_axis_of_which_nothing_is_said_is_expected_as_it_was() -> None:
     assert described is not None
     assert described["expected"] == {"disk_write": 60 * MB, "disk_read": 10 * MB, "net_rx": 0, "net_tx": 0}
     assert described["room"] == {"disk_write": 160 * MB, "disk_read": 16 * MB}
+
+
+def test_what_is_learnt_of_a_kind_holds_for_its_tasks_under_older_names() -> None:
+    budgets = Budgeting(Gate(()), lambda _: None)
+    names = [MAKE.kind, "pictures::make"]
+    budgets.declare([{"name": name, "names": names, "io": {"disk_read": None}} for name in names], is_seen=True)
+    budgets.learn(MAKE.kind, {"disk_write": 5})
+    described = budgets.describe()
+    assert described is not None
+    assert [described["kinds"][name]["disk_write"] for name in names] == [5, 5]
+    budgets.declare([{"name": MAKE.kind, "names": [MAKE.kind], "io": {"disk_write": 1}}], is_seen=True)
+    described = budgets.describe()
+    assert described is not None
+    assert described["kinds"] == {MAKE.kind: {"disk_read": 0, "disk_write": 1, "net_rx": 0, "net_tx": 0}}
 
 
 def test_what_is_declared_wins_over_what_was_learnt() -> None:

@@ -113,3 +113,11 @@ def test_a_state_that_is_ambiguous_unknown_or_no_type_is_one_line() -> None:
         context.state(int)
     with pytest.raises(errors.InvalidOption, match="state: expected a type"):
         context.state(Small())  # type: ignore[arg-type]
+
+
+def test_what_a_handler_records_of_its_io_is_checked_everywhere() -> None:
+    context = Context()
+    context.record_io(rx=1, tx=2, read=3, write=0)
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(errors.InvalidOption, match="net_rx: expected bytes"):
+            context.record_io(rx=wrong)  # type: ignore[arg-type]
