@@ -438,7 +438,7 @@ def test_who_looks_how_groups_stand_changes_nothing(looks: int) -> None:
     pending: dict[Group, int] = {"a": MANY, "b": MANY}
     started: list[Group] = []
     for task_id in range(1, 31):
-        for group in sharing.order(pending, 1):
+        for group in sharing.order(pending, {}, 1):
             sharing.started(group, [(task_id, 1, 0, 0, "")])
             started.append(group)
         sharing.ended([task_id])
