@@ -113,6 +113,7 @@ def test_a_reload_that_fails_gives_up_nothing(serve: Serve, tmp_path: Path) -> N
     served = serve(VERSION_2, "--unknown-kind-wait", "2s")
     with served.client() as client:
         wait_for(lambda: client.health()["without_handler"] == 3)
+        wait_for(lambda: [one["ready"] for one in client.health()["workers"]] == [True, True])  # with the older code
         (tmp_path / "handlers.py").write_text("raise OSError('no such host')\n" + VERSION_1)
         served.signal(signal.SIGHUP)
         wait_for(lambda: client.health()["reload_error"])
@@ -130,6 +131,7 @@ def test_a_worker_that_dies_and_cannot_come_back_gives_up_nothing(serve: Serve, 
     served = serve(VERSION_2, "--unknown-kind-wait", "2s")
     with served.client() as client:
         wait_for(lambda: client.health()["without_handler"] == 3)
+        wait_for(lambda: [one["ready"] for one in client.health()["workers"]] == [True, True])  # with the older code
         (tmp_path / "handlers.py").write_text("raise OSError('no such host')\n" + VERSION_1)
         os.kill(client.health()["workers"][0]["pid"], signal.SIGKILL)
         wait_for(lambda: "no such host" in served.stderr)
