@@ -106,12 +106,16 @@ def test_a_source_that_ends_its_thread_is_asked_again(sources: Callable[..., Sou
 def test_a_source_that_hangs_counts_as_nothing_until_it_answers_in_time(
     sources: Callable[..., Sources], gate: threading.Event
 ) -> None:
+    begun = threading.Event()
+
     def answer() -> float:
+        begun.set()
         gate.wait(PATIENCE_S)
         return 0.9
 
     found = sources(battery=Fake("battery", answer), other=Fake("other", lambda: 0.5))
     found.ask()
+    assert begun.wait(PATIENCE_S)
     assert found._asked["other"]._is_idle.wait(PATIENCE_S)
     assert found.take() == {"battery": 0.0, "other": 0.5}
     assert found.warnings == ["pressure source battery counts as 0: it has not answered within 0.5 s"]
