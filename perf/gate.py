@@ -3,7 +3,8 @@
 `ns_...`: one call of `gate.admit` for one task, as the dispatcher makes it for the first of each chunk and for each
 stretch of a lane that is limited: of a place of which nothing is said; with one limit; with five, of server, domain,
 group, queue and kind; with a rate of each of kind, group and queue; with all of it; and of one that is paused, which is
-refused. `ns_free_256`: the same for a chunk of 256, by the task.
+refused. `ns_free_256`: the same for a chunk of 256, by the task. `us_shared_1000` (and `_10000`): what a task costs the
+dispatcher where so many groups wait and share by weights, two tasks each; it looks at each group for each chunk.
 
 `plain_per_s` and `configured_per_s`: tasks submitted, run and answered, in turns, by two servers that get the same
 tasks: of three groups, in turn, 10,000 at a time. To the second it was said that tasks age, that the groups share by
@@ -16,12 +17,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import ringq
+from ringq.backlog import Backlog
 from ringq.bench import measure
 from ringq.bench.end_to_end import BATCH, TASKS
 from ringq.bench.handlers import noop
+from ringq.controls import Share
+from ringq.dispatch import Dispatcher
+from ringq.entries import Admitted, Row
 from ringq.gate import SCOPES, Gate
 from ringq.notation import rate as read_rate
 from ringq.places import Place
@@ -116,6 +121,41 @@ def decision_ns(made: Gate, decisions: int, wanted: int = 1) -> float:
     return (time.process_time_ns() - started) / decisions
 
 
+class Sink:
+    """A ring that takes whatever is published, and whose workers are done with it."""
+
+    published = 0
+
+    def publish(self, tasks: Sequence[Row], _first_lease: int) -> int:
+        """See `dispatch.Publisher`."""
+        self.published += len(tasks)
+        return len(tasks)
+
+    def ready(self) -> int:
+        """See `dispatch.Publisher`."""
+        return 0
+
+    in_flight = ready
+
+
+def shared_us(groups: int, tasks: int) -> float:
+    """Microseconds of CPU for each of `tasks` that are published of so many groups."""
+    sink = Sink()
+    backlog = Backlog(lambda runs: ([], runs[-1][1]), 1 << 20, 1 << 30)
+    dispatcher = Dispatcher(sink, backlog, Gate(()), epoch=1, lookahead_ms=8.0)
+    dispatcher.pace.learn(1, 1000, 1000)
+    backlog.tell_groups_apart()
+    dispatcher.sharing.follow({"0": Share(3.0)}, {}, [])
+    places = [Place(128, "default", str(number)) for number in range(groups)]
+    backlog.append(
+        *(Admitted(place, [n, n + groups], [1] * 2, [0] * 2, ["{}"] * 2) for n, place in enumerate(places, 1))
+    )
+    started = time.process_time_ns()
+    while sink.published < min(tasks, 2 * groups):
+        dispatcher.fill(2, 0)
+    return (time.process_time_ns() - started) / 1000 / sink.published
+
+
 def run(options: measure.Options) -> measure.Figures:
     """The decisions, then both servers in turns."""
     decisions, tasks, batch = (options.size(*sizes) for sizes in ((DECISIONS, 1_000), (TASKS, 2_000), (BATCH, 500)))
@@ -128,6 +168,8 @@ def run(options: measure.Options) -> measure.Figures:
         "ns_rates": lambda: decision_ns(gate(rates=rated), decisions),
         "ns_five_limits_and_rates": lambda: decision_ns(gate(SCOPES, rated), decisions),
         "ns_refused": lambda: decision_ns(gate(paused="group"), decisions),
+        "us_shared_1000": lambda: shared_us(1000, decisions),
+        "us_shared_10000": lambda: shared_us(10_000, decisions // 50),
     }
     costs = dict(zip(sides, measure.interleave(options.rounds, *sides.values()), strict=True))
     with contextlib.ExitStack() as undo:

@@ -49,11 +49,18 @@ class Backlog:
             lane = self._lanes[place] = Lane(place, self._load)
         return lane
 
-    def append(self, tasks: Admitted) -> None:
-        """Add newly committed tasks."""
+    def append(self, *admitted: Admitted) -> None:
+        """Add what one transaction has committed. There may be as many lanes as tasks: the window is looked at once."""
+        if not admitted:
+            return
         room = self._window_rows_max - sum(lane.held for lane in self._lanes.values())
         room_bytes = self._window_bytes_max - sum(lane.held_bytes for lane in self._lanes.values())
-        self.lane(tasks.place).append(tasks, max(0, room), room_bytes)
+        for tasks in admitted:
+            lane = self.lane(tasks.place)
+            rows, size = lane.held, lane.held_bytes
+            lane.append(tasks, max(0, room), room_bytes)
+            room -= lane.held - rows
+            room_bytes -= lane.held_bytes - size
 
     def remove(self, place: Place, task_id: int) -> None:
         """Leave this task, which is in the lane of this place, out of it; `give_back` puts it back."""

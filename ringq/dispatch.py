@@ -21,9 +21,9 @@ from ringq.stranded import Stranded
 
 LOOKAHEAD_US_MAX = 100_000.0
 TURN_KEPT = 0.98  # of the longest turn, after each: half of it after 35 turns
+LOOKS_AT_ONCE = 2048  # at lanes, in a turn that publishes: some 10 ms, where each of many groups has one
 GRANTS_MAX = 1 << 32  # grants of one epoch: the low half of a lease
 PRIORITY = itemgetter(0)
-Source = Merge | FairMerge
 
 
 class Publisher(Protocol):
@@ -65,7 +65,7 @@ class Dispatcher:
         self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
         self._strangers: frozenset[int] = frozenset()  # kinds that the app of these workers has no handler for
         self.stranded = Stranded()  # pending tasks of such kinds
-        self.is_cut = False  # whether the last `fill` met so many of them that it went no further
+        self.is_cut = False  # whether the last `fill` met so much that it went no further, and must be called again
 
     def learn(self, strangers: frozenset[int]) -> list[int]:
         """These kinds have no handler: their tasks stay pending, out of the way of others.
@@ -169,7 +169,9 @@ class Dispatcher:
         busy = self.ring.in_flight() - ready - uncommitted
         room = Room(workers - busy - ready, workers * self._lookahead_us - ready * self._mean_published_us)
         blocked: set[Lane] = set()
+        looks = LOOKS_AT_ONCE
         while not room.is_full and (shares := self._shares(blocked)):
+            looks -= len(shares)
             source = self._source(shares)
             rows = self._next_rows(source, room)
             for _, share in shares:
@@ -189,6 +191,9 @@ class Dispatcher:
             published += count
             if count < len(rows) or self._running_alone is not None:
                 break
+            if looks < 0:
+                self.is_cut = True
+                break
         return published
 
     def _shares(self, blocked: Set[Lane]) -> list[tuple[int, Share]]:
@@ -205,7 +210,7 @@ class Dispatcher:
             for (priority, lane), bound in zip(ranked, bounds, strict=True)
         ]
 
-    def _source(self, shares: list[tuple[int, Share]]) -> Source:
+    def _source(self, shares: list[tuple[int, Share]]) -> Merge:
         if not self.sharing.is_on:
             return Merge([share for _, share in shares])
         return FairMerge(shares, self.sharing, None if self.ranking is None else self.ranking.aging.urgent)
@@ -216,7 +221,7 @@ class Dispatcher:
             if self.urgent_upto is not None and priority <= self.urgent_upto:
                 self.urgent.update(dict.fromkeys(map(TASK_ID, share.taken), priority))
 
-    def _next_rows(self, source: Source, room: Room) -> list[Row] | None:
+    def _next_rows(self, source: Merge, room: Room) -> list[Row] | None:
         """The next rows that there is room for; None when there is no room, or one must wait to be alone."""
         rows = source.take(1)
         if not rows:
@@ -239,7 +244,7 @@ class Dispatcher:
         source.put_back(rows[count:])
         return rows[:count] or None
 
-    def _publish(self, source: Source, rows: list[Row]) -> int:
+    def _publish(self, source: Merge, rows: list[Row]) -> int:
         failpoint.hit("dispatch.before_publish")
         count = self.ring.publish(rows, self._first_lease + self._grants)
         self._grants += count

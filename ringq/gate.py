@@ -184,7 +184,7 @@ class Gate:
     def closed(self) -> dict[str, str]:
         """Queues of which no task starts, and why."""
         names = {name for scope, name in self._paused if scope == "queue"} | self._cooling
-        return {name: self._closed(Place(0, name)) or "" for name in names}
+        return {name: refusal for name in names for refusal in self._closed(Place(0, name))[:1]}
 
     # -- tasks --------------------------------------------------------------------------------
 
@@ -257,9 +257,7 @@ class Gate:
 
         Nothing is counted.
         """
-        closed = [Refusal.QUEUE_NOT_SERVED] if self._served and place.queue not in self._served else []
-        closed += [PAUSED[scope] for scope, name in _names(place) if (scope, name) in self._paused]
-        closed += [Refusal.QUEUE_COOLING] if place.queue in self._cooling else []
+        closed = self._closed(place)
         if self.pressure is not None and self.pressure.refuses(place.priority):
             closed.append(Refusal.PRESSURE)
         full = [Hold(cap.reason, cap.used, cap.limit) for cap in self._caps_of(place) if cap.used >= cap.limit]
@@ -270,19 +268,16 @@ class Gate:
         if door is None:
             if len(self._doors) >= DOORS_MAX:
                 self._doors.clear()
-            closed, caps = self._closed(place), self._caps_of(place)
+            closed, caps = next(iter(self._closed(place)), None), self._caps_of(place)
             has_rate = self._tokens is not None and self._tokens.limits(place.kind, place.group, place.queue)
             door = Door(closed, caps, has_rate, closed is None and not caps and not has_rate)
             self._doors[place] = door
         return door
 
-    def _closed(self, place: Place) -> Refusal | None:
-        if self._served and place.queue not in self._served:
-            return Refusal.QUEUE_NOT_SERVED
-        for scope, name in _names(place):
-            if (scope, name) in self._paused:
-                return PAUSED[scope]
-        return Refusal.QUEUE_COOLING if place.queue in self._cooling else None
+    def _closed(self, place: Place) -> list[Refusal]:
+        closed = [Refusal.QUEUE_NOT_SERVED] if self._served and place.queue not in self._served else []
+        closed += [PAUSED[scope] for scope, name in _names(place) if (scope, name) in self._paused]
+        return closed + ([Refusal.QUEUE_COOLING] if place.queue in self._cooling else [])
 
     def _caps_of(self, place: Place) -> tuple[Bound, ...]:
         budgets = [self._budgets[place.kind]] if place.kind in self._budgets else []

@@ -65,8 +65,7 @@ class Settlement:
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         back = self._turns.settle(committed, ring, stopping=self._listener.stopping)
-        for tasks in committed.admitted:
-            self._feed.backlog.append(tasks)
+        self._feed.backlog.append(*committed.admitted)
         for place, task_id in committed.withdrawn:
             self._feed.backlog.remove(place, task_id)
         if committed.revoked or committed.removed:

@@ -28,6 +28,7 @@ class Sharing:
         self._credits = Credits()
         self._in_use: Counter[Group] = Counter()
         self._group_of: dict[int, Group] = {}
+        self._known: dict[Group, Demand] = {}  # checked once, not for each chunk
 
     @property
     def is_on(self) -> bool:
@@ -38,6 +39,7 @@ class Sharing:
         """From now on groups have these weights and minimums, and limits; these tasks run, and no others."""
         self._weights, self._caps = weights, caps
         self._credits.clear()
+        self._known = {}
         self._group_of = {task_id: place.group for task_id, place in running} if weights else {}
         self._in_use = Counter(self._group_of.values())
 
@@ -80,14 +82,16 @@ class Sharing:
         ]  # fmt: skip
 
     def _demands(self, pending: Mapping[Group, int], taken: Mapping[Group, int]) -> dict[Group, Demand]:
-        in_use = {group: self._in_use[group] + taken.get(group, 0) for group in {*pending, *taken, *self._in_use}}
-        return {group: self._demand(group, count, pending.get(group, 0)) for group, count in in_use.items()}
+        known, self._known = self._known, {}
+        for group in {*pending, *taken, *self._in_use}:
+            demand = self._known[group] = known.get(group) or self._demand(group)
+            demand.in_use, demand.pending = self._in_use[group] + taken.get(group, 0), pending.get(group, 0)
+        return self._known
 
-    def _demand(self, group: Group, in_use: int, pending: int) -> Demand:
+    def _demand(self, group: Group) -> Demand:
         said = None if group is None else self._weights.get(group)
         cap = None if group is None else self._caps.get(group)
-        weight, minimum = (1.0, 0) if said is None else (said.weight, said.min_slots)
-        return Demand(weight, minimum, cap, in_use, pending)
+        return Demand(cap=cap) if said is None else Demand(said.weight, said.min_slots, cap)
 
 
 class Tiers:
@@ -109,23 +113,23 @@ class Tiers:
         return rows
 
 
-class FairMerge:
-    """What lanes give to a chunk where groups share by weights. As a Merge."""
+class FairMerge(Merge):
+    """What lanes give to a chunk where groups share by weights."""
 
     def __init__(self, shares: Sequence[tuple[int, Share]], sharing: Sharing, urgent: int | None) -> None:
         """`shares` with the priorities that they count as; those up to `urgent` are given before all others."""
-        self._shares = [share for _, share in shares]
+        super().__init__([share for _, share in shares])
         self._sharing = sharing
-        self._urgent = Tiers((p, share) for p, share in shares if urgent is not None and p <= urgent)
-        self._all = Tiers(shares)
-        by_group: dict[Group, list[tuple[int, Share]]] = defaultdict(list)
-        for priority, share in shares:
-            by_group[share.lane.place.group].append((priority, share))
-        self._by_group = {group: Tiers(own) for group, own in by_group.items()}
+        self._ranked = shares
+        self._urgent = [] if urgent is None else [entry for entry in shares if entry[0] <= urgent]
+        self._by_group: dict[Group, list[tuple[int, Share]]] = defaultdict(list)
+        for entry in shares:
+            self._by_group[entry[1].lane.place.group].append(entry)
+        self._tiers: dict[Group, Tiers] = {}  # of those that give something: there may be as many as customers
 
     def take(self, limit: int) -> list[Row]:
         """Remove and return the next `limit` tasks, or all there are."""
-        rows = self._urgent.take(limit)
+        rows = Tiers(self._urgent).take(limit)
         if len(rows) < limit:
             pending: Counter[Group] = Counter()
             taken: Counter[Group] = Counter()  # else the first task of a chunk, which is taken alone, counts for nobody
@@ -134,33 +138,33 @@ class FairMerge:
                 if share.head is not None:
                     pending[share.lane.place.group] += len(share.lane)
             order = self._sharing.order(pending, taken, limit - len(rows))
-            rows += self._take_at_once(order) if has_room(self._shares, limit) else self._take_in_turns(order)
+            rows += self._give_at_once(order) if has_room(self._shares, limit) else self._give_in_turns(order)
         if len(rows) < limit:
-            rows += self._all.take(limit - len(rows))
+            rows += Tiers(self._ranked).take(limit - len(rows))
         return rows
 
-    def _take_at_once(self, order: Iterable[Group]) -> list[Row]:
+    def _give_at_once(self, order: Iterable[Group]) -> list[Row]:
         """As in turns, where nobody can take what is another's: to look into a lane for each task costs 2 us."""
         order = list(order)
-        given = {group: iter(self._by_group[group].take(count)) for group, count in Counter(order).items()}
+        given = {group: iter(self._of(group).take(count)) for group, count in Counter(order).items()}
         found = (next(given[group], None) for group in order)
         return [row for row in found if row is not None]
 
-    def _take_in_turns(self, order: Iterable[Group]) -> list[Row]:
+    def _give_in_turns(self, order: Iterable[Group]) -> list[Row]:
         rows: list[Row] = []
         for group, own in groupby(order):
-            rows += self._by_group[group].take(sum(1 for _ in own))
+            rows += self._of(group).take(sum(1 for _ in own))
         return rows
 
-    def put_back(self, rows: Sequence[Row]) -> None:
-        """Put back `rows`, the last that were taken."""
-        ids = set(map(TASK_ID, rows))
-        for share in self._shares:
-            share.put_back(ids)
+    def _of(self, group: Group) -> Tiers:
+        tiers = self._tiers.get(group)
+        if tiers is None:
+            tiers = self._tiers[group] = Tiers(self._by_group[group])
+        return tiers
 
     def started(self) -> None:
         """All that were taken, and not put back, are published."""
+        super().started()
         for share in self._shares:
-            share.started()
             if share.taken:
                 self._sharing.started(share.lane.place.group, share.taken)
