@@ -216,12 +216,16 @@ class Gate:
 
     def has_room(self, place: Place, count: int) -> bool:
         """Whether so many tasks of this place may start now for sure, in whatever portions it is asked for them."""
+        return not self._door(place).has_rate and self.room(place, count) == count
+
+    def room(self, place: Place, wanted: int) -> int:
+        """How many of `wanted` tasks of this place may start now, as far as rates let them. Nothing is counted."""
         door = self._door(place)
-        if door.closed is not None or door.has_rate:
-            return False
-        if self.pressure is not None and self.pressure.room(place.priority, count) < count:
-            return False
-        return all(cap.limit - cap.used >= count for cap in door.caps)
+        if door.closed is not None:
+            return 0
+        if self.pressure is not None:
+            wanted = self.pressure.room(place.priority, wanted)
+        return max(0, min([wanted, *(cap.limit - cap.used for cap in door.caps)]))
 
     def release(self, place: Place, count: int) -> None:
         """So many of those that were admitted did not start."""

@@ -163,8 +163,9 @@ class Traffic:
             return []
         waiting = [priority for task_id, priority in dispatcher.urgent.items() if task_id not in running]
         for lane in dispatcher.backlog.lanes():
-            if lane.place.priority <= threshold and dispatcher.gate.why(lane.place) is None:
-                waiting += [lane.place.priority] * min(len(lane), workers)
+            place = lane.place
+            if place.priority <= threshold and not self.rating.span_us(place.kind, place.group, place.queue):
+                waiting += [place.priority] * dispatcher.gate.room(place, min(len(lane), workers))
         return sorted(waiting)
 
     def _contenders(self, rows: Sequence[tuple[int, ...]]) -> list[Running]:

@@ -13,6 +13,9 @@ from plant import Plant
 from ringq.admission import Admission
 from ringq.entries import Batch, Spec
 from ringq.model import Reason, Status
+from ringq.notation import rate as read_rate
+from ringq.places import Place
+from ringq.rating import changed
 from ringq.traffic import Traffic
 
 HIGH, NORMAL, IDLE = 64, 128, 255
@@ -114,6 +117,27 @@ def test_nobody_stops_for_what_may_not_start(roads: Roads, scope: tuple[str, str
     assert roads.asked == set()
     roads.plant.dispatcher.gate.pause(*scope, False)
     roads.turn()
+    roads.turn()
+    assert roads.asked == {2}
+
+
+def test_no_more_stop_than_limits_and_rates_let_urgent_ones_begin(roads: Roads) -> None:
+    roads.begin(NORMAL, NORMAL)
+    gate = roads.plant.dispatcher.gate
+    gate.limit("queue", "default", 3)
+    gate.recount([(row[1], Place(NORMAL, "default")) for row in roads.running()])
+    rates, clock = roads.traffic.rating.rates, roads.plant.clock
+    rates.set(
+        changed(None, "queue:default", read_rate("1/h"), clock.now_us()), clock.monotonic_ns() // 1000, clock.now_us()
+    )
+    gate.ration(roads.traffic.rating)
+    assert roads.traffic.rating.admit("", None, "default", 1) == 1  # the token is gone
+    roads.give(0)
+    roads.give(0)
+    roads.turn()
+    assert roads.asked == set()
+    rates.remove("queue:default")
+    gate.ration(roads.traffic.rating)
     roads.turn()
     assert roads.asked == {2}
 
