@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, Self
 
 from ringq.errors import InvalidOption
 from ringq.model import BACKGROUND, HIGH, IDLE, NORMAL, REALTIME
-from ringq.retry import UNITS_S
+from ringq.retry import read_span
 
 ALPHA: Final = 0.3
 STEP: Final = 0.25  # so far off is no noise, if it comes twice in a row
@@ -26,7 +26,6 @@ FLOOR_S_MIN, FLOOR_S_MAX = 1.0, 86_400.0
 NAMES: Final = {"realtime": REALTIME, "high": HIGH, "normal": NORMAL, "background": BACKGROUND, "idle": IDLE}
 
 _NEVER: Final = IDLE + 1
-_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d|)", re.ASCII)
 _EXAMPLE: Final = "write on, off or e.g. 'background 0.5 normal 0.75 floor 1m'"
 
 
@@ -97,7 +96,7 @@ class Policy:
             if name in rest:
                 raise InvalidOption(f"pressure: {name} is given twice")
             if name == "floor":
-                rest["floor_s"] = rest[name] = _seconds(text)
+                rest["floor_s"] = rest[name] = read_span("pressure: floor", text)
             elif name == "only":
                 rest[name] = tuple(dict.fromkeys(filter(None, text.split(","))))
             else:
@@ -257,10 +256,3 @@ def _limit(name: str, text: str) -> float:
     if not re.fullmatch(r"\d{1,3}(\.\d{1,9})?|\.\d{1,9}", text, re.ASCII):
         raise InvalidOption(f"pressure: the limit of {name} is {text!r:.40}, not {LIMIT_MIN} to 1; {_EXAMPLE}")
     return float(text)
-
-
-def _seconds(text: str) -> float:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise InvalidOption(f"pressure: the floor {text!r:.40} is no span; write seconds or e.g. 30s, 5m")
-    return float(found[1]) * UNITS_S[found[2]]

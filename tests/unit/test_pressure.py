@@ -250,7 +250,7 @@ def test_a_policy_is_written(written: str, policy: str | None) -> None:
         ("background 0.5 192 0.6", "background is given twice"),
         ("floor 1m floor 2m", "floor is given twice"),
         ("only cpu only memory", "only is given twice"),
-        ("floor soon", "the floor 'soon' is no span; write seconds or e.g. 30s, 5m"),
+        ("floor soon", "floor: 'soon' is no span; write seconds or e.g. 500ms, 15m, 2h"),
         ("floor 0", "the floor is 0 s, not 1 s to 1 day"),
         ("floor 2d", "the floor is 172800 s, not 1 s to 1 day"),
     ],
