@@ -8,7 +8,7 @@ back below 0.40 at the fifth): two samples in a row that are far off on the same
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
@@ -127,27 +127,26 @@ class Pressure:
         self._floor_ns = round(policy.floor_s * 1e9)
         self._taken_ns: int | None = None
 
-    def take(self, values: Mapping[str, float], now_ns: int) -> bool:
-        """Take a sample, each source's pressure of 0 to 1. Whether somebody may or may not start by it from now on."""
+    def take(self, values: Mapping[str, float], now_ns: int) -> None:
+        """Take a sample, each source's pressure of 0 to 1."""
         self._trends = {name: self._trends.get(name) or _Trend() for name in values}
         for name, raw in values.items():
             self._trends[name].take(raw)
         self._taken_ns = now_ns
         only = self.policy.only
         self.value = max((one.value for name, one in self._trends.items() if not only or name in only), default=0.0)
-        flipped = [tier for tier in self._tiers if tier.look(self.value, now_ns)]
-        return self._settle(len(flipped), now_ns)
+        self._settle([tier for tier in self._tiers if tier.look(self.value, now_ns)], now_ns)
 
-    def expire(self, now_ns: int) -> bool:
-        """Without a sample for five seconds there is no pressure. Whether that lets somebody start."""
+    def expire(self, now_ns: int) -> None:
+        """Without a sample for five seconds there is no pressure."""
         if self._taken_ns is None or now_ns - self._taken_ns < SILENCE_NS:
-            return False
+            return
         self._taken_ns, self.value = None, 0.0
         self._trends.clear()
         flipped = [tier for tier in self._tiers if tier.is_closed]
         for tier in flipped:
             tier.flip(now_ns)
-        return self._settle(len(flipped), now_ns)
+        self._settle(flipped, now_ns)
 
     def concerns(self, priority: int) -> bool:
         """Whether tasks of this stored priority may not all start now: none, or the one that the floor lets go."""
@@ -194,15 +193,12 @@ class Pressure:
         """The least urgent one that the priority is of."""
         return next(tier for tier in self._tiers if tier.priority <= priority)
 
-    def _settle(self, flipped: int, now_ns: int) -> bool:
-        if not flipped:
-            return False
-        self.flips += flipped
+    def _settle(self, flipped: Sequence[_Tier], now_ns: int) -> None:
+        self.flips += len(flipped)
         before, self._shut_from = self._shut_from, min((t.priority for t in self._tiers if t.is_closed), default=_NEVER)
         for tier in self._tiers:  # also those that could not flip themselves yet: less urgent work is no exception
             if self._shut_from <= tier.priority < before:
                 tier.allowed_ns = now_ns + self._floor_ns
-        return before != self._shut_from
 
 
 @dataclass(slots=True)
