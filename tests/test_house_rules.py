@@ -158,6 +158,7 @@ NEIGHBOURS = {
     ("writer", "upkeep"): "every few thousand receipts",
     **{("timetable", part): "a part of it" for part in ("admission", "expiry", "feed", "firing", "writer")},
     ("turns", "committed"): "what it follows",
+    ("turns", "dispatch"): "stands before it",
     ("turns", "returning"): "by which tasks go back",
     ("turns", "serial"): "keeps them",
     ("together", "intake"): "says what it came to as that does",
