@@ -227,7 +227,7 @@ LIBRARY_OF = {
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "sqlite3": {"store"},
-    "msgspec": {"client", "codec", "keys", "kinds", "protocol", "pool", "recover", "splitting"},
+    "msgspec": {"client", "codec", "keys", "kinds", "pressure_watch", "protocol", "pool", "recover", "splitting"},
     "psutil": {"machine"},
     "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},
