@@ -93,8 +93,7 @@ def _folders(root: Path, name: str) -> list[Path]:
     folder = root / name.lstrip("/")
     if not folder.is_dir():
         return [root] if root.is_dir() else []
-    above = [parent for parent in folder.parents if parent == root or root in parent.parents]
-    return [folder, *above]
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
 
 
 def _table(path: Path) -> dict[str, str]:

@@ -8,13 +8,13 @@ back below 0.40 at the fifth): two samples in a row that are far off on the same
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
 from ringq.errors import InvalidOption
 from ringq.model import BACKGROUND, HIGH, IDLE, NORMAL, REALTIME
-from ringq.retry import UNITS_S
+from ringq.retry import read_span
 
 ALPHA: Final = 0.3
 STEP: Final = 0.25  # so far off is no noise, if it comes twice in a row
@@ -26,7 +26,6 @@ FLOOR_S_MIN, FLOOR_S_MAX = 1.0, 86_400.0
 NAMES: Final = {"realtime": REALTIME, "high": HIGH, "normal": NORMAL, "background": BACKGROUND, "idle": IDLE}
 
 _NEVER: Final = IDLE + 1
-_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d|)", re.ASCII)
 _EXAMPLE: Final = "write on, off or e.g. 'background 0.5 normal 0.75 floor 1m'"
 
 
@@ -97,7 +96,7 @@ class Policy:
             if name in rest:
                 raise InvalidOption(f"pressure: {name} is given twice")
             if name == "floor":
-                rest["floor_s"] = rest[name] = _seconds(text)
+                rest["floor_s"] = rest[name] = read_span("pressure: floor", text)
             elif name == "only":
                 rest[name] = tuple(dict.fromkeys(filter(None, text.split(","))))
             else:
@@ -128,27 +127,26 @@ class Pressure:
         self._floor_ns = round(policy.floor_s * 1e9)
         self._taken_ns: int | None = None
 
-    def take(self, values: Mapping[str, float], now_ns: int) -> bool:
-        """Take a sample, each source's pressure of 0 to 1. Whether somebody may or may not start by it from now on."""
+    def take(self, values: Mapping[str, float], now_ns: int) -> None:
+        """Take a sample, each source's pressure of 0 to 1."""
         self._trends = {name: self._trends.get(name) or _Trend() for name in values}
         for name, raw in values.items():
             self._trends[name].take(raw)
         self._taken_ns = now_ns
         only = self.policy.only
         self.value = max((one.value for name, one in self._trends.items() if not only or name in only), default=0.0)
-        flipped = [tier for tier in self._tiers if tier.look(self.value, now_ns)]
-        return self._settle(len(flipped), now_ns)
+        self._settle([tier for tier in self._tiers if tier.look(self.value, now_ns)], now_ns)
 
-    def expire(self, now_ns: int) -> bool:
-        """Without a sample for five seconds there is no pressure. Whether that lets somebody start."""
+    def expire(self, now_ns: int) -> None:
+        """Without a sample for five seconds there is no pressure."""
         if self._taken_ns is None or now_ns - self._taken_ns < SILENCE_NS:
-            return False
+            return
         self._taken_ns, self.value = None, 0.0
         self._trends.clear()
         flipped = [tier for tier in self._tiers if tier.is_closed]
         for tier in flipped:
             tier.flip(now_ns)
-        return self._settle(len(flipped), now_ns)
+        self._settle(flipped, now_ns)
 
     def concerns(self, priority: int) -> bool:
         """Whether tasks of this stored priority may not all start now: none, or the one that the floor lets go."""
@@ -195,15 +193,12 @@ class Pressure:
         """The least urgent one that the priority is of."""
         return next(tier for tier in self._tiers if tier.priority <= priority)
 
-    def _settle(self, flipped: int, now_ns: int) -> bool:
-        if not flipped:
-            return False
-        self.flips += flipped
+    def _settle(self, flipped: Sequence[_Tier], now_ns: int) -> None:
+        self.flips += len(flipped)
         before, self._shut_from = self._shut_from, min((t.priority for t in self._tiers if t.is_closed), default=_NEVER)
         for tier in self._tiers:  # also those that could not flip themselves yet: less urgent work is no exception
             if self._shut_from <= tier.priority < before:
                 tier.allowed_ns = now_ns + self._floor_ns
-        return before != self._shut_from
 
 
 @dataclass(slots=True)
@@ -257,10 +252,3 @@ def _limit(name: str, text: str) -> float:
     if not re.fullmatch(r"\d{1,3}(\.\d{1,9})?|\.\d{1,9}", text, re.ASCII):
         raise InvalidOption(f"pressure: the limit of {name} is {text!r:.40}, not {LIMIT_MIN} to 1; {_EXAMPLE}")
     return float(text)
-
-
-def _seconds(text: str) -> float:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise InvalidOption(f"pressure: the floor {text!r:.40} is no span; write seconds or e.g. 30s, 5m")
-    return float(found[1]) * UNITS_S[found[2]]

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from ringq.clock import Clock
 from ringq.config import Config
 from ringq.pressure import SILENCE_NS, Policy, Pressure
@@ -23,6 +25,19 @@ READ_BYTES_MAX: Final = 64 * 1024
 START_PATIENCE_NS: Final = 20_000_000_000  # until the first sample: a source of the user may import much
 STEADY_NS: Final = 10_000_000_000  # who has lived so long has started well
 MIB: Final = 1024 * 1024
+
+
+class Told(msgspec.Struct):
+    """A line of the sampler: see there."""
+
+    at_ns: int
+    sources: dict[str, float]
+    rates: dict[str, int]
+    cpu_ms: float
+    warnings: list[str]
+
+
+_LINES: Final = msgspec.json.Decoder(Told)
 
 
 class PressureWatch:
@@ -145,17 +160,17 @@ class PressureWatch:
         assert self._pressure is not None
         samples = sampler.read()
         now_ns = self._clock.monotonic_ns()
-        for warning in (warning for sample in samples for warning in sample["warnings"]):
+        for warning in (warning for sample in samples for warning in sample.warnings):
             self._say(warning)
-        if samples and now_ns - samples[-1]["at_ns"] < SILENCE_NS:
+        if samples and now_ns - samples[-1].at_ns < SILENCE_NS:
             last = samples[-1]
             if not self.rates:
-                self._check_names(last["sources"])
-            self.rates, self._cpu_ms = last["rates"], last["cpu_ms"]
+                self._check_names(last.sources)
+            self.rates, self._cpu_ms = last.rates, last.cpu_ms
             sampler.patience_ns = now_ns + SILENCE_NS
             if now_ns - sampler.started_ns > STEADY_NS:
                 self._backoff_s, self._has_warned = self._config.respawn_backoff_s, False
-            self._pressure.take(last["sources"], now_ns)
+            self._pressure.take(last.sources, now_ns)
         if sampler.is_over:
             self._lose("has ended", now_ns)
 
@@ -209,17 +224,17 @@ class _Sampler:
             on_failure.pop_all()
         self.pid = self._popen.pid
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Told]:
         """The samples that have come since the last look."""
         try:
             received = os.read(self.pipe, READ_BYTES_MAX)
             self.is_over = not received
         except BlockingIOError:
             received = b""
-        *lines, self._inbox = (self._inbox + received).split(b"\n")
+        lines, _, self._inbox = (self._inbox + received).rpartition(b"\n")
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError:  # a source has written into a pipe that is not its own
+            return _LINES.decode_lines(lines)
+        except msgspec.DecodeError:  # a source has written into a pipe that is not its own
             self.is_over = True
             return []
 

@@ -12,28 +12,19 @@ from typing import Final
 
 from ringq.dispatch import Dispatcher
 from ringq.feed import Feed
-from ringq.places import Place, Places
+from ringq.places import Place
 
 AT_ONCE: Final = 1000  # 2 ms
 
 
 class Returning:
-    """Answers for the dispatcher what `keys.Reach` asks: `turns` stands before it."""
+    """Stands before the dispatcher, where tasks are taken out of lanes, and before the feed."""
 
     def __init__(self, dispatcher: Dispatcher, feed: Feed) -> None:
         self._dispatcher = dispatcher
         self._feed = feed
         self._left: dict[int, None] = {}  # ids in the order in which they go back
         self._taken: set[int] = set()  # by the transaction under way
-
-    def is_out(self, task_id: int) -> bool:
-        """As the dispatcher's: what is still here was not published."""
-        return self._dispatcher.is_out(task_id)
-
-    @property
-    def places(self) -> Places:
-        """As the dispatcher's."""
-        return self._dispatcher.places
 
     def withdraw(self, task_id: int, place: Place) -> bool:
         """As the dispatcher's."""

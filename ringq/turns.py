@@ -14,6 +14,7 @@ from collections.abc import Container, Iterable, Iterator
 from typing import Any, Protocol
 
 from ringq.committed import Committed
+from ringq.dispatch import Dispatcher
 from ringq.places import Place, Places, place_of
 from ringq.returning import Returning
 from ringq.serial import Serials
@@ -28,7 +29,7 @@ class Revoking(Protocol):
 class Turns:
     """Who has the turn. Is asked in place of the dispatcher what the writer asks (`keys.Reach`)."""
 
-    def __init__(self, store: Any, feed: Any, dispatcher: Any) -> None:
+    def __init__(self, store: Any, feed: Any, dispatcher: Dispatcher) -> None:
         self._store = store
         self._feed = feed
         self._dispatcher = dispatcher
@@ -43,12 +44,12 @@ class Turns:
 
     def is_out(self, task_id: int) -> bool:
         """See `keys.Reach`."""
-        return self.returning.is_out(task_id)
+        return self._dispatcher.is_out(task_id)
 
     @property
     def places(self) -> Places:
         """See `keys.Reach`."""
-        return self.returning.places
+        return self._dispatcher.places
 
     def withdraw(self, task_id: int, place: Place) -> bool:
         """See `keys.Reach`."""

@@ -158,6 +158,7 @@ NEIGHBOURS = {
     ("writer", "upkeep"): "every few thousand receipts",
     **{("timetable", part): "a part of it" for part in ("admission", "expiry", "feed", "firing", "writer")},
     ("turns", "committed"): "what it follows",
+    ("turns", "dispatch"): "stands before it",
     ("turns", "returning"): "by which tasks go back",
     ("turns", "serial"): "keeps them",
     ("together", "intake"): "says what it came to as that does",
@@ -226,7 +227,7 @@ LIBRARY_OF = {
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "sqlite3": {"store"},
-    "msgspec": {"client", "codec", "keys", "kinds", "protocol", "pool", "recover", "splitting"},
+    "msgspec": {"client", "codec", "keys", "kinds", "pressure_watch", "protocol", "pool", "recover", "splitting"},
     "psutil": {"machine"},
     "pytest": {"testing"},  # the plugin: loaded by pytest itself, and by nobody else
     "click": {"cli"},

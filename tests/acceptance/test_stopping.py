@@ -69,11 +69,14 @@ def begun(path):
 def is_let(path):
     return os.path.exists(path + ".go")
 
+def stay(path):
+    while not is_let(path):
+        time.sleep(0.01)
+
 @app.task
 def loop(path: str) -> str:
     begun(path)
-    while not is_let(path):
-        time.sleep(0.01)
+    stay(path)
     return "done"
 
 @app.task
@@ -100,8 +103,7 @@ def polls(ctx: ringq.Context, path: str) -> str:
 def fails_to_tidy_up(path: str) -> str:
     begun(path)
     try:
-        while not is_let(path):
-            time.sleep(0.01)
+        stay(path)
     except ringq.AttemptStopped:
         raise ValueError("while tidying up") from None
     return "done"
@@ -110,12 +112,10 @@ def fails_to_tidy_up(path: str) -> str:
 def tidies(path: str) -> str:
     begun(path)
     try:
-        while not is_let(path):
-            time.sleep(0.01)
+        stay(path)
     except ringq.AttemptStopped:
         open(path + ".tidying", "w").close()
-        while not is_let(path):
-            time.sleep(0.01)
+        stay(path)
         raise
     return "done"
 
@@ -123,7 +123,7 @@ def tidies(path: str) -> str:
 def says_why(path: str) -> str:
     begun(path)
     try:
-        time.sleep(60)
+        stay(path)
     except ringq.AttemptStopped as error:
         return f"{type(error).__name__}: {error}"
 
@@ -131,10 +131,10 @@ def says_why(path: str) -> str:
 def swallows(path: str) -> str:
     begun(path)
     try:
-        time.sleep(60)
+        stay(path)
     except ringq.AttemptStopped:
         open(path + ".swallowed", "w").close()
-    time.sleep(60)
+    stay(path)
 
 @app.task
 def deaf(path: str) -> str:

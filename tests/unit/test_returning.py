@@ -28,9 +28,6 @@ class Backlog:
         self.withdrawn.append(task_id)
         return True
 
-    def is_out(self, task_id: int) -> bool:
-        return task_id == 7
-
 
 @pytest.fixture
 def backlog() -> Backlog:
@@ -72,7 +69,6 @@ def test_who_is_taken_again_meanwhile_is_not_looked_for_in_a_lane(backlog: Backl
     assert returning.withdraw(0, PLACE)
     assert backlog.withdrawn == [0]
     assert returning.oldest() == 0, "the transaction that has taken it may be rolled back"
-    assert returning.is_out(7)
     returning.give_back([5])
     drain(returning)
     assert backlog.ids == [task_id for task_id in MANY if task_id not in (5, 6)] + [5]
