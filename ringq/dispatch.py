@@ -164,7 +164,7 @@ class Dispatcher:
             return 0
         published = 0
         if self.ranking is not None:
-            self.ranking.begin(now_us, self.backlog.min_task_id())
+            self.ranking.begin(now_us)
         ready = self.ring.ready()
         busy = self.ring.in_flight() - ready - uncommitted
         room = Room(workers - busy - ready, workers * self._lookahead_us - ready * self._mean_published_us)

@@ -6,7 +6,7 @@ Nothing of it is stored: when tasks were submitted is known by stretches of ids,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from ringq.aging import ID_MAX, Ages, Aging, PausedSpans
 from ringq.lane import Lane
@@ -15,8 +15,13 @@ from ringq.places import Place
 Spans = Callable[[str, str, str | None, int], Sequence[tuple[int, int | None]]]
 
 
+TIMES_MAX: Final = 100_000  # 1.6 MB. Beyond, those of tasks below the mark go: the few that wait are taken for younger
+
+
 class Times(Protocol):
     """What is needed of the store."""
+
+    low_water: int
 
     @property
     def stored_below(self) -> int: ...
@@ -36,15 +41,16 @@ class Ranking:
         self._paused: dict[Place, PausedSpans] = {}
         self._now_us = 0
 
-    def begin(self, now_us: int, oldest: int | None) -> None:
-        """It is now this late (wall clock), and no task older than `oldest` waits."""
+    def begin(self, now_us: int) -> None:
+        """It is now this late, by the wall clock."""
         self._now_us = now_us
         below = self._store.stored_below
         if below > self._known_below:  # the first time, all that are active
             for first_id, submitted_us in self._store.submission_times(self._known_below, below):
                 self._ages.append(first_id, submitted_us)
             self._known_below = below
-        self._ages.forget_below(below if oldest is None else oldest)
+            if len(self._ages) > TIMES_MAX:
+                self._ages.forget_below(self._store.low_water + 1)
 
     def forget_pauses(self) -> None:
         """Something was paused, or goes on."""

@@ -64,7 +64,7 @@ class Whereabouts:
         place = place_of(spec)
         ranking = self._dispatcher.ranking
         if ranking is not None:
-            ranking.begin(self._clock.now_us(), self._dispatcher.backlog.min_task_id())
+            ranking.begin(self._clock.now_us())
         counts_as = place.priority if ranking is None else ranking.counts_as(place, task_id)
         causes = [*self._apart(task_id, place, due_us, behind), *self._held(place)]
         ahead = None

@@ -30,13 +30,15 @@ ON CONFLICT (scope, name, from_us) DO UPDATE SET to_us = MAX(to_us, excluded.to_
 # Nobody has waited in them who has not ended.
 DELETE_SPANS: Final = "DELETE FROM pause_span WHERE to_us <= ?"
 
-# When the oldest of the active tasks was submitted: one in a lane, or one that waits for its time or behind another.
+# When the oldest of the active tasks was submitted: one in a lane, or one that waits for its time,
+# behind another or for more urgent ones.
 SELECT_OLDEST_SUBMITTED: Final = """
 SELECT submitted_us FROM task WHERE id >= (
     SELECT MIN(id) FROM (
         SELECT ? AS id
         UNION ALL SELECT MIN(task_id) FROM delayed
         UNION ALL SELECT MIN(task_id) FROM follower
+        UNION ALL SELECT MIN(task_id) FROM preempted
         UNION ALL SELECT MIN(task_id) FROM straggler))
 ORDER BY id LIMIT 1
 """

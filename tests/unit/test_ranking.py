@@ -20,6 +20,7 @@ class Submitted:
 
     def __init__(self) -> None:
         self.times_us: list[int] = []
+        self.low_water = 0
 
     @property
     def stored_below(self) -> int:
@@ -63,7 +64,7 @@ def test_a_lane_counts_as_its_oldest_task_does_and_its_bound_is_where_that_ends(
         if rng.random() < 0.3 and now_us > begun_us:
             spans[rng.choice("ab")].append((begun_us, now_us))  # one after the other: they do not overlap
             ranking.forget_pauses()
-        ranking.begin(now_us, min((ids[0] for ids in held.values() if ids), default=None))
+        ranking.begin(now_us)
         waiting = sorted((effective(place, i), i, place) for place, ids in held.items() for i in ids)
         for place, ids in held.items():
             if ids:
