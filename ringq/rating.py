@@ -24,7 +24,6 @@ from ringq.verdicts import Verdicts
 from ringq.writer import Change
 
 SAVE_NS: Final = 1_000_000_000
-REQUESTS: Final = (protocol.SetRate, protocol.HoldRate, protocol.Acquire)
 Answer = Callable[[protocol.Message], None]
 Refuse = Callable[[RingqError], None]
 
@@ -277,7 +276,7 @@ class Levels:
 
 
 def of(message: protocol.Message, now_us: int, answer: Answer, refuse: Refuse) -> Change:
-    """What shall happen about one of REQUESTS; `now_us` by the wall clock. Raises InvalidOption."""
+    """What shall happen about a SetRate, a HoldRate or an Acquire; `now_us` by the wall clock. Raises InvalidOption."""
     if isinstance(message, protocol.SetRate):
         check(message.scope)
         if message.rate is not None:
