@@ -40,11 +40,12 @@ class Rating:
         self._look_again_us: int | None = None  # when tasks may start that lacked a token
         self._clock = clock
         self._write = write
-        self._declared: dict[str, Rate] = {}
         self._save_ns = 0  # not before that
         self._is_saving = self._is_lost = False
         self.rates = Rates()
-        for row in store.rates():
+        rows = store.rates()
+        self._declared = {row.scope: row.rate for row in rows if row.declared}  # by the code of an earlier run
+        for row in rows:
             self.rates.set(row, self._now_us(), clock.now_us())
 
     def change(self, change: Change) -> None:
