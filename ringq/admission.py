@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ringq import defaults, retry, tags
+from ringq.clock import TIME_US_MAX
 from ringq.config import BATCH_TASKS_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
 from ringq.entries import Batch, Chunks, Spec, Told
 from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
@@ -29,7 +30,6 @@ DEFAULT_QUEUE = "default"
 SPAN_MS_MAX = 366 * 24 * 3600 * 1000
 LIMITS: Final = ("kill_after_ms", "total_timeout_ms", "queue_timeout_ms", "memory_limit_kib")  # 0: none
 MODES = frozenset(mode.code for mode in OnDuplicate)
-TIME_US_MAX = 253_402_300_799_999_999  # the end of year 9999
 
 
 class Admission:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, NamedTuple
 
+from ringq.clock import instant
 from ringq.errors import SPAN_S_MAX, InvalidOption
 from ringq.retry import UNITS_S
 
@@ -24,7 +25,6 @@ ROUNDING: Final = 1e-6  # of a token: what is missing after as many additions as
 LOOK_US: Final = 1_000_000  # who waits in line asks again at least so often: a hold, a new rate, others who left
 GRACE_US: Final = 1_000_000  # … and has lost its place if it is later than that
 PLACES_MAX: Final = 10_000  # in the line of one scope; who comes later waits without a place
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class RateRow(NamedTuple):
     def record(self, wall_us: int) -> RateRecord:
         """What is shown of it at this moment."""
         bucket = self.bucket(wall_us, wall_us)
-        until = None if bucket.held_us <= wall_us else _EPOCH + timedelta(microseconds=bucket.held_us)
+        until = None if bucket.held_us <= wall_us else instant(bucket.held_us)
         return RateRecord(
             self.scope, str(self.rate), self.permits, self.interval_us / 1e6, self.burst,
             round(max(0.0, bucket.tokens(wall_us)), 6), until, bool(self.declared),

@@ -147,8 +147,6 @@ class SetQueue:
     def apply(self, store: Any, _verdicts: Verdicts, committed: Committed) -> Callable[[], None]:
         """See `Change`."""
         columns: dict[str, Any] = dict(self.message.changes)
-        if columns.pop("cooling", True) is None:
-            columns |= {"throttles": 0, "throttled_until_us": None}
         if "defaults" in columns:
             columns["defaults"] = defaults.joined(store.queue(self.message.name).defaults, columns["defaults"])
         store.set_queue(self.message.name, **columns)
@@ -162,8 +160,6 @@ def _check_queue(message: protocol.SetQueue) -> None:
     for name, value in message.changes.items():
         cap = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= WORKERS_MAX
         if name == "max_workers" and (value is None or cap):
-            continue
-        if name == "cooling" and value is None:
             continue
         if name in ("retry", "cooldown") and (value is None or isinstance(value, str)):
             _check_retry(name, value)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+TIME_US_MAX: Final = 253_402_300_799_999_999  # the end of year 9999
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -47,3 +51,13 @@ class ManualClock:
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an administrator or NTP does; the monotonic one stays."""
         self._now_us += round(seconds * 1e6)
+
+
+def instant(microseconds: int) -> datetime:
+    """Of the wall clock, in UTC; for all that a datetime cannot say any more, the last one that it can."""
+    return _EPOCH + timedelta(microseconds=min(microseconds, TIME_US_MAX))
+
+
+def microseconds_of(at: datetime) -> int:
+    """The reverse of `instant`: below 0 before 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1)

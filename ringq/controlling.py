@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringq import protocol
-from ringq.admission import TIME_US_MAX, Admission, check_queue_name
+from ringq.admission import Admission, check_queue_name
+from ringq.clock import TIME_US_MAX
 from ringq.committed import Committed, Said
 from ringq.errors import InvalidSubmission, RingqError, UnknownDomain, UnknownKind
 from ringq.kinds.controls import SETTINGS, name_problem, problem_of

@@ -96,12 +96,11 @@ def shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def as_text(fields: Mapping[str, Any]) -> str:
-    """Stored ones as `options_of` takes them."""
-    plain = shown(fields)
-    pairs = [(name, value) for name, value in plain.items() if name != "tags"]
-    pairs += [(f"tags.{key}", value) for key, value in plain.get("tags", {}).items()]
-    return ",".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in pairs)
+def as_text(options: Mapping[str, Any]) -> str:
+    """Shown ones as `options_of` takes them."""
+    pairs = [(name, value) for name, value in options.items() if name != "tags"]
+    pairs += [(f"tags.{key}", value) for key, value in options.get("tags", {}).items()]
+    return ",".join(f"{name}={value:.15g}" if isinstance(value, float) else f"{name}={value}" for name, value in pairs)
 
 
 def joined(before: str | None, changes: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ringq.bucket import RateRecord
-from ringq.clock import Clock, SystemClock
+from ringq.clock import Clock, SystemClock, microseconds_of
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Filter, Task
 from ringq.model import (
@@ -21,7 +21,7 @@ from ringq.model import (
     TaskRecord,
 )
 from ringq.protocol import Selection
-from ringq.records import attempt_record, microseconds_of, queue_record, schedule_record, task_record
+from ringq.records import attempt_record, queue_record, schedule_record, task_record
 from ringq.standing import Standing
 from ringq.store.questions import FIRST, asking
 

@@ -24,7 +24,6 @@ from ringq.verdicts import Verdicts
 from ringq.writer import Change
 
 SAVE_NS: Final = 1_000_000_000
-REQUESTS: Final = (protocol.SetRate, protocol.HoldRate, protocol.Acquire)
 Answer = Callable[[protocol.Message], None]
 Refuse = Callable[[RingqError], None]
 
@@ -41,11 +40,12 @@ class Rating:
         self._look_again_us: int | None = None  # when tasks may start that lacked a token
         self._clock = clock
         self._write = write
-        self._declared: dict[str, Rate] = {}
         self._save_ns = 0  # not before that
         self._is_saving = self._is_lost = False
         self.rates = Rates()
-        for row in store.rates():
+        rows = store.rates()
+        self._declared = {row.scope: row.rate for row in rows if row.declared}  # by the code of an earlier run
+        for row in rows:
             self.rates.set(row, self._now_us(), clock.now_us())
 
     def change(self, change: Change) -> None:
@@ -277,7 +277,7 @@ class Levels:
 
 
 def of(message: protocol.Message, now_us: int, answer: Answer, refuse: Refuse) -> Change:
-    """What shall happen about one of REQUESTS; `now_us` by the wall clock. Raises InvalidOption."""
+    """What shall happen about a SetRate, a HoldRate or an Acquire; `now_us` by the wall clock. Raises InvalidOption."""
     if isinstance(message, protocol.SetRate):
         check(message.scope)
         if message.rate is not None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from ringq import defaults
+from ringq.clock import instant
 from ringq.errors import InvalidOption
 from ringq.model import AttemptRecord, PauseReason, QueueRecord, Reason, ScheduleRecord, Status, TaskRecord
 from ringq.schedule import fire_us, upcoming
 from ringq.store.schedules import ScheduleRow
 
 SPANS = ("run_timeout_s", "ttl_s", "kill_after_s", "total_timeout_s", "queue_timeout_s")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def task_record(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
@@ -120,19 +120,9 @@ def schedule_record(row: ScheduleRow, fires: int) -> ScheduleRecord:
     )
 
 
-def instant(microseconds: int) -> datetime:
-    """Of the wall clock, in UTC."""
-    return EPOCH + timedelta(microseconds=microseconds)
-
-
 def instant_or_none(microseconds: int | None) -> datetime | None:
-    """The same of what may not have happened."""
+    """The instant of what may not have happened."""
     return None if microseconds is None else instant(microseconds)
-
-
-def microseconds_of(at: datetime) -> int:
-    """The reverse of `instant`."""
-    return (at - EPOCH) // timedelta(microseconds=1)
 
 
 def _details(error: str | None) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ class Setting:
     def plain(self, value: Any) -> Any:
         """A value of Config as one could write it into the file: numbers without unit, text, true and false."""
         if self.name == "defaults":
-            return defaults.as_text(dict(value))
+            return defaults.as_text(defaults.shown(dict(value)))
         if self.name == "pressure_sources":
             return ",".join(value)
         if isinstance(value, tuple):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from ringq.clock import instant
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.model import ControlRecord, PauseReason, Status, Why
 from ringq.reasons import PAUSES, cause
-from ringq.records import instant, instant_or_none
+from ringq.records import instant_or_none
 from ringq.store.questions import FIRST, Questions, asking
 
 Scope = Literal["server", "domain", "group", "kind"]

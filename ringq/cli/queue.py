@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +30,7 @@ def list_(database: Path, as_json: bool) -> None:
 
     records = Query(database).queues()
     if as_json:
-        printing.lines(map(_plain, records))
+        printing.lines(map(printing.fields, records))
         return
     printing.table(
         ["queue", "state", "max workers", "retry", "cooldown", "retention", "dead retention", "defaults"],
@@ -69,7 +68,7 @@ def set_(name: str, database: Path, as_json: bool, **given: str | None) -> None:
         if not (cap.isascii() and cap.isdecimal() and len(cap) < 10):
             raise click.BadParameter(f"{cap!r} is neither none nor a number", param_hint="--max-workers")
         settings["max_workers"] = int(cap)
-    with _client(database) as client:
+    with controls.connected(database) as client:
         client.set_queue(name, **settings)
     _tell(database, name, as_json)
 
@@ -101,7 +100,7 @@ def _tell(database: Path, name: str, as_json: bool) -> None:
         from ringq.query import Query
 
         found = (one for one in Query(database).queues() if one.name == name)
-        printing.document(_plain(next(found, QueueRecord(name, None, False, None, None, None))))
+        printing.document(printing.fields(next(found, QueueRecord(name, None, False, None, None, None))))
 
 
 def _defaults(text: str | None) -> dict[str, Any]:
@@ -116,12 +115,6 @@ def _defaults(text: str | None) -> dict[str, Any]:
     return given
 
 
-def _client(database: Path) -> Any:
-    import ringq
-
-    return ringq.connect(database)
-
-
 def _state(one: QueueRecord) -> str:
     if one.paused:
         return "paused" if one.paused_until is None else f"paused until {printing.moment(one.paused_until)}"
@@ -129,13 +122,11 @@ def _state(one: QueueRecord) -> str:
 
 
 def _settings(one: QueueRecord) -> tuple[object, ...]:
-    said = ",".join(f"{name}={value}" for name, value in one.defaults.items()) or None
-    return one.max_workers, one.retry, one.cooldown, one.retention, one.dead_retention, said
+    from ringq import defaults
+
+    said = (one.max_workers, one.retry, one.cooldown, one.retention, one.dead_retention)
+    return *said, defaults.as_text(one.defaults)
 
 
 def _said(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def _plain(one: QueueRecord) -> dict[str, Any]:
-    return asdict(one)

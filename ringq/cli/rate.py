@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ringq.cli import options, printing
+from ringq.cli import controls, options, printing
 
 if TYPE_CHECKING:
     from ringq.bucket import RateRecord
@@ -31,7 +31,7 @@ def list_(database: Path, as_json: bool) -> None:
 
     records = Query(database).rates()
     if as_json:
-        printing.lines(map(_plain, records))
+        printing.lines(map(printing.fields, records))
         return
     printing.table(["scope", "rate", "tokens", "state"], map(_row, records), right=["tokens"])
 
@@ -44,7 +44,7 @@ def list_(database: Path, as_json: bool) -> None:
 @options.as_json("one JSON document, the rate as it is then")
 def set_(scope: str, rate: str, burst: float | None, database: Path, as_json: bool) -> None:
     """Limit SCOPE to RATE: 10/s, '5 per 30s', '100/m burst 20'."""
-    with _client(database) as client:
+    with controls.connected(database) as client:
         client.set_rate(scope, rate, burst=burst)
     _tell(database, scope, as_json)
 
@@ -55,7 +55,7 @@ def set_(scope: str, rate: str, burst: float | None, database: Path, as_json: bo
 @options.as_json("one JSON document, the scope")
 def remove(scope: str, database: Path, as_json: bool) -> None:
     """Limit SCOPE no more, or as the code of its kind says."""
-    with _client(database) as client:
+    with controls.connected(database) as client:
         client.remove_rate(scope)
     if as_json:
         printing.document({"scope": scope, "removed": True})
@@ -68,7 +68,7 @@ def remove(scope: str, database: Path, as_json: bool) -> None:
 @options.as_json("one JSON document, the rate as it is then")
 def hold(scope: str, span: float, database: Path, as_json: bool) -> None:
     """Let nothing of SCOPE pass for SPAN, e.g. 90s; with 0 only the tokens that it has are gone."""
-    with _client(database) as client:
+    with controls.connected(database) as client:
         client.hold(scope, span)
     _tell(database, scope, as_json)
 
@@ -77,19 +77,9 @@ def _tell(database: Path, scope: str, as_json: bool) -> None:
     if as_json:
         from ringq.query import Query
 
-        printing.document(next(_plain(one) for one in Query(database).rates() if one.scope == scope))
-
-
-def _client(database: Path) -> Any:
-    import ringq
-
-    return ringq.connect(database)
+        printing.document(next(printing.fields(one) for one in Query(database).rates() if one.scope == scope))
 
 
 def _row(one: RateRecord) -> tuple[object, ...]:
     state = "open" if one.held_until is None else f"held until {printing.moment(one.held_until)}"
     return one.scope, one.rate, f"{one.tokens:.4g}", state + (", from the code" if one.declared else "")
-
-
-def _plain(one: RateRecord) -> dict[str, Any]:
-    return printing.fields(one)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ringq import protocol
 from ringq.bucket import LOOK_US, RateRecord
 from ringq.client import changing
 from ringq.client.changing import change
+from ringq.clock import microseconds_of
 from ringq.errors import InvalidOption, RateTimeout, span_s
 from ringq.kinds import limits, options
 from ringq.rates import check, check_permits
 
 if TYPE_CHECKING:
     from ringq.query import Query
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Asking(changing.Asking, Protocol):
@@ -110,4 +109,4 @@ def _instant_us(until: Any) -> int:
         return time.time_ns() // 1000 + round(span_s("until", until) * 1e6)
     if until.utcoffset() is None:
         raise InvalidOption(f"until: expected seconds or a datetime with a time zone, got {until!r}")
-    return max(0, (until - _EPOCH) // timedelta(microseconds=1))
+    return max(0, microseconds_of(until))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from ringq.clock import SystemClock
+from ringq.clock import SystemClock, microseconds_of
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import InvalidOption
 
@@ -18,7 +18,6 @@ SETTINGS: Final = {
     "kind": ("max_concurrency",),
     "group": ("max_concurrency", "weight", "min_slots"),
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def problem_of(scope: str, name: str, value: Any) -> str | None:
@@ -61,7 +60,7 @@ def until_us_of(until: datetime | timedelta | None) -> int | None:
     if isinstance(until, timedelta):
         at = now_us + until // timedelta(microseconds=1)
     elif isinstance(until, datetime) and until.utcoffset() is not None:
-        at = (until - _EPOCH) // timedelta(microseconds=1)
+        at = microseconds_of(until)
     else:
         raise InvalidOption(f"until: expected a datetime with a time zone, or a timedelta from now, got {until!r:.80}")
     if at <= now_us:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypedDict
 
+from ringq.clock import microseconds_of
 from ringq.errors import InvalidOption
 from ringq.kinds import options
 from ringq.kinds.task import Task
 from ringq.model import Status
 from ringq.tags import TAGS_MAX, key_problem, value_problem
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FilterOptions(TypedDict, total=False):
@@ -130,4 +129,4 @@ def _microseconds(name: str, instant: Any) -> int | None:
         return None
     if not isinstance(instant, datetime) or instant.utcoffset() is None:
         raise InvalidOption(f"{name}: expected a datetime with a time zone, got {instant!r}")
-    return max(0, (instant - _EPOCH) // timedelta(microseconds=1))
+    return max(0, microseconds_of(instant))

@@ -7,11 +7,11 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, Unpack
 
 from ringq.budgets import IoBudget
-from ringq.clock import SystemClock
+from ringq.clock import TIME_US_MAX, SystemClock, microseconds_of
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds.limits import LimitOptions, limit_fields
@@ -25,8 +25,6 @@ WAIT_S_MAX: Final = 20 * 24 * 3600.0  # a poll takes at most 24.8 days
 SEPARATOR: Final = "::"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INSTANT_US_MAX = 253_402_300_799_999_999  # the end of the year 9999
 
 
 class Payload(enum.Enum):
@@ -238,14 +236,14 @@ def instant_us(run_at: datetime | None, run_after: float | timedelta | None) -> 
             raise InvalidOption(
                 f"run_at: expected a datetime with a time zone, as datetime.now(timezone.utc), got {run_at!r}"
             )
-        at = max(0, (run_at - _EPOCH) // timedelta(microseconds=1))
-        if at > _INSTANT_US_MAX:
+        at = max(0, microseconds_of(run_at))
+        if at > TIME_US_MAX:
             raise InvalidOption(f"run_at: expected an instant before the year 10000 in UTC, got {run_at!r}")
         return at
     if run_after is None:
         return None
     at = SystemClock().now_us() + round(span_s("run_after", run_after, 0.0) * 1e6)
-    if at > _INSTANT_US_MAX:
+    if at > TIME_US_MAX:
         raise InvalidOption(f"run_after: expected an instant before the year 10000, got {run_after!r}")
     return at
 

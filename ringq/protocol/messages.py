@@ -168,7 +168,7 @@ class SetQueue(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Change what is said of a queue: `max_workers`, `retry`, `cooldown`, `retention`, `dead_retention`, and as
     `defaults` options of its tasks by the fields of SpecFields.
 
-    Null: as if nobody had said; as `cooling`, that it cools down no more.
+    Null: as if nobody had said.
     """
 
     name: str

@@ -332,6 +332,7 @@ def test_what_a_queue_and_the_server_say_of_tasks_holds_at_once_over_restarts_an
         {"run_timeout": 30.0, "tags": {"team": "ops"}, "kill_after": 2.0},
         {"priority": 9, "memory_limit": 1024.0, "ttl": 3600.0, "ttl_from": "attempt"},
     ]
+    assert cli("queue", "list").stdout.splitlines()[1].endswith("\trun_timeout=30,kill_after=2,tags.team=ops")
     assert json.loads(cli("queue", "set", "bulk", "--defaults", "none", "--json").stdout)["defaults"] == {}
 
 

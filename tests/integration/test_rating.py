@@ -180,6 +180,17 @@ def test_the_code_s_rate_holds_before_it_is_stored_and_until_somebody_says_anoth
     assert desk.rating.rates.scopes == set()
 
 
+def test_a_rate_that_the_code_of_an_earlier_run_said_is_forgotten_when_it_says_it_no_more(desk: Desk) -> None:
+    desk.rating.declare([{**REPORT, "rate": "3/h"}])
+    assert desk.commit()
+    desk.begin()
+    assert desk.rating.rates.scopes == {KIND}
+    desk.rating.declare([REPORT])
+    assert desk.commit()
+    assert desk.store.rate(KIND) is None
+    assert desk.rating.rates.scopes == set()
+
+
 # -- inline ---------------------------------------------------------------------------------------
 
 app = ringq.App("web")

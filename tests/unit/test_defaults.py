@@ -26,10 +26,12 @@ TEXT = (
 def test_text_and_table_say_the_same_and_are_shown_as_they_can_be_written() -> None:
     plain = {name: value for name, value in STORED.items() if name != "tags"}
     assert dict(defaults.of_server(TEXT)) == plain
-    assert dict(defaults.of_server(defaults.as_text(plain))) == plain
+    assert dict(defaults.of_server(defaults.as_text(defaults.shown(plain)))) == plain
     assert dict(defaults.of_server(defaults.shown(STORED))) == STORED
     assert dict(defaults.of_server(f"{TEXT},tags.team=sales")) == {**plain, "tags": {"team": "sales"}}
     assert defaults.of_server("") == ()
+    exact = {"run_timeout_ms": 31_622_399_500, "memory_limit_kib": 3 << 30}
+    assert dict(defaults.of_server(defaults.as_text(defaults.shown(exact)))) == exact
     assert defaults.stored({"run_timeout": timedelta(minutes=1), "ttl": None}) == {
         "run_timeout_ms": 60_000,
         "ttl_ms": None,

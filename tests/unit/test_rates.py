@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 
 from ringq import notation
 from ringq.bucket import GRACE_US, LOOK_US, Bucket, Rate, RateRow
+from ringq.clock import microseconds_of
 from ringq.errors import BurstExceeded, InvalidOption, UnknownScope
 from ringq.rates import Rates
 
@@ -310,3 +312,10 @@ def test_a_bucket_whose_clock_stands_still_gives_its_burst_and_no_more() -> None
         bucket.take(1)
         taken += 1
     assert (taken, free) == (5, 0)
+
+
+def test_a_hold_for_ever_is_shown_also_when_the_clocks_have_drifted() -> None:
+    rates = limited(github="1/s burst 10")
+    rates.hold("github", T0 + microseconds_of(datetime.max.replace(tzinfo=UTC)) - WALL)
+    (row,) = rates.dirty_rows(T0, WALL + 1)
+    assert row.record(WALL + 1).held_until == datetime.max.replace(tzinfo=UTC)
