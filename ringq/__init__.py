@@ -93,18 +93,15 @@ if TYPE_CHECKING:
         Cancellation,
         CancelOutcome,
         Cause,
-        ControlRecord,
-        KindStatistics,
         Outcome,
         OutputRecord,
         PauseReason,
-        QueueRecord,
         Reason,
-        ScheduleRecord,
         Status,
         TaskRecord,
         Why,
     )
+    from ringq.overview import ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
     from ringq.pressure import PressureSource
     from ringq.query import Query
     from ringq.retry import Retry
@@ -221,9 +218,10 @@ _HOMES = {
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
-        *("AttemptRecord", "CancelOutcome", "Cancellation", "Cause", "ControlRecord", "KindStatistics", "Outcome"),
-        *("OutputRecord", "PauseReason", "QueueRecord", "Reason", "ScheduleRecord", "Status", "TaskRecord", "Why"),
+        *("AttemptRecord", "CancelOutcome", "Cancellation", "Cause", "Outcome"),
+        *("OutputRecord", "PauseReason", "Reason", "Status", "TaskRecord", "Why"),
     ),
+    "ringq.overview": ("ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
     "ringq.pressure": ("PressureSource",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),

@@ -66,6 +66,26 @@ class BatchTooLarge(InvalidSubmission):
     """The batch has more tasks or bytes than one submission may have."""
 
 
+class InvalidDependency(InvalidSubmission):
+    """A task cannot depend on that one: there is none, it is the task itself, or a member of another batch."""
+
+
+class DependencyFailed(InvalidSubmission):
+    """What the task shall depend on has ended, and has not completed."""
+
+
+class CyclicDependency(InvalidSubmission):
+    """Tasks would wait for each other for ever."""
+
+
+class NoParent(InvalidSubmission):
+    """The task has no parent, so it can have no siblings."""
+
+
+class StaleAttempt(InvalidSubmission):
+    """The attempt that asks has ended: another one has its place."""
+
+
 class MapInUse(InvalidSubmission):
     """Another program is mapping with this key."""
 
@@ -80,6 +100,10 @@ class KeyInUse(RingqError, ValueError):
 
 class UnknownTask(RingqError, LookupError):
     """There is no task with that id."""
+
+
+class UnknownCallback(RingqError, LookupError):
+    """No task waits for that token: it was resolved, its time was over, or there never was one."""
 
 
 class NotDead(RingqError, ValueError):

@@ -26,10 +26,10 @@ AGAIN: Final = (
 
 Moves = dict[tuple[Status | None, Status], tuple[Reason, ...]]
 
-# (from, to): why. None is "does not exist yet", NONE a move that says why by itself; of a pause the mask says it. A
-# task is paused while its queue, group or domain is, or all are, and it does not run: of each such move the database
-# has the row of that alone.
-CAUSED: Final[Moves] = {
+# (from, to): why. Every pair that is missing is illegal. None is "does not exist yet", NONE a move that says why by
+# itself; of a pause the mask says it. A task is paused while its queue, group or domain is, or all are, and it does not
+# run: of each such move the database has the row of that alone.
+TRANSITIONS: Final[Moves] = {
     (None, Status.PENDING): (Reason.NONE,),
     (None, Status.PAUSED): (Reason.NONE,),
     (Status.PENDING, Status.RUNNING): (Reason.NONE,),
@@ -56,6 +56,9 @@ CAUSED: Final[Moves] = {
         Reason.INVALID_PAYLOAD,
         Reason.INVALID_RESULT,
         Reason.UNKNOWN_KIND,
+        Reason.CHILD_FAILED,
+        Reason.CALLBACK_FAILED,
+        Reason.INVALID_SPAWN,
     ),
     (Status.RUNNING, Status.CANCELLED): (Reason.CANCELLED,),
     (Status.RUNNING, Status.PENDING): AGAIN,
@@ -64,11 +67,6 @@ CAUSED: Final[Moves] = {
     (Status.RUNNING, Status.SUPERSEDED): (Reason.SPLIT,),  # a chunk of calls goes on as smaller ones
     (Status.DEAD_LETTER, Status.PENDING): (Reason.NONE,),  # somebody gave it another chance
     (Status.DEAD_LETTER, Status.PAUSED): (Reason.NONE,),
-}
-
-# No task can take these yet: their causes come with tasks that belong together, which depend on others or have
-# children.
-WITHOUT_CAUSE: Final[Moves] = {
     (None, Status.BLOCKED): (Reason.NONE,),  # what it depends on has not ended
     (Status.BLOCKED, Status.PENDING): (Reason.NONE,),
     (Status.BLOCKED, Status.PAUSED): (Reason.NONE,),
@@ -76,16 +74,20 @@ WITHOUT_CAUSE: Final[Moves] = {
     (Status.BLOCKED, Status.EXPIRED): (Reason.TTL, Reason.TOTAL_TIMEOUT),
     (Status.BLOCKED, Status.SUPERSEDED): (Reason.REPLACED,),
     (Status.BLOCKED, Status.DEPENDENCY_FAILED): (Reason.NONE,),
-    (Status.RUNNING, Status.WAITING): (Reason.NONE,),  # its handler has returned, its children have not ended
-    (Status.WAITING, Status.RUNNING): (Reason.NONE,),  # to be finalized
+    (Status.RUNNING, Status.WAITING): (Reason.WAITING,),  # its handler has returned; children or a callback have not
+    (Status.WAITING, Status.PENDING): (Reason.NONE, Reason.CALLBACK_TIMEOUT),  # to be finalized, or tried again
+    (Status.WAITING, Status.PAUSED): (Reason.NONE, Reason.CALLBACK_TIMEOUT),
     (Status.WAITING, Status.COMPLETED): (Reason.NONE,),
-    (Status.WAITING, Status.FAILED): (Reason.HANDLER_ERROR,),  # of a child
+    (Status.WAITING, Status.FAILED): (
+        Reason.CHILD_FAILED,
+        Reason.CALLBACK_FAILED,
+        Reason.CALLBACK_TIMEOUT,
+        Reason.TOTAL_TIMEOUT,
+    ),
+    (Status.WAITING, Status.DEAD_LETTER): (Reason.RETRY_LIMIT,),
     (Status.WAITING, Status.CANCELLED): (Reason.CANCELLED,),
-    (Status.WAITING, Status.SUPERSEDED): (Reason.REPLACED,),
 }
 
-# Every pair that is missing here is illegal.
-TRANSITIONS: Final[Moves] = CAUSED | WITHOUT_CAUSE
 
 RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER})
 ENDED: Final = frozenset({Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.TOTAL_TIMEOUT})  # by a limit of the task

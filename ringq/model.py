@@ -87,6 +87,11 @@ class Reason(Coded):
     QUEUE_TIMEOUT = "queue_timeout", 24
     TOTAL_TIMEOUT = "total_timeout", 25
     MEMORY_LIMIT = "memory_limit", 26
+    WAITING = "waiting", 27
+    CHILD_FAILED = "child_failed", 28
+    CALLBACK_FAILED = "callback_failed", 29
+    CALLBACK_TIMEOUT = "callback_timeout", 30
+    INVALID_SPAWN = "invalid_spawn", 31
 
 
 # An attempt that ended for one of these was given back: it costs no retry, and no limit counts it.
@@ -110,6 +115,22 @@ class PauseReason(enum.IntFlag):
     def words(self) -> list[str]:
         """The reasons by their names, in lower case."""
         return [(reason.name or "").lower() for reason in self]
+
+
+class OnDependencyFailure(Coded):
+    """What shall become of a task if one that it depends on does not complete. `code` is stored, and travels.
+
+    `CANCEL`: it does not run, and ends as dependency_failed; what depends on it has a dependency that did not complete
+    either, and so on. `FAIL`: it ends alike, but that goes no further: what depends on it goes on without it. `IGNORE`:
+    it runs all the same.
+    """
+
+    CANCEL = "cancel", 0
+    FAIL = "fail", 1
+    IGNORE = "ignore", 2
+
+
+CHILD: Final = 3  # the role of an edge that is no dependency: it leads from a child to its parent
 
 
 class OnDuplicate(Coded):
@@ -248,91 +269,3 @@ class Why:
     priority: int
     effective_priority: int | None = None
     ahead: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRecord:
-    """What was said of a queue; None where nobody has, so that the server's flags decide, or what is built in."""
-
-    name: str
-    max_workers: int | None
-    paused: bool
-    retry: str | None
-    cooldown: str | None
-    cooling_until: datetime | None
-    retention: str | None = None  # how long its ended tasks stay
-    dead_retention: str | None = None  # … its dead letters
-    paused_since: datetime | None = None
-    paused_until: datetime | None = None  # None: until somebody resumes it
-    defaults: dict[str, Any] = field(default_factory=dict)  # options of its tasks: spans in seconds, sizes in MiB
-
-
-@dataclass(frozen=True, slots=True)
-class ControlRecord:
-    """What was said of a group, a domain, a kind or the server, and how many of its tasks wait and run.
-
-    Attributes: `scope`, one of these words; `name`, empty for the server; `max_concurrency`, `weight` and `min_slots`,
-    None where no operator has said; `declared`, the limit that stands in the code; `paused`, since when, and until when
-    if it goes on by itself; `pending`, tasks that have not begun, paused ones among them; `running`, those that have
-    been running for a quarter of a second.
-    """
-
-    scope: str
-    name: str
-    max_concurrency: int | None
-    declared: int | None
-    weight: float | None
-    min_slots: int | None
-    paused: bool
-    paused_since: datetime | None
-    paused_until: datetime | None
-    pending: int
-    running: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleRecord:
-    """What the database knows about a schedule.
-
-    `state`: active, paused, ended (as often as it may, or with a failure), or undeclared (taken out of the code).
-    `next_fires`: none while it is not active; one that counts from completion has at most one. `occurrences` counts the
-    fires, `skipped` those that were due and made no task, `error` why the latest one did not or why the schedule ended.
-    """
-
-    name: str
-    kind: str
-    payload: str
-    options: dict[str, Any]
-    cron: str | None
-    every_s: float | None
-    zone: str
-    jitter_s: float
-    from_completion: bool
-    catch_up: int
-    skip_if_running: bool
-    end_on_failure: bool
-    max_occurrences: int | None
-    declared: bool
-    state: str
-    next_fires: tuple[datetime, ...]
-    occurrences: int
-    skipped: int
-    last_fire_at: datetime | None
-    last_task_id: int | None
-    error: str | None
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class KindStatistics:
-    """What is known of all ended tasks of one kind and status; kept incrementally, read in O(1)."""
-
-    kind: str
-    status: Status
-    count: int
-    duration_s: float
-    duration_max_s: float
-
-    @property
-    def mean_s(self) -> float:
-        return self.duration_s / self.count if self.count else 0.0

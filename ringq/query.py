@@ -11,15 +11,8 @@ from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock, microseconds_of
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Filter, Task
-from ringq.model import (
-    AttemptRecord,
-    KindStatistics,
-    OutputRecord,
-    QueueRecord,
-    ScheduleRecord,
-    Status,
-    TaskRecord,
-)
+from ringq.model import AttemptRecord, OutputRecord, Status, TaskRecord
+from ringq.overview import KindStatistics, QueueRecord, ScheduleRecord
 from ringq.protocol import Selection
 from ringq.records import attempt_record, queue_record, schedule_record, task_record
 from ringq.standing import Standing

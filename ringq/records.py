@@ -10,7 +10,8 @@ from typing import Any
 from ringq import defaults
 from ringq.clock import instant
 from ringq.errors import InvalidOption
-from ringq.model import AttemptRecord, PauseReason, QueueRecord, Reason, ScheduleRecord, Status, TaskRecord
+from ringq.model import AttemptRecord, PauseReason, Reason, Status, TaskRecord
+from ringq.overview import QueueRecord, ScheduleRecord
 from ringq.schedule import fire_us, upcoming
 from ringq.store.schedules import ScheduleRow
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from ringq.clock import instant
 from ringq.errors import InvalidOption, UnknownTask
-from ringq.model import ControlRecord, PauseReason, Status, Why
+from ringq.model import PauseReason, Status, Why
+from ringq.overview import ControlRecord
 from ringq.reasons import PAUSES, cause
 from ringq.records import instant_or_none
 from ringq.store.questions import FIRST, Questions, asking

@@ -34,6 +34,7 @@ LAYER_OF = {
     **dict.fromkeys(["cgroup", "machine", "sampler"], EDGES),
     **dict.fromkeys(["pressure_watch", "records", "timetable", "whereabouts"], FLOWS),
     "reasons": VALUES,
+    "overview": VALUES,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),

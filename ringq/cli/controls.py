@@ -13,7 +13,7 @@ from ringq.cli import options, printing
 
 if TYPE_CHECKING:
     from ringq.client import Client
-    from ringq.model import ControlRecord
+    from ringq.overview import ControlRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ringq import notation, settings, spelling
-from ringq.lifecycle import CAUSED
+from ringq.lifecycle import TRANSITIONS
 from ringq.model import Status
 from ringq.settings import SETTINGS, Project, Setting
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 PAGE_RECORDS = 1000
 SPAN_IDS_MAX = 10_000_000
 
-ENDED = tuple(status for status in Status if status.is_terminal and status in {target for _, target in CAUSED})
+ENDED = tuple(status for status in Status if status.is_terminal and status in {target for _, target in TRANSITIONS})
 """What a task can have come to in this version."""
 REACHED = (Status.PENDING, Status.PAUSED, Status.RUNNING, *ENDED)
 

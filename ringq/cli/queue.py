@@ -10,7 +10,7 @@ import click
 from ringq.cli import controls, options, printing
 
 if TYPE_CHECKING:
-    from ringq.model import QueueRecord
+    from ringq.overview import QueueRecord
 
 NONE = "none"
 AS_IT_IS = "one JSON document, the queue as it is then"
@@ -96,7 +96,7 @@ def resume(name: str, database: Path, as_json: bool) -> None:
 
 def _tell(database: Path, name: str, as_json: bool) -> None:
     if as_json:
-        from ringq.model import QueueRecord
+        from ringq.overview import QueueRecord
         from ringq.query import Query
 
         found = (one for one in Query(database).queues() if one.name == name)

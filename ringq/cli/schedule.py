@@ -14,7 +14,7 @@ from ringq.cli import options, printing
 from ringq.errors import UnknownSchedule
 
 if TYPE_CHECKING:
-    from ringq.model import ScheduleRecord
+    from ringq.overview import ScheduleRecord
 
 FIRES = 5  # that `show` and `next` tell of
 

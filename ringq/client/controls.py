@@ -11,7 +11,7 @@ from ringq.client.changing import change
 from ringq.errors import InvalidOption
 from ringq.kinds import Task, options
 from ringq.kinds.controls import SETTINGS, name_problem, problem_of, until_us_of
-from ringq.model import ControlRecord
+from ringq.overview import ControlRecord
 
 if TYPE_CHECKING:
     from ringq.query import Query

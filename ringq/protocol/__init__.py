@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ringq.protocol.asking import Health, HealthReply, Why, WhyReply
+from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
     CHUNKS_MAX,
@@ -63,19 +64,23 @@ from ringq.protocol.words import (
 )
 
 __all__ = [
+    "CHILD",
     "CHUNKS_MAX",
     "DIGEST_BYTES",
     "ENDS_BYTES_MAX",
     "ENDS_MAX",
+    "FOLLOW_UP",
     "HEADER",
     "REPLIES",
     "REQUESTS",
+    "SIBLING",
     "SUBMISSION_ID_BYTES",
     "VERSION",
     "WAIT_IDS_MAX",
     "Acquire",
     "Cancel",
     "Cancelled",
+    "Carried",
     "ChangeSchedule",
     "Changed",
     "Chunks",
@@ -116,6 +121,8 @@ __all__ = [
     "check_key",
     "check_map_key",
     "check_wait",
+    "decode_carried",
+    "encode_carried",
     "ended",
     "error_of",
     "failure_of",

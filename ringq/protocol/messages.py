@@ -58,6 +58,10 @@ class Submit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     chunks: Chunks | None = None  # these tasks carry calls of a map that may be continued
     keys: Annotated[list[str | None], _COLUMN] | None = None  # one per task; None: none has one
     on_duplicate: Annotated[list[int], _COLUMN] | None = None  # codes of `model.OnDuplicate`; None: all skip
+    # What each depends on: ids; -1 - n for the n-th task of this submission. None: nothing
+    depends_on: Annotated[list[list[int] | None], _COLUMN] | None = None
+    on_dependency_failure: Annotated[list[int], _COLUMN] | None = None  # codes of that enum; None: all are cancelled
+    parent: tuple[int, int] | None = None  # they are children of this task, asked for by the attempt with this lease
 
 
 class Outcomes(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

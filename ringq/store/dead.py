@@ -109,6 +109,14 @@ DELETE_TASKS: Final = (
     "DELETE FROM attempt WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM renewal WHERE task_id IN (SELECT value FROM json_each(?))",
     "DELETE FROM scheduled_task WHERE task_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM memo WHERE task_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM checkpoint WHERE task_id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM event WHERE task_id IN (SELECT value FROM json_each(?))",
+    """DELETE FROM edge WHERE (upstream, task_id) IN (
+        SELECT edge.upstream, edge.task_id FROM json_each(?) AS gone CROSS JOIN edge ON edge.upstream = gone.value)""",
+    """DELETE FROM edge WHERE (upstream, task_id) IN (
+        SELECT edge.upstream, edge.task_id FROM json_each(?) AS gone
+        CROSS JOIN edge ON edge.is_open = 0 AND edge.task_id = gone.value)""",
     *DELETE_TAGS,
     DELETE_RECEIPTS,
     "DELETE FROM task WHERE id IN (SELECT value FROM json_each(?))",

@@ -11,6 +11,7 @@ from typing import Final
 
 from ringq.store.schedule_tables import SCHEDULE_TABLES
 from ringq.store.schema_controls import CONTROL_TABLES
+from ringq.store.schema_graph import GRAPH_TABLES
 from ringq.store.schema_keys import ACTIVE_KEY, ACTIVE_KEY_TASK, FOLLOWER, OUTCOME, TASK_KEY
 from ringq.store.schema_maps import MAP_TABLES
 from ringq.store.schema_rates import RATE_TABLES
@@ -19,7 +20,7 @@ from ringq.store.schema_tags import TAG_TABLES
 from ringq.store.schema_views import HISTORY_VIEW, TASK_VIEW
 
 APPLICATION_ID: Final = 0x72696E67  # "ring": what `file` and a stranger's sqlite3 shell can tell it by
-REVISIONS: Final = ("0001", "0002", "0003", "0004")  # oldest first
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")  # oldest first
 REVISION: Final = REVISIONS[-1]
 SQLITE_VERSION_MIN: Final = (3, 37, 0)  # STRICT tables
 
@@ -307,6 +308,7 @@ TABLES: Final = (
     *TAG_TABLES,
     *CONTROL_TABLES,
     *RATE_TABLES,
+    *GRAPH_TABLES,
     TASK_VIEW,
     HISTORY_VIEW,
 )

@@ -14,6 +14,10 @@ SELECT
     CASE
         WHEN receipt.task_id IS NULL AND lease.task_id IS NOT NULL THEN 'running'
         WHEN receipt.task_id IS NULL AND EXISTS (
+            SELECT 1 FROM waiting WHERE waiting.task_id = task.id AND waiting.phase <> 1) THEN 'waiting'
+        WHEN receipt.task_id IS NULL AND EXISTS (
+            SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = task.id AND edge.role < 3) THEN 'blocked'
+        WHEN receipt.task_id IS NULL AND EXISTS (
             SELECT 1 FROM pause WHERE pause.scope = 'server'
                 OR (pause.scope = 'queue' AND pause.name = spec.queue)
                 OR (pause.scope = 'group' AND pause.name = spec.group_name)
@@ -35,6 +39,8 @@ SELECT
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
         WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl' WHEN 21 THEN 'paused' WHEN 22 THEN 'preempted'
         WHEN 24 THEN 'queue_timeout' WHEN 25 THEN 'total_timeout' WHEN 26 THEN 'memory_limit'
+        WHEN 27 THEN 'waiting' WHEN 28 THEN 'child_failed' WHEN 29 THEN 'callback_failed'
+        WHEN 30 THEN 'callback_timeout' WHEN 31 THEN 'invalid_spawn'
     END AS reason,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.submitted_us / 1e6, 'unixepoch') AS submitted,
     strftime('%Y-%m-%dT%H:%M:%fZ', task.run_at_us / 1e6, 'unixepoch') AS run_at,
@@ -75,6 +81,8 @@ SELECT
         WHEN 15 THEN 'retry_later' WHEN 16 THEN 'snoozed' WHEN 17 THEN 'retry_limit' WHEN 18 THEN 'replaced'
         WHEN 19 THEN 'throttled' WHEN 20 THEN 'ttl' WHEN 21 THEN 'paused' WHEN 22 THEN 'preempted'
         WHEN 24 THEN 'queue_timeout' WHEN 25 THEN 'total_timeout' WHEN 26 THEN 'memory_limit'
+        WHEN 27 THEN 'waiting' WHEN 28 THEN 'child_failed' WHEN 29 THEN 'callback_failed'
+        WHEN 30 THEN 'callback_timeout' WHEN 31 THEN 'invalid_spawn'
     END AS reason,
     CASE WHEN receipt.lease > 0
     THEN strftime('%Y-%m-%dT%H:%M:%fZ', (receipt.ended_us - receipt.duration_us) / 1e6, 'unixepoch') END AS started,

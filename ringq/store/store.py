@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, Self
 from ringq.errors import AlreadyServed, StorageFull, StoreBusy, StoreError
 from ringq.store.engine import CHECKPOINT_PAGES, DURABILITY, open_writer
 from ringq.store.failures import translated
+from ringq.store.graph import GraphTables
 from ringq.store.lock import OwnerLock
 from ringq.store.prepare import prepare
-from ringq.store.rates import RateTables
 
 # Who this database is and how its last owner left it.
 SELECT_META: Final = "SELECT uuid, epoch, nonce, clean, low_water, highest_task_id FROM meta WHERE id = 1"
@@ -48,7 +48,7 @@ class Previous(NamedTuple):
     clean: bool
 
 
-class Store(RateTables):
+class Store(GraphTables):
     """The only connection that writes. Open one with `Store.open`, use it in one thread.
 
     Attributes: `uuid`, 16 bytes that are this database's for ever; `previous`, the last owner's traces;
@@ -191,3 +191,4 @@ class Store(RateTables):
         self._load_controls()
         self._load_stragglers()
         self._load_preempted()
+        self._load_graph()

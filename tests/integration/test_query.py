@@ -16,7 +16,8 @@ from store_rows import NOW, attempt, end, opened, receipt, spawn, submit
 
 from ringq.clock import ManualClock
 from ringq.errors import InvalidOption, NotADatabase, StoreError, UnknownTask
-from ringq.model import KindStatistics, PauseReason, Reason, Status, TaskRecord
+from ringq.model import PauseReason, Reason, Status, TaskRecord
+from ringq.overview import KindStatistics
 from ringq.query import LIMIT_MAX, Query
 from ringq.store import Store
 from ringq.store.engine import driver, open_reader

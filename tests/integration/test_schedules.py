@@ -24,7 +24,8 @@ from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.errors import InvalidOption, InvalidSchedule, RingqError, StorageFull, UnknownKind, UnknownSchedule
 from ringq.firing import Schedules
-from ringq.model import Reason, ScheduleRecord, Status
+from ringq.model import Reason, Status
+from ringq.overview import ScheduleRecord
 from ringq.protocol import ScheduleFields, SpecFields
 from ringq.query import Query
 from ringq.scheduling import Declared
