@@ -35,6 +35,7 @@ LAYER_OF = {
     **dict.fromkeys(["pressure_watch", "records", "timetable", "whereabouts"], FLOWS),
     "reasons": VALUES,
     "overview": VALUES,
+    "graph": VALUES,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
