@@ -23,6 +23,7 @@ from ringq.client.dead import DeadLetters
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
+from ringq.client.members import dependencies
 from ringq.client.outcome import BatchOutcome, tell
 from ringq.client.queues import Queues
 from ringq.client.rates import RateLimits
@@ -257,6 +258,8 @@ class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLim
         )  # fmt: skip
         if submission._once is not None:
             message.keys, message.on_duplicate = keys([submission._once])
+        if submission._waits is not None:
+            message.depends_on, message.on_dependency_failure = dependencies([submission], [submission._waits])
         reply = self._store(message, (submission,))
         handle: Submitted[R] = Submitted(reply.first_id, submission._spec.kind, self, submission._results)
         tell([handle], reply, None)

@@ -9,7 +9,8 @@ what was sent, and a large array does not belong into a queue.
 
 from __future__ import annotations
 
-from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_mapping
+from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_awaiting, encode_mapping
+from ringq.codec.awaited import DependencyResult, ResultOf, awaits, filled, is_awaiting
 from ringq.codec.chunk import (
     ASIDE_SUFFIX,
     Account,
@@ -37,18 +38,24 @@ __all__ = [
     "ArgumentsCodec",
     "Call",
     "ChunkCodec",
+    "DependencyResult",
     "Failure",
     "Parameter",
     "ResultCodec",
+    "ResultOf",
     "Split",
     "asked_delay_s",
+    "awaits",
     "by_name",
     "decode_json",
+    "encode_awaiting",
     "encode_calls",
     "encode_error",
     "encode_json",
     "encode_mapping",
     "error_details",
+    "filled",
+    "is_awaiting",
     "is_chunk",
     "join_accounts",
     "read_account",
