@@ -45,7 +45,7 @@ LAYER_OF = {
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,
     ),
-    **dict.fromkeys(["inquiry", "returning"], FLOWS),
+    **dict.fromkeys(["families", "inquiry", "returning"], FLOWS),
     **dict.fromkeys(
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
     ),

@@ -25,6 +25,7 @@ from ringq.codec.chunk import (
     read_results,
     split,
 )
+from ringq.codec.finalizing import FINALIZE_PREFIX, is_finalize
 from ringq.codec.mishap import TRACEBACK_BYTES_MAX, asked_delay_s, encode_error, error_details
 from ringq.codec.plain import DEPTH_MAX, decode_json, encode_json
 from ringq.codec.result import ResultCodec
@@ -32,6 +33,7 @@ from ringq.codec.result import ResultCodec
 __all__ = [
     "ASIDE_SUFFIX",
     "DEPTH_MAX",
+    "FINALIZE_PREFIX",
     "REQUIRED",
     "TRACEBACK_BYTES_MAX",
     "Account",
@@ -57,6 +59,7 @@ __all__ = [
     "filled",
     "is_awaiting",
     "is_chunk",
+    "is_finalize",
     "join_accounts",
     "read_account",
     "read_results",
