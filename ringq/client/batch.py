@@ -7,10 +7,10 @@ from operator import attrgetter
 from typing import Any
 
 from ringq import protocol
-from ringq.client.members import dependencies
 from ringq.config import BATCH_TASKS_MAX
 from ringq.errors import BatchTooLarge, InvalidSubmission
 from ringq.kinds import Submission
+from ringq.kinds.members import dependencies
 from ringq.kinds.options import Once
 
 _once = attrgetter("_once")

@@ -23,7 +23,6 @@ from ringq.client.dead import DeadLetters
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
-from ringq.client.members import dependencies
 from ringq.client.outcome import BatchOutcome, tell
 from ringq.client.queues import Queues
 from ringq.client.rates import RateLimits
@@ -33,6 +32,7 @@ from ringq.client.why import Reasons
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
+from ringq.kinds.members import dependencies
 from ringq.kinds.options import SubmissionOptions
 from ringq.loading import refuse_while_importing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
 
 from ringq.codec import ResultOf, awaits
 from ringq.errors import InvalidOption, RingqError
@@ -34,6 +34,9 @@ class Member:
             raise InvalidOption(f"Member: expected a place in the batch from 0 on, got {self.index!r}")
 
 
+Upstream: TypeAlias = "Submitted[Any] | Submission[Any] | Member | int"
+
+
 class DependencyOptions(TypedDict, total=False):
     """On what a call depends.
 
@@ -43,7 +46,7 @@ class DependencyOptions(TypedDict, total=False):
     in turn, for "fail" without; for "ignore" it runs all the same.
     """
 
-    depends_on: Submitted[Any] | Submission[Any] | Member | int | Iterable[Any] | None
+    depends_on: Upstream | Iterable[Upstream] | None
     on_dependency_failure: FailureMode | None
 
 

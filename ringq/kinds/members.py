@@ -7,8 +7,8 @@ from typing import Any
 
 from ringq.errors import InvalidDependency
 from ringq.graph import check_depends
-from ringq.kinds import Member, Submission
-from ringq.kinds.waits import Waits
+from ringq.kinds.submission import Submission
+from ringq.kinds.waits import Member, Waits
 
 Columns = tuple[list[list[int] | None], list[int] | None]
 
