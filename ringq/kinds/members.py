@@ -10,11 +10,13 @@ from ringq.graph import check_depends
 from ringq.kinds.submission import Submission
 from ringq.kinds.waits import Member, Waits
 
-Columns = tuple[list[list[int] | None], list[int] | None]
+Columns = tuple[list[list[int] | None] | None, list[int] | None]
 
 
 def dependencies(batch: Sequence[Submission[Any]], waits: Sequence[Waits | None]) -> Columns:
     """What each depends on - ids, and -1 - n for the n-th of the batch - and what becomes of it if that fails.
+
+    None twice if none depends on anything.
 
     Raises InvalidDependency for a submission that is not in the batch, or stands in it twice; and what `check_depends`
     raises.
@@ -45,6 +47,8 @@ def dependencies(batch: Sequence[Submission[Any]], waits: Sequence[Waits | None]
         if own is not None and id(own) not in resolved:
             resolved[id(own)] = [referred(number, one) for one in own.tasks] or None
     depends_on = [resolved[id(own)] for own in waits]
+    if not any(depends_on):
+        return None, None
     check_depends(depends_on, len(batch), lambda number: batch[number].kind)
     policies = [0 if own is None else own.on_failure for own in waits]
     return depends_on, policies if any(policies) else None

@@ -52,7 +52,7 @@ def payload_of(one: ringq.Submission[Any]) -> Any:
 
 def test_who_depends_on_nothing_sends_no_column() -> None:
     message = columns([load.submission("a"), load.options(on_dependency_failure="ignore").submission("b")])
-    assert message.depends_on == [None, None]
+    assert (message.depends_on, message.on_dependency_failure) == (None, None)
     assert columns([load.submission("a")] * 2).depends_on is None
 
 
