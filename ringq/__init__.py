@@ -27,7 +27,10 @@ if TYPE_CHECKING:
         CannotCreate,
         CannotStart,
         ClientClosed,
+        CyclicDependency,
+        DependencyFailed,
         InvalidConfig,
+        InvalidDependency,
         InvalidKind,
         InvalidOption,
         InvalidPayload,
@@ -78,10 +81,14 @@ if TYPE_CHECKING:
         Ended,
         Filter,
         MapCall,
+        Member,
         Submission,
         Submitted,
         Task,
         TaskOptions,
+        chain,
+        gather,
+        result_of,
     )
     from ringq.model import (
         BACKGROUND,
@@ -138,10 +145,13 @@ __all__ = [
     "ClientClosed",
     "Context",
     "ControlRecord",
+    "CyclicDependency",
+    "DependencyFailed",
     "Domain",
     "Ended",
     "Filter",
     "InvalidConfig",
+    "InvalidDependency",
     "InvalidKind",
     "InvalidOption",
     "InvalidPayload",
@@ -155,6 +165,7 @@ __all__ = [
     "MapInUse",
     "MapMismatch",
     "MapResults",
+    "Member",
     "MemoryLimit",
     "NewerSchema",
     "NotADatabase",
@@ -205,7 +216,10 @@ __all__ = [
     "UnknownTask",
     "WaitTimeout",
     "Why",
+    "chain",
     "connect",
+    "gather",
+    "result_of",
 ]
 
 _HOMES = {
@@ -214,7 +228,7 @@ _HOMES = {
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
-        "PAYLOAD",
+        *("Member", "PAYLOAD", "chain", "gather", "result_of"),
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ringq import codec, failpoint
+from ringq import codec, failpoint, protocol
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
 from ringq.errors import InvalidResult
-from ringq.kinds import Task
+from ringq.kinds import Task, binding
 from ringq.lifecycle import STOPS
 from ringq.metering import Meter
 from ringq.model import Reason, Status
@@ -113,6 +113,8 @@ class Runner:
                     body, left = run_calls(ring, task, begin, payload, aside)
                 else:
                     context = None
+                    is_whole = not payload.startswith(codec.AWAITED_PREFIX)
+                    payload = payload if is_whole else codec.filled(payload, partial(self._results, task_id))
                     if task.wants_context:
                         context = self._contexts(task, task_id, lease, attempt, limit_ms)()
                     body = task.run(context, payload)
@@ -162,6 +164,12 @@ class Runner:
         if self._known is None or self._known[0] != lease:
             self._known = lease, self._facts(task_id)
         return self._known[1]
+
+    def _results(self, task_id: int) -> list[codec.DependencyResult]:
+        """How all that a task depends on has ended, in order."""
+        client = (self._server or binding.served)()
+        ids = client._ask(protocol.Family(task_id), protocol.FamilyReply).dependencies
+        return [(end.status.code, end.result) for end in client.wait_many(ids)]
 
     def _inspect(self) -> None:
         """Look for what a handler did to the process that would harm the next one, beyond what shows after each."""

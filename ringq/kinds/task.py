@@ -12,13 +12,14 @@ from ringq.context import Context
 from ringq.errors import InvalidKind, InvalidPayload
 from ringq.kinds import binding, options
 from ringq.kinds.handler import Handler, reference
-from ringq.kinds.limits import LimitOptions
+from ringq.kinds.limits import limits_of
 from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
-from ringq.kinds.submission import Submission, prepared
+from ringq.kinds.submission import Submission, encoded, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.kinds.traits import Derived, Traits, mode_of
+from ringq.kinds.waits import CallOptions, Waits, awaiting, said_of
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -93,10 +94,14 @@ class Task(Generic[P, R]):
 
         Raises InvalidPayload or PayloadTooLarge if the arguments do not fit.
         """
-        payload = self._arguments.encode(args, kwargs)
+        waits = None
+        try:
+            payload = self._arguments.encode(args, kwargs)
+        except InvalidPayload as error:
+            payload, waits = awaiting(self.kind, (*args, *kwargs.values()), self.encoder(args, kwargs), None, error)
         once = None if self.derived is None else self.derived.once(args, kwargs)
         spec = self._spec if self.serial_key is None else lined(self._spec, self.serial_key, args, kwargs)
-        return prepared(spec, payload, None, self._results, self.report, once)
+        return prepared(spec, payload, None, self._results, self.report, once, waits)
 
     def options(
         self,
@@ -115,7 +120,7 @@ class Task(Generic[P, R]):
         key: str | Payload | None = None,
         on_duplicate: DuplicateMode | None = None,
         serial_key: str | None = None,
-        **limits: Unpack[LimitOptions],
+        **more: Unpack[CallOptions],
     ) -> TaskOptions[P, R]:
         """This task with options for one or more submissions; they win over those of kind and domain.
 
@@ -127,7 +132,8 @@ class Task(Generic[P, R]):
         `on_duplicate`: what becomes of a submission if one has it, "skip" (else), "supersede" or "reject".
         `serial_key`: 1 to 200 characters; tasks that have the same one run one at a time, in order. `tags`: texts by
         which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes, values of up to
-        256. `label`: what it is called where tasks are listed, up to 256 bytes. `limits`: as `LimitOptions` says.
+        256. `label`: what it is called where tasks are listed, up to 256 bytes. `more`: as `LimitOptions` and
+        `DependencyOptions` say.
 
         Raises InvalidOption naming option and range.
         """
@@ -142,14 +148,14 @@ class Task(Generic[P, R]):
             ttl_from=ttl_from,
             tags=tags,
             label=label,
-            **limits,
+            **limits_of(more),
         )
         spec = in_line(spec, serial_key)
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)
         mode = mode_of(key, on_duplicate, self.derived)
         once = options.once_of(key, mode) if derived is None else None
-        return TaskOptions(self, spec, run_at, run_after, once, derived)
+        return TaskOptions(self, spec, run_at, run_after, once, derived, said_of(self.kind, more))
 
     def on_cancel(self, function: F) -> F:
         """Have `function` called when a running attempt was cancelled, to tidy up: a decorator.
@@ -175,16 +181,20 @@ class Task(Generic[P, R]):
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
-        text = self.encode(payload)
+        text, waits = encoded(self.kind, self, payload, None)
         once = None if self.derived is None else self.derived.once((), by_name(self.kind, payload))
         spec = lined(self._spec, self.serial_key, (), by_name(self.kind, payload))
-        return prepared(spec, text, None, self._results, self.report, once)
+        return prepared(spec, text, None, self._results, self.report, once, waits)
 
     def encode(self, payload: Mapping[str, Any] | str) -> str:
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
         if isinstance(payload, str):
             raise InvalidPayload(f"{self.kind}: JSON text goes with a kind as text, got the task itself")
         return self._arguments.encode((), by_name(self.kind, payload))
+
+    def encoder(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Callable[..., int]], str]:
+        """Makes the payload of a call that takes results of other tasks, given what numbers these."""
+        return functools.partial(self._arguments.encode_awaiting, args, dict(kwargs))
 
     @property
     def results(self) -> Any:
@@ -253,7 +263,7 @@ class AsyncTask(Task[P, R]):
 class TaskOptions(Generic[P, R]):
     """A task with options, from `task.options(...)`. May be used for many submissions."""
 
-    __slots__ = ("_derived", "_once", "_run_after", "_run_at", "_spec", "task")
+    __slots__ = ("_derived", "_once", "_run_after", "_run_at", "_spec", "_waits", "task")
 
     def __init__(
         self,
@@ -263,6 +273,7 @@ class TaskOptions(Generic[P, R]):
         run_after: float | timedelta | None,
         once: Once | None,
         derived: Derived | None,
+        waits: Waits | None,
     ) -> None:
         """Made by `task.options(...)`."""
         self.task = task
@@ -271,6 +282,7 @@ class TaskOptions(Generic[P, R]):
         self._run_after = run_after
         self._once = once
         self._derived = derived
+        self._waits = waits
 
     def __repr__(self) -> str:
         return f"<options of {self.task.kind}>"
@@ -287,18 +299,26 @@ class TaskOptions(Generic[P, R]):
 
     def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
         """A call with these options for `Client.submit_many`; as `Task.submission`."""
-        return self._prepared(self.task._arguments.encode(args, kwargs), args, kwargs)
+        task, waits = self.task, self._waits
+        try:
+            payload = task._arguments.encode(args, kwargs)
+        except InvalidPayload as error:
+            payload, waits = awaiting(task.kind, (*args, *kwargs.values()), task.encoder(args, kwargs), waits, error)
+        return self._prepared(payload, waits, args, kwargs)
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
         """A call with the arguments in `payload` and these options; as `Task.submission_of`."""
-        return self._prepared(self.task.encode(payload), (), by_name(self.task.kind, payload))
+        text, waits = encoded(self.task.kind, self.task, payload, self._waits)
+        return self._prepared(text, waits, (), by_name(self.task.kind, payload))
 
-    def _prepared(self, payload: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Submission[R]:
+    def _prepared(
+        self, payload: str, waits: Waits | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Submission[R]:
         is_at_once = self._run_at is None and self._run_after is None
         at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
         once = self._once if self._derived is None else self._derived.once(args, kwargs)
         spec = lined(self._spec, self.task.serial_key, args, kwargs)
-        return prepared(spec, payload, at, self.task._results, self.task.report, once)
+        return prepared(spec, payload, at, self.task._results, self.task.report, once, waits)
 
 
 def _awaited(coroutine: Any) -> Any:
