@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         MapMismatch,
         MemoryLimit,
         NewerSchema,
+        NoParent,
         NotADatabase,
         NotBound,
         NotDead,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         ServerStopping,
         ServerUnavailable,
         Snooze,
+        StaleAttempt,
         StateFailed,
         StorageFailed,
         StorageFull,
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
     from ringq.query import Query
     from ringq.retry import Retry
     from ringq.server import Server
+    from ringq.spawning import Spawned
 
 __all__ = [
     "BACKGROUND",
@@ -157,6 +160,7 @@ __all__ = [
     "MapResults",
     "MemoryLimit",
     "NewerSchema",
+    "NoParent",
     "NotADatabase",
     "NotBound",
     "NotDead",
@@ -181,6 +185,8 @@ __all__ = [
     "ServerStopping",
     "ServerUnavailable",
     "Snooze",
+    "Spawned",
+    "StaleAttempt",
     "StateFailed",
     "Status",
     "StorageFailed",
@@ -227,6 +233,7 @@ _HOMES = {
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
+    "ringq.spawning": ("Spawned",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from ringq.codec import ChunkCodec, by_name
 from ringq.context import Context
-from ringq.errors import InvalidKind, InvalidPayload
+from ringq.errors import InvalidKind, InvalidPayload, InvalidSubmission
 from ringq.kinds import binding, options
+from ringq.kinds.finalizer import Finalizer
 from ringq.kinds.handler import Handler, reference
 from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ringq.kinds.app import App
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,8 +39,9 @@ class Task(Generic[P, R]):
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
     defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
-    makes keys; `serial_key`, how it makes serial keys; `cancel_hook`, what `on_cancel` was given; `app`, where it
-    is registered.
+    makes keys; `serial_key`, how it makes serial keys; `cancel_hook`, what `on_cancel` was given; `finalizer`,
+    what `finalize` was; `fail_fast`, whether the first child that does not complete ends a task; `app`, where it is
+    registered.
     """
 
     app: App
@@ -54,9 +57,10 @@ class Task(Generic[P, R]):
         self._is_async = handler.is_async
         self.plain_function = handler.plain_function
         self._arguments = handler.arguments
-        self._results = handler.results
-        self.permanent, self.aliases, self.derived, self.serial_key, _ = traits
+        self._results = self._returned = handler.results
+        self.permanent, self.aliases, self.derived, self.serial_key, _, self.fail_fast = traits
         self.cancel_hook: Handler | None = None
+        self.finalizer: Finalizer | None = None
         self._spec = SpecFields(report.name)
 
     @overload
@@ -171,6 +175,31 @@ class Task(Generic[P, R]):
         self.cancel_hook = hook
         return function
 
+    @overload
+    def finalize(self, function: Callable[Q, Coroutine[Any, Any, R]]) -> Callable[Q, Coroutine[Any, Any, R]]: ...
+    @overload
+    def finalize(self, function: Callable[Q, R]) -> Callable[Q, R]: ...
+    def finalize(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `function` called when the children that the handler has spawned have ended: a decorator.
+
+        `function`: takes (memo, results), or a Context before them: what the handler has returned, and the results of
+        the children in the order in which they were spawned, each as its hint says, the latter `list[...]`. None stands
+        for a child that has not completed, as is possible with `fail_fast=False`. It may be `async`. Its result is the
+        task's. It is tried again as the handler would be, which is not called again. The handler has to spawn in each
+        attempt: `ctx.spawn_many([])` if there is nothing to do.
+
+        To type checkers both return the same: let the handler return `Any` if its memo is of another type. Raises
+        InvalidKind if there is one already, if the handler takes no Context, for what workers could not call so.
+        """
+        name = f"{self.kind}: finalize"
+        if self.finalizer is not None:
+            raise InvalidKind(f"{name} was given {self.finalizer.place} already")
+        if not self.wants_context:
+            raise InvalidKind(f"{name} is for handlers that spawn: let its first parameter be ctx, a ringq.Context")
+        self.finalizer = Finalizer(self.kind, function, name)
+        self._returned, self._results = self._results.named("memo"), self.finalizer.results
+        return function
+
     # -- for the client ---------------------------------------------------------------------------
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
@@ -204,11 +233,20 @@ class Task(Generic[P, R]):
         """
         if self.plain_function is not None:
             return self._results.encode(self.plain_function(*self._arguments.decode_values(payload)))
-        return self._results.encode(self.invoke(context, self._arguments.decode(payload)))
+        return self._returned.encode(self.invoke(context, self._arguments.decode(payload)))
+
+    def run_finalize(self, context: Context, memo: str, results: Iterable[tuple[int, str | None]]) -> bytes:
+        """Call the function of `finalize`; the result as JSON. Raises as `Finalizer.call`, and InvalidResult."""
+        assert self.finalizer is not None
+        context.offer(self.app.states)
+        value = self.finalizer.call(context, memo, results)
+        return self._results.encode(_awaited(value) if self.finalizer.is_async else value)
 
     @functools.cached_property
     def chunks(self) -> ChunkCodec:
-        """The codec of many calls in one payload."""
+        """The codec of many calls in one payload. Raises InvalidSubmission for a kind with `finalize`."""
+        if self.finalizer is not None:
+            raise InvalidSubmission(f"{self.kind} has children to wait for: submit each call, a map has none")
         return ChunkCodec(self._arguments, self._results)
 
     def invoke(self, context: Context | None, arguments: dict[str, Any], args: tuple[Any, ...] = ()) -> Any:

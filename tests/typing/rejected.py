@@ -96,3 +96,15 @@ with ringq.connect("photos.db") as client:
     client.nothing()  # error
 nothing = ringq.nothing  # error
 ringq.connect(5)  # error
+
+
+@with_context.finalize  # error
+def counted(memo: str, results: list[int]) -> int:
+    return 0
+
+
+@app.task
+def spawning(ctx: ringq.Context) -> None:
+    ctx.spawn(plain)  # error
+    ctx.spawn("photos::plain")  # error
+    ctx.follow_up(plain.submission("a"), at_once=True)  # error
