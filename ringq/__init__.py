@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
         App,
@@ -108,7 +109,6 @@ if TYPE_CHECKING:
     from ringq.query import Query
     from ringq.retry import Retry
     from ringq.server import Server
-    from ringq.spawning import Spawned
 
 __all__ = [
     "BACKGROUND",
@@ -233,7 +233,7 @@ _HOMES = {
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
-    "ringq.spawning": ("Spawned",),
+    "ringq.kin": ("Spawned",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

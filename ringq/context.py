@@ -21,8 +21,8 @@ from ringq.errors import (
     TotalTimeout,
     UnknownState,
 )
+from ringq.kin import Alone, Kin, Spawning
 from ringq.model import Reason
-from ringq.spawning import Alone, Kin, Spawning
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from ringq import protocol
 from ringq.codec import ResultCodec
 from ringq.config import BATCH_TASKS_MAX, FRAME_BYTES_MAX, MIB
 from ringq.errors import BatchTooLarge, InvalidSubmission, NoParent, StaleAttempt
+from ringq.kin import Role, Spawned
 from ringq.kinds import Ended, Submission, Task, failure_of
 from ringq.kinds.batch import columns
 from ringq.kinds.finalizer import decoded
 from ringq.model import Status
 from ringq.protocol import CHILD, FOLLOW_UP, SIBLING, Carried
-from ringq.spawning import Role, Spawned
 
 IN_A_CALL: Final = "a call of a map has no task of its own to spawn from: submit the calls one by one"
 IN_FINALIZE: Final = "finalize cannot spawn, since nobody would wait for it: ctx.follow_up makes a task of its own"

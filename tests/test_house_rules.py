@@ -39,7 +39,7 @@ LAYER_OF = {
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
     **dict.fromkeys(["budgeting", "preempted", "preemption", "rating", "stops"], FLOWS),
-    **dict.fromkeys(["memory", "defaults", "metering", "spawning"], EDGES),
+    **dict.fromkeys(["memory", "defaults", "metering", "kin"], EDGES),
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,
@@ -58,8 +58,8 @@ LAYER_OF = {
 NEIGHBOURS = {
     ("kinds", "codec"): "a handler checks its arguments by its hints",
     ("kinds", "context"): "a handler may want one",
-    ("context", "spawning"): "a part of it",
-    ("spawning", "kinds"): "in whose form things are asked for",
+    ("context", "kin"): "a part of it",
+    ("kin", "kinds"): "in whose form things are asked for",
     ("runner", "offspring"): "what its receipts carry",
     ("kinds", "settings"): "an App's settings are written as any",
     ("settings", "notation"): "how each is written",
