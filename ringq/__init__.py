@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         MapMismatch,
         MemoryLimit,
         NewerSchema,
+        NoParent,
         NotADatabase,
         NotBound,
         NotDead,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         ServerStopping,
         ServerUnavailable,
         Snooze,
+        StaleAttempt,
         StateFailed,
         StorageFailed,
         StorageFull,
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
         App,
@@ -168,6 +171,7 @@ __all__ = [
     "Member",
     "MemoryLimit",
     "NewerSchema",
+    "NoParent",
     "NotADatabase",
     "NotBound",
     "NotDead",
@@ -192,6 +196,8 @@ __all__ = [
     "ServerStopping",
     "ServerUnavailable",
     "Snooze",
+    "Spawned",
+    "StaleAttempt",
     "StateFailed",
     "Status",
     "StorageFailed",
@@ -241,6 +247,7 @@ _HOMES = {
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
+    "ringq.kin": ("Spawned",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

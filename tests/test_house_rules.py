@@ -40,12 +40,12 @@ LAYER_OF = {
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
     **dict.fromkeys(["budgeting", "preempted", "preemption", "rating", "stops"], FLOWS),
-    **dict.fromkeys(["memory", "defaults", "metering"], EDGES),
+    **dict.fromkeys(["memory", "defaults", "metering", "kin"], EDGES),
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,
     ),
-    **dict.fromkeys(["families", "inquiry", "returning"], FLOWS),
+    **dict.fromkeys(["families", "inquiry", "offspring", "returning"], FLOWS),
     **dict.fromkeys(
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
     ),
@@ -60,6 +60,9 @@ LAYER_OF = {
 NEIGHBOURS = {
     ("kinds", "codec"): "a handler checks its arguments by its hints",
     ("kinds", "context"): "a handler may want one",
+    ("context", "kin"): "a part of it",
+    ("kin", "kinds"): "in whose form things are asked for",
+    ("runner", "offspring"): "what its receipts carry",
     ("kinds", "settings"): "an App's settings are written as any",
     ("settings", "notation"): "how each is written",
     ("settings", "defaults"): "likewise, of those that are a table",
