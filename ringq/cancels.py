@@ -85,10 +85,14 @@ class Cancels:
             kind = self._store.intern_kind(specs[spec].kind)
             error = why or (NOT_AGAIN if attempts else NOT_BEGUN)
             row: Any = (task_id, 0, kind, attempts, *codes, now_us, 0, None, None, None, None, error)  # of no worker
-            committed.receipts.append(row)
-            self._ended[task_id] = status.code
+            self.record(row, committed)
         if self._store.forget_delayed([task_id for task_id, _, _ in tasks]):
             committed.delayed = True
+
+    def record(self, row: ReceiptRow, committed: Committed) -> None:
+        """This task ends without a receipt of its worker."""
+        committed.receipts.append(row)
+        self._ended[row[0]] = row[4]
 
     def returned(self) -> list[tuple[int, int]]:
         """(task_id, spec) of the tasks that came back and have not ended."""
@@ -103,6 +107,8 @@ class Cancels:
             self._store.delete_cancel_requests([row[0] for row in receipts if row[0] in self])
         if self._store.preempted:
             self._store.delete_preempted([row[0] for row in receipts])
+        if self._store.has_callbacks:
+            self._store.delete_callbacks([row[0] for row in receipts])
 
     # -- after COMMIT -------------------------------------------------------------------------
 

@@ -75,8 +75,8 @@ TRANSITIONS: Final[Moves] = {
     (Status.BLOCKED, Status.SUPERSEDED): (Reason.REPLACED,),
     (Status.BLOCKED, Status.DEPENDENCY_FAILED): (Reason.NONE,),
     (Status.RUNNING, Status.WAITING): (Reason.WAITING,),  # its handler has returned; children or a callback have not
-    (Status.WAITING, Status.PENDING): (Reason.NONE, Reason.CALLBACK_TIMEOUT),  # to be finalized, or tried again
-    (Status.WAITING, Status.PAUSED): (Reason.NONE, Reason.CALLBACK_TIMEOUT),
+    (Status.WAITING, Status.PENDING): (Reason.NONE, Reason.CALLBACK_TIMEOUT, Reason.CALLBACK_FAILED),  # finalize, again
+    (Status.WAITING, Status.PAUSED): (Reason.NONE, Reason.CALLBACK_TIMEOUT, Reason.CALLBACK_FAILED),
     (Status.WAITING, Status.COMPLETED): (Reason.NONE,),
     (Status.WAITING, Status.FAILED): (
         Reason.CHILD_FAILED,
@@ -89,7 +89,9 @@ TRANSITIONS: Final[Moves] = {
 }
 
 
-RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER})
+# Nobody outside has completed the task, or who was asked to has said that it be tried again.
+LAPSES: Final = frozenset({Reason.CALLBACK_TIMEOUT, Reason.CALLBACK_FAILED})
+RETRYABLE: Final = LAPSES | {Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER}
 ENDED: Final = frozenset({Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.TOTAL_TIMEOUT})  # by a limit of the task
 STOPS: Final = frozenset({Reason.PAUSED, Reason.PREEMPTED})  # the attempt ended so that others run, or nobody does
 NO_FAILURE: Final = frozenset(GIVEN_BACK)

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from ringq import codec, failpoint
+from ringq.callback import Callback, new_token
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
-from ringq.errors import InvalidResult
+from ringq.errors import InvalidOption, InvalidResult
 from ringq.kinds import Task
 from ringq.lifecycle import STOPS
 from ringq.metering import Meter
 from ringq.model import Reason, Status
 from ringq.output import Printed
+from ringq.protocol import Carried, encode_carried
 from ringq.ring import Worker as RingWorker
 
 CLAIM_TIMEOUT_MS = 1000  # bounds the damage of a lost wake-up
@@ -31,6 +33,7 @@ SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
 WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
+WAITING = Reason.WAITING.code
 STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 
@@ -58,6 +61,9 @@ class Runner:
         self._tell = tell
         self._metered = {number: task.kind for number, task in handlers.items() if tell and task.report.io is not None}
         self._meter: Meter | None = None  # while an attempt of one of these runs
+        self._chunk = self._parking = (
+            0  # the lease of the last attempt with calls of a map, … that asked for a callback
+        )
 
     def run(self) -> None:
         """Claim and run until the parent says stop, or a handler has left this process unfit for the next one."""
@@ -108,6 +114,7 @@ class Runner:
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
                 if codec.is_chunk(payload):
+                    self._chunk = lease
                     begin = self._contexts(task, task_id, lease, attempt, limit_ms)
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
@@ -116,7 +123,7 @@ class Runner:
                     if task.wants_context:
                         context = self._contexts(task, task_id, lease, attempt, limit_ms)()
                     body = task.run(context, payload)
-                status, reason = COMPLETED, left.code
+                status, reason, body = parked(body) if self._parking == lease else (COMPLETED, left.code, body)
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
@@ -189,6 +196,16 @@ class Runner:
         if self._server is not None:
             self._server().hold(scope, until)
 
+    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
+        """Have somebody outside complete the task. The signal of a limit or a cancel ends the wait for the token."""
+        if lease == self._chunk:
+            raise InvalidOption("a call of a map cannot wait for a callback: submit it as a task of its own")
+        if self._server is None:
+            return Callback(new_token(task_id), task_id)
+        callback: Callback = self._server()._open_callback(task_id, lease, timeout)
+        self._parking = lease
+        return callback
+
     def record_io(self, **used: int) -> None:
         """Add to what the present attempt has moved, where anybody wants to know."""
         if self._meter is not None:
@@ -233,3 +250,8 @@ class Runner:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
             time.sleep(SPILL_RETRY_S)
+
+
+def parked(result: bytes) -> tuple[int, int, bytes]:
+    """Status, reason and body of the receipt of an attempt that leaves its task to somebody outside."""
+    return COMPLETED, WAITING, encode_carried(Carried(result.decode(), parks=True))
