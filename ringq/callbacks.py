@@ -10,7 +10,7 @@ the row along: the next one asks anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,6 @@ DIGEST_BYTES: Final = 32
 TIMEOUT_US_MIN: Final = 1000
 TIMEOUT_US_MAX: Final = round(SPAN_S_MAX * 1e6)
 LATE: Final = '{"type":"CallbackTimeout","message":"nobody has completed it in time"}'
-LATE_ALTOGETHER: Final = '{"type":"TotalTimeout","message":"the time for the whole task is over"}'
 NOBODY: Final = '{"type":"CallbackFailed","message":"the attempt has left its task to nobody"}'
 ANSWERS: Final = {  # the code of what a task shall be -> why
     Status.COMPLETED.code: Reason.NONE,
@@ -70,8 +69,8 @@ def park(
 ) -> ReceiptRow | None:
     """An attempt has ended well, and has left its task to somebody outside; `row` is its receipt.
 
-    Returns the receipt with which the task ends at once, if it was completed or has failed already; else None: no
-    worker has it any more, and this attempt is recorded.
+    Returns the receipt with which the task ends at once, if it was completed or has failed already; else None. Then the
+    caller records the attempt, with `Reason.WAITING`.
     """
     task_id, lease = row[:2]
     found = next((one for one in store.callbacks_of([task_id]) if one.lease == lease), None)
@@ -79,10 +78,8 @@ def park(
         return (*row[:4], Status.FAILED.code, Reason.CALLBACK_FAILED.code, *row[6:11], None, NOBODY)
     if found.status is not None and found.status != Status.PENDING.code:
         return (*row[:4], found.status, ANSWERS[found.status].code, *row[6:11], found.result, found.error)
-    store.insert_attempts([(*row[:4], Reason.WAITING.code, *row[6:11], None)])
-    store.delete_leases([task_id])
     store.insert_waiting(WaitingRow(task_id, PARKED, lease, 0, 1, now_us), carried.result)
-    ends_us = [at_us for at_us, reason in _limits_of(store, task_id) if reason is Reason.TOTAL_TIMEOUT]
+    ends_us = _ends_us(store, task_id)
     if found.status is not None:  # try again: when the time is looked at next
         ends_us.append(now_us)
     elif found.expires_us is not None:
@@ -95,22 +92,23 @@ def park(
 def look(
     store: Any, verdicts: Verdicts, committed: Committed, task_ids: Collection[int], now_us: int
 ) -> Collection[int]:
-    """Some time of these tasks is over; returns those of them that are parked.
+    """Some time of these tasks is over. Where it is that of their callback they end, or are tried again.
 
-    Where it was that of their callback, or of the whole task, they end here, or are tried again.
+    Returns those. Whose time is over altogether is not among them.
     """
-    parked = [one for one in store.callbacks_of(task_ids) if one.is_parked]
-    for one in parked:
-        if verdicts.cancels.ended_as(one.task_id) is not None:
+    seen: set[int] = set()
+    for one in store.callbacks_of(task_ids):
+        is_over = one.is_parked and (one.status is not None or one.is_over(now_us))
+        if not is_over or verdicts.cancels.ended_as(one.task_id) is not None:
             continue
-        late = [reason for at_us, reason in _limits_of(store, one.task_id) if at_us <= now_us]
-        if Reason.TOTAL_TIMEOUT in late:
-            _end(one, store, verdicts, committed, now_us, Status.FAILED, Reason.TOTAL_TIMEOUT, LATE_ALTOGETHER)
-        elif one.status is not None:
-            _lapse(one, store, verdicts, committed, now_us, Reason.CALLBACK_FAILED, one.error or NOBODY)
-        elif one.is_over(now_us):
+        if any(at_us <= now_us for at_us in _ends_us(store, one.task_id)):
+            continue
+        seen.add(one.task_id)
+        if one.status is None:
             _lapse(one, store, verdicts, committed, now_us, Reason.CALLBACK_TIMEOUT, LATE)
-    return {one.task_id for one in parked}
+        else:
+            _lapse(one, store, verdicts, committed, now_us, Reason.CALLBACK_FAILED, one.error or NOBODY)
+    return seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +204,9 @@ def _end(
     """A parked task ends."""
     assert status is not Status.PENDING
     row = _row(one, store, status, reason, now_us, error, result)
-    verdicts.cancels.record((row[0], 0, *row[2:]), committed)
     _unpark(one, store)
+    committed.receipts.append((row[0], 0, *row[2:]))
+    verdicts.cancels.note_end(row[0], row[4])
 
 
 def _lapse(
@@ -218,7 +217,8 @@ def _lapse(
     _unpark(one, store)
     store.fail_parked(one.task_id, one.lease, reason.code, error, now_us)
     for end in verdicts.lapsed([row], committed):
-        verdicts.cancels.record(end, committed)
+        committed.receipts.append(end)
+        verdicts.cancels.note_end(end[0], end[4])
 
 
 def _row(
@@ -240,11 +240,12 @@ def _unpark(one: CallbackRow, store: Any) -> None:
     store.delete_callbacks([one.task_id])
 
 
-def _limits_of(store: Any, task_id: int) -> Sequence[tuple[int, Reason]]:
+def _ends_us(store: Any, task_id: int) -> list[int]:
+    """When the time for all of an active task is over, if there is such a limit."""
     if not store.has_ttl:
-        return ()
-    limits: Sequence[tuple[int, Reason]] = store.limits_of(*store.specs_of([task_id])[0])
-    return limits
+        return []
+    ((_, spec),) = store.specs_of([task_id])
+    return [at_us for at_us, reason in store.limits_of(task_id, spec) if reason is Reason.TOTAL_TIMEOUT]
 
 
 def _check_timeout(timeout_us: int | None) -> None:

@@ -66,6 +66,10 @@ class Cancels:
         """The code of the status in which this transaction has ended the task; None if it has not."""
         return self._ended.get(task_id)
 
+    def note_end(self, task_id: int, status: int) -> None:
+        """This transaction ends the task, with a status of this code."""
+        self._ended[task_id] = status
+
     def request(self, task_ids: Sequence[int]) -> None:
         """A worker has these tasks: note it."""
         now_us = self._clock.now_us()
@@ -85,14 +89,10 @@ class Cancels:
             kind = self._store.intern_kind(specs[spec].kind)
             error = why or (NOT_AGAIN if attempts else NOT_BEGUN)
             row: Any = (task_id, 0, kind, attempts, *codes, now_us, 0, None, None, None, None, error)  # of no worker
-            self.record(row, committed)
+            committed.receipts.append(row)
+            self._ended[task_id] = status.code
         if self._store.forget_delayed([task_id for task_id, _, _ in tasks]):
             committed.delayed = True
-
-    def record(self, row: ReceiptRow, committed: Committed) -> None:
-        """This task ends without a receipt of its worker."""
-        committed.receipts.append(row)
-        self._ended[row[0]] = row[4]
 
     def returned(self) -> list[tuple[int, int]]:
         """(task_id, spec) of the tasks that came back and have not ended."""

@@ -64,11 +64,11 @@ class Expire:
         over: dict[Reason, list[tuple[int, int, int]]] = defaultdict(list)
         noted, returned = {task_id: at_us for at_us, task_id in rows}, set(committed.returned)
         held: list[int] = []
-        parked = callbacks.look(store, verdicts, committed, list(noted), self.now_us) if store.has_callbacks else ()
+        lapsed = callbacks.look(store, verdicts, committed, noted, self.now_us) if store.has_callbacks else ()
         for task_id, state in store.task_states(list(noted)).items():
             if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
                 continue
-            if task_id in parked:
+            if task_id in lapsed:
                 continue
             reason = _reason(store.limits_of(task_id, state.spec), noted[task_id], self.now_us, state.is_behind)
             if reason and not withdraw(store, cancels, task_id, state, committed, returned):
