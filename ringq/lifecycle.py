@@ -89,9 +89,7 @@ TRANSITIONS: Final[Moves] = {
 }
 
 
-# Nobody outside has completed the task, or who was asked to has said that it be tried again.
-LAPSES: Final = frozenset({Reason.CALLBACK_TIMEOUT, Reason.CALLBACK_FAILED})
-RETRYABLE: Final = LAPSES | {Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER}
+RETRYABLE: Final = frozenset({Reason.HANDLER_ERROR, Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.RETRY_LATER})
 ENDED: Final = frozenset({Reason.RUN_TIMEOUT, Reason.MEMORY_LIMIT, Reason.TOTAL_TIMEOUT})  # by a limit of the task
 STOPS: Final = frozenset({Reason.PAUSED, Reason.PREEMPTED})  # the attempt ended so that others run, or nobody does
 NO_FAILURE: Final = frozenset(GIVEN_BACK)
@@ -185,3 +183,11 @@ def after_failure(
         return Verdict(Status.DEAD_LETTER, Reason.RETRY_LIMIT)
     delay_s = retry.delay_s(interruptions.failures - 1, chance) if after_s is None else after_s
     return Verdict(Status.PENDING, reason, delay_s=delay_s)
+
+
+def after_lapse(reason: Reason, interruptions: Interruptions, retry: Retry | None, chance: float) -> Verdict:
+    """Decide about a parked task that nobody has completed in time (CALLBACK_TIMEOUT), or that shall be tried again
+    (CALLBACK_FAILED): its attempt has failed, and `interruptions` counts that. `retry`, `chance`: as for a failure.
+    """
+    verdict = after_failure(Reason.HANDLER_ERROR, interruptions, retry, None, chance)
+    return replace(verdict, reason=reason) if verdict.reason is Reason.HANDLER_ERROR else verdict

@@ -25,6 +25,7 @@ from ringq.lifecycle import (
     Verdict,
     after_failure,
     after_interruption,
+    after_lapse,
     is_legal,
 )
 from ringq.model import Reason, Status
@@ -142,7 +143,7 @@ class Verdicts:
         for row in rows:
             counted = self._counted(row[0])
             so_far = replace(counted, attempts=max(counted.attempts, row[3]), failures=counted.failures + 1)
-            verdict = after_failure(Reason.of(row[5]), so_far, policies[row[0]], None, random.random())  # noqa: S311
+            verdict = after_lapse(Reason.of(row[5]), so_far, policies[row[0]], random.random())  # noqa: S311
             assert is_legal(Status.WAITING, verdict.status, verdict.reason), verdict
             if verdict.status is Status.PENDING:
                 self._tallies[row[0]] = so_far
