@@ -27,7 +27,10 @@ if TYPE_CHECKING:
         CannotCreate,
         CannotStart,
         ClientClosed,
+        CyclicDependency,
+        DependencyFailed,
         InvalidConfig,
+        InvalidDependency,
         InvalidKind,
         InvalidOption,
         InvalidPayload,
@@ -81,10 +84,14 @@ if TYPE_CHECKING:
         Ended,
         Filter,
         MapCall,
+        Member,
         Submission,
         Submitted,
         Task,
         TaskOptions,
+        chain,
+        gather,
+        result_of,
     )
     from ringq.model import (
         BACKGROUND,
@@ -141,10 +148,13 @@ __all__ = [
     "ClientClosed",
     "Context",
     "ControlRecord",
+    "CyclicDependency",
+    "DependencyFailed",
     "Domain",
     "Ended",
     "Filter",
     "InvalidConfig",
+    "InvalidDependency",
     "InvalidKind",
     "InvalidOption",
     "InvalidPayload",
@@ -158,6 +168,7 @@ __all__ = [
     "MapInUse",
     "MapMismatch",
     "MapResults",
+    "Member",
     "MemoryLimit",
     "NewerSchema",
     "NoParent",
@@ -211,7 +222,10 @@ __all__ = [
     "UnknownTask",
     "WaitTimeout",
     "Why",
+    "chain",
     "connect",
+    "gather",
+    "result_of",
 ]
 
 _HOMES = {
@@ -220,7 +234,7 @@ _HOMES = {
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
-        "PAYLOAD",
+        *("Member", "PAYLOAD", "chain", "gather", "result_of"),
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),

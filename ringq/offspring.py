@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ringq import protocol
-from ringq.codec import ResultCodec
+from ringq.codec import DependencyResult, ResultCodec
 from ringq.config import BATCH_TASKS_MAX, FRAME_BYTES_MAX, MIB
 from ringq.errors import BatchTooLarge, InvalidSubmission, NoParent, StaleAttempt
 from ringq.kin import Role, Spawned
@@ -103,6 +103,10 @@ class Offspring:
         return None if text is None else ResultCodec(self._name, type_, "memo").decode(text)
 
     # -- for the attempt --------------------------------------------------------------------------
+
+    def to_fill_in(self) -> list[DependencyResult]:
+        """How all that the task depends on has ended, in order."""
+        return [(end.status.code, end.result) for end in self._ends(self._known().dependencies)]
 
     def finalize(self, context: Any) -> bytes:
         """Call the function of `finalize`; the result as JSON. Without one the memo is the result.

@@ -34,6 +34,7 @@ FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
 WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
 WAITING = Reason.WAITING.code
+MARKED = (codec.FINALIZE_PREFIX, codec.AWAITED_PREFIX)  # payloads that are not the arguments of a call as they stand
 STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 Claimed = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
@@ -123,7 +124,7 @@ class Runner:
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
                     reason = left.code
-                elif task.wants_context or codec.is_finalize(payload):
+                elif task.wants_context or payload.startswith(MARKED):
                     body, reason = self._call(task, self._contexts(task, task_id, lease, attempt, limit_ms)(), payload)
                 else:
                     body, reason = task.run(None, payload), WHOLE.code
@@ -135,7 +136,7 @@ class Runner:
             status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
             body = self._failed(error)
             if self._told == CANCELLED and aside is None and task is not None:
-                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), payload)
+                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), self._claimed[5])
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -160,6 +161,9 @@ class Runner:
         if codec.is_finalize(payload):
             body = self._beget(IN_FINALIZE).finalize(context)
         else:
+            if codec.is_awaiting(payload):
+                payload = codec.filled(payload, self._beget().to_fill_in)
+                self._claimed = (*self._claimed[:5], payload)
             body = task.run(context, payload)
             if self._offspring is None and task.finalizer is None:
                 return body, WHOLE.code

@@ -35,6 +35,7 @@ LAYER_OF = {
     **dict.fromkeys(["pressure_watch", "records", "timetable", "whereabouts"], FLOWS),
     "reasons": VALUES,
     "overview": VALUES,
+    "graph": VALUES,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
@@ -48,6 +49,7 @@ LAYER_OF = {
     **dict.fromkeys(
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
     ),
+    **dict.fromkeys(["depending", "recording", "resolving", "spawning"], FLOWS),
     # "" is ringq/__init__.py
     **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
@@ -159,6 +161,24 @@ NEIGHBOURS = {
     ("writer", "verdicts"): "has it decide about attempts that failed",
     ("intake", "keys"): "has it decide about those that have one",
     ("writer", "keys"): "what they do to other tasks",
+    ("writer", "admission"): "which kinds there are, for what receipts carry",
+    ("writer", "recording"): "a part of it",
+    ("writer", "spawning"): "a part of it",
+    ("intake", "depending"): "what they depend on",
+    ("recording", "committed"): "adds to it",
+    ("recording", "keys"): "those of tasks that have ended are free",
+    ("recording", "resolving"): "what comes of ends",
+    ("recording", "spawning"): "what they carry",
+    ("recording", "verdicts"): "what becomes of those that failed",
+    ("resolving", "cancelling"): "how tasks are cancelled",
+    ("resolving", "committed"): "adds to it",
+    ("resolving", "verdicts"): "how many attempts each has had",
+    ("spawning", "admission"): "checks what receipts carry as what clients submit",
+    ("spawning", "committed"): "adds to it",
+    ("spawning", "intake"): "writes what receipts carry as what clients submit",
+    ("spawning", "keys"): "what tasks with one need",
+    ("spawning", "resolving"): "whose children may have ended",
+    ("spawning", "verdicts"): "which tasks are cancelled",
     ("writer", "upkeep"): "every few thousand receipts",
     **{("timetable", part): "a part of it" for part in ("admission", "expiry", "feed", "firing", "writer")},
     ("turns", "committed"): "what it follows",

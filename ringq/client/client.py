@@ -32,6 +32,7 @@ from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
 from ringq.kinds.batch import columns, keys
+from ringq.kinds.members import dependencies
 from ringq.kinds.options import SubmissionOptions
 from ringq.loading import refuse_while_importing
 
@@ -249,6 +250,8 @@ class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLim
         )  # fmt: skip
         if submission._once is not None:
             message.keys, message.on_duplicate = keys([submission._once])
+        if submission._waits is not None:
+            message.depends_on, message.on_dependency_failure = dependencies([submission], [submission._waits])
         reply = self._store(message, (submission,))
         handle: Submitted[R] = Submitted(reply.first_id, submission._spec.kind, self, submission._results)
         tell([handle], reply, None)
