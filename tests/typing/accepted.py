@@ -170,6 +170,29 @@ assert_type(app.kinds(), dict[str, ringq.Task[..., Any]])
 assert_type(ringq.HIGH, int)
 
 
+@app.task
+def measured(path: str) -> int:
+    return len(path)
+
+
+@app.task
+def summed(sizes: list[int], *, unit: str = "B") -> str:
+    return f"{sum(sizes)} {unit}"
+
+
+first = measured.submission("a")
+assert_type(ringq.result_of(first), int)
+assert_type(ringq.result_of(measured.submit("a")), int)
+last = summed.options(depends_on=[first, 5, ringq.Member(3)], on_dependency_failure="fail").submission(
+    [ringq.result_of(first), 7]
+)
+assert_type(last, ringq.Submission[str])
+assert_type(last.after(first, 4), ringq.Submission[str])
+assert_type(ringq.gather([first, measured.submission("b")], then=summed.submission), list[ringq.Submission[Any]])
+ringq.gather([ringq.chain(first, summed.submission)], then=lambda texts: measured.submission(texts[0]))
+ringq.chain(first, lambda size: summed.submission([size]), measured.submission, plain.submission(Path("x")))
+
+
 @app.task(fail_fast=False)
 def parent(ctx: ringq.Context, paths: list[str]) -> int:
     assert_type(ctx.spawn(plain.submission(Path("a")), at_once=True), ringq.Spawned)
@@ -193,26 +216,3 @@ async def report_later(memo: int, results: list[int]) -> int:
 
 
 assert_type(report(ringq.Context(), 1, []), int)
-
-
-@app.task
-def measured(path: str) -> int:
-    return len(path)
-
-
-@app.task
-def summed(sizes: list[int], *, unit: str = "B") -> str:
-    return f"{sum(sizes)} {unit}"
-
-
-first = measured.submission("a")
-assert_type(ringq.result_of(first), int)
-assert_type(ringq.result_of(measured.submit("a")), int)
-last = summed.options(depends_on=[first, 5, ringq.Member(3)], on_dependency_failure="fail").submission(
-    [ringq.result_of(first), 7]
-)
-assert_type(last, ringq.Submission[str])
-assert_type(last.after(first, 4), ringq.Submission[str])
-assert_type(ringq.gather([first, measured.submission("b")], then=summed.submission), list[ringq.Submission[Any]])
-ringq.gather([ringq.chain(first, summed.submission)], then=lambda texts: measured.submission(texts[0]))
-ringq.chain(first, lambda size: summed.submission([size]), measured.submission, plain.submission(Path("x")))
