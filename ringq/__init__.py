@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ringq.bucket import RateRecord
     from ringq.budgets import IoBudget
+    from ringq.callback import Callback
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         TaskTimedOut,
         Throttled,
         TotalTimeout,
+        UnknownCallback,
         UnknownDomain,
         UnknownKind,
         UnknownSchedule,
@@ -137,6 +139,7 @@ __all__ = [
     "BatchOutcome",
     "BatchTooLarge",
     "BurstExceeded",
+    "Callback",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -214,6 +217,7 @@ __all__ = [
     "TaskTimedOut",
     "Throttled",
     "TotalTimeout",
+    "UnknownCallback",
     "UnknownDomain",
     "UnknownKind",
     "UnknownSchedule",
@@ -230,6 +234,7 @@ __all__ = [
 
 _HOMES = {
     "ringq.budgets": ("IoBudget",),
+    "ringq.callback": ("Callback",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (

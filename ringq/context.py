@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ringq.budgets import IoBudget
+from ringq.callback import Callback, new_token
 from ringq.errors import (
     AttemptCancelled,
     AttemptInterrupted,
@@ -52,6 +53,9 @@ class AttemptPort(Protocol):
     def kin(self, task_id: int, lease: int) -> Kin:
         """Where requests for other tasks go."""
 
+    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
+        """Have somebody outside complete the task."""
+
 
 class StateSource(Protocol):
     """Where a Context's states come from: the App's."""
@@ -80,6 +84,9 @@ class _Nowhere:
 
     def kin(self, task_id: int, lease: int) -> Kin:
         return Alone()
+
+    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
+        return Callback(new_token(task_id), task_id)
 
 
 class _Given:
@@ -271,6 +278,23 @@ class Context(Spawning):
         """
         used = IoBudget(disk_read=read, disk_write=write, net_rx=rx, net_tx=tx)
         self._port.record_io(**used.plain())
+
+    def callback(self, timeout: float | timedelta | None = None) -> Callback:
+        """Have somebody outside complete the task: who knows the token that this gives. Give it away, then return.
+
+        The task is parked when the handler has returned, and no worker has it: it ends with `client.complete(token,
+        result)`, in any process, or `client.fail`. What the handler returns is kept as the task's memo. If the attempt
+        does not end well the token is worth nothing, and the next attempt has to ask for its own; a second one of the
+        same attempt takes the place of the first.
+
+        `timeout`: how long from now on to wait for that, seconds or timedelta, 1 ms to 366 days, None for ever;
+        `client.extend` gives more. When it is over the attempt has failed, and the task's retry policy decides.
+
+        The token is on disk when this returns: it takes a turn of the parent's loop and a sync. Outside a worker
+        nobody knows the token. Raises InvalidOption, also in a call of a map, whose chunk cannot wait for one of them;
+        StaleAttempt if the attempt is over; ServerUnavailable.
+        """
+        return self._port.callback(self.task_id, self.lease, timeout)
 
     def check_cancelled(self) -> None:
         """Return if the attempt may go on; for loops that want to end cleanly.

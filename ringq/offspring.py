@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, Final
 
 from ringq import protocol
+from ringq.callback import Callback
 from ringq.codec import DependencyResult, ResultCodec
 from ringq.config import BATCH_TASKS_MAX, FRAME_BYTES_MAX, MIB
 from ringq.errors import BatchTooLarge, InvalidSubmission, NoParent, StaleAttempt
@@ -51,7 +53,7 @@ class Offspring:
         self._counts: dict[Role, int] = dict.fromkeys(CODES, 0)
         self._kept: list[tuple[Submission[Any], int]] = []  # with their roles
         self._bytes = 0
-        self._waits = self._is_over = False
+        self._waits = self._parks = self._is_over = False
         self._family: protocol.FamilyReply | None = None
 
     # -- for the handler --------------------------------------------------------------------------
@@ -102,6 +104,17 @@ class Offspring:
         text = self._known().memo
         return None if text is None else ResultCodec(self._name, type_, "memo").decode(text)
 
+    def callback(self, timeout: float | timedelta | None) -> Callback:
+        """Have somebody outside complete the task. Raises InvalidSubmission, and what asking the server raises."""
+        if self._refuses is not None:
+            raise InvalidSubmission(
+                f"{self._name}: no call of a map, finalize or on_cancel can wait for a callback: submit a task "
+                "that does"
+            )
+        callback: Callback = self._server()._open_callback(self._task_id, self._lease, timeout)
+        self._parks = True
+        return callback
+
     # -- for the attempt --------------------------------------------------------------------------
 
     def to_fill_in(self) -> list[DependencyResult]:
@@ -136,10 +149,12 @@ class Offspring:
                 f"{self._name} has a finalize and has spawned nothing: ctx.spawn_many([]) says that there is "
                 "nothing to wait for"
             )
-        if not self._waits and not self._kept:
+        if self._waits and self._parks:
+            raise InvalidSubmission(f"{self._name} waits for its children: let one of them ask for a callback")
+        if not (self._waits or self._kept or self._parks):
             return None
         carried = Carried(
-            result.decode(), waits=self._waits, finalizes=finalizes, fail_fast=self._task.fail_fast
+            result.decode(), waits=self._waits, finalizes=finalizes, fail_fast=self._task.fail_fast, parks=self._parks
         )  # fmt: skip
         if self._kept:
             carried.batch, carried.roles = columns([one for one, _ in self._kept]), [role for _, role in self._kept]

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from ringq import protocol
+from ringq.client.callbacks import Callbacks
 from ringq.client.cancel import Cancelling
 from ringq.client.controls import Controls
 from ringq.client.dead import DeadLetters
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Reply = TypeVar("Reply", bound=protocol.Message)
 
-REPLY_TIMEOUT_S: Final = 60.0
-"""How long a server that is connected may take to answer a submission."""
+REPLY_TIMEOUT_S: Final = 60.0  # in which a server that is connected answers a submission
 
 _results = attrgetter("_results")
 _spec = attrgetter("_spec")
@@ -72,7 +72,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons, Callbacks):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.
