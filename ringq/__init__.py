@@ -28,7 +28,10 @@ if TYPE_CHECKING:
         CannotCreate,
         CannotStart,
         ClientClosed,
+        CyclicDependency,
+        DependencyFailed,
         InvalidConfig,
+        InvalidDependency,
         InvalidKind,
         InvalidOption,
         InvalidPayload,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
         MapMismatch,
         MemoryLimit,
         NewerSchema,
+        NoParent,
         NotADatabase,
         NotBound,
         NotDead,
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
         App,
@@ -81,10 +86,14 @@ if TYPE_CHECKING:
         Ended,
         Filter,
         MapCall,
+        Member,
         Submission,
         Submitted,
         Task,
         TaskOptions,
+        chain,
+        gather,
+        result_of,
     )
     from ringq.model import (
         BACKGROUND,
@@ -142,10 +151,13 @@ __all__ = [
     "ClientClosed",
     "Context",
     "ControlRecord",
+    "CyclicDependency",
+    "DependencyFailed",
     "Domain",
     "Ended",
     "Filter",
     "InvalidConfig",
+    "InvalidDependency",
     "InvalidKind",
     "InvalidOption",
     "InvalidPayload",
@@ -159,8 +171,10 @@ __all__ = [
     "MapInUse",
     "MapMismatch",
     "MapResults",
+    "Member",
     "MemoryLimit",
     "NewerSchema",
+    "NoParent",
     "NotADatabase",
     "NotBound",
     "NotDead",
@@ -185,6 +199,7 @@ __all__ = [
     "ServerStopping",
     "ServerUnavailable",
     "Snooze",
+    "Spawned",
     "StaleAttempt",
     "StateFailed",
     "Status",
@@ -211,7 +226,10 @@ __all__ = [
     "UnknownTask",
     "WaitTimeout",
     "Why",
+    "chain",
     "connect",
+    "gather",
+    "result_of",
 ]
 
 _HOMES = {
@@ -221,7 +239,7 @@ _HOMES = {
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
-        "PAYLOAD",
+        *("Member", "PAYLOAD", "chain", "gather", "result_of"),
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
@@ -234,6 +252,7 @@ _HOMES = {
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
+    "ringq.kin": ("Spawned",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

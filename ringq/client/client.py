@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from ringq import protocol
-from ringq.client.batch import columns, keys
 from ringq.client.callbacks import Callbacks
 from ringq.client.cancel import Cancelling
 from ringq.client.controls import Controls
@@ -33,6 +32,8 @@ from ringq.client.why import Reasons
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
+from ringq.kinds.batch import columns, keys
+from ringq.kinds.members import dependencies
 from ringq.kinds.options import SubmissionOptions
 from ringq.loading import refuse_while_importing
 
@@ -73,10 +74,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
 
 
 class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons, Callbacks):
-    """A connection to the server of one database. Made by `ringq.connect`.
-
-    Attributes: `database`, its path.
-    """
+    """A connection to the server of one database, whose path is `database`. Made by `ringq.connect`."""
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:
         """Opens nothing yet. Raises InvalidOption for a path too long for a socket."""
@@ -159,15 +157,7 @@ class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLim
         of an older ringq is upgraded by servers only, since that copies the whole file.
         """
         batch = submissions if isinstance(submissions, (list, tuple)) else list(submissions)
-        if not batch:
-            return BatchOutcome()
-        message = columns(batch)
-        reply = self._store(message, batch)
-        ids = range(reply.first_id, reply.first_id + len(batch))
-        kinds = map(_kind, map(_spec, batch))
-        handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
-        tell(handles, reply, message.spec_of)
-        return handles
+        return self._submit_batch(batch) if batch else BatchOutcome()
 
     # -- wait -------------------------------------------------------------------------------------
 
@@ -258,10 +248,23 @@ class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLim
         )  # fmt: skip
         if submission._once is not None:
             message.keys, message.on_duplicate = keys([submission._once])
+        if submission._waits is not None:
+            message.depends_on, message.on_dependency_failure = dependencies([submission], [submission._waits])
         reply = self._store(message, (submission,))
         handle: Submitted[R] = Submitted(reply.first_id, submission._spec.kind, self, submission._results)
         tell([handle], reply, None)
         return handle
+
+    def _submit_batch(self, batch: Sequence[Submission[R]], parent: tuple[int, int] | None = None) -> BatchOutcome[R]:
+        """As `submit_many`; `parent`: the task whose children these become, and the lease of its attempt."""
+        message = columns(batch)
+        message.parent = parent
+        reply = self._store(message, batch)
+        ids = range(reply.first_id, reply.first_id + len(batch))
+        kinds = map(_kind, map(_spec, batch))
+        handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
+        tell(handles, reply, message.spec_of)
+        return handles
 
     def _store(self, message: protocol.Submit, batch: Sequence[Submission[Any]]) -> protocol.Submitted:
         """Have a batch stored, by the server or, where none runs, from here; however often it takes, with one id."""

@@ -24,36 +24,6 @@ RETRIED = "2 constant 60s"
 UNKNOWN = str(UnknownCallback())
 
 
-def TMPSHIM(office: Any) -> None:
-    from ringq import callbacks
-
-    old = office.writer._verdicts.received
-    if getattr(old, "shim", False):
-        return
-    verdicts = office.writer._verdicts
-
-    def received(receipts: Any, committed: Any) -> Any:
-        rows = []
-        for row in receipts:
-            if row[5] == Reason.WAITING.code:
-                if office.store.is_recorded(*row[:2]):
-                    continue
-                carried = protocol.decode_carried(row[11])
-                ended = callbacks.park(office.store, row, carried, committed, office.clock.now_us())
-                if ended is None:
-                    office.store.insert_attempts([(*row[:4], Reason.WAITING.code, *row[6:11], None)])
-                    office.store.delete_leases([row[0]])
-                    verdicts._tallies[row[0]] = verdicts._counted(row[0]).plus(Reason.WAITING)
-                    committed.again.append(row[0])
-                    continue
-                row = ended
-            rows.append(row)
-        return old(rows, committed)
-
-    received.shim = True  # type: ignore[attr-defined]
-    verdicts.received = received
-
-
 class Office(Plant):
     """A plant whose handlers ask for callbacks."""
 
@@ -103,7 +73,6 @@ class Office(Plant):
         """The handler has returned; the receipt is drained, and not recorded yet."""
         body = protocol.encode_carried(protocol.Carried('"memo"', parks=True)).decode()
         self.receive(task_id, Status.COMPLETED, Reason.WAITING, body)
-        TMPSHIM(self)
 
     def parked(self, timeout_us: int | None = None, **options: Any) -> int:
         """A task that waits for somebody outside."""
