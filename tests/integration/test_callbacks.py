@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -578,3 +579,53 @@ def test_a_time_that_is_over_while_nobody_looks_counts_at_the_next_start(office:
     office.kill()
     office.turn()
     assert office.outcome(task_id)[:2] == (Status.FAILED, Reason.CALLBACK_TIMEOUT)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_lives_with_crashes_lose_no_answer_and_count_none_twice(office: Office, seed: int) -> None:
+    """Some tasks, and everything that may happen to them, with the parent killed at any point of many commits."""
+    chance = random.Random(seed)
+    tasks = [office.give(retry="3 constant 1s") for _ in range(4)]
+    accepted: dict[int, set[str]] = {task_id: set() for task_id in tasks}  # results that were answered with "done"
+    sent: dict[int, list[protocol.ResolveCallback]] = {task_id: [] for task_id in tasks}
+
+    def act(task_id: int) -> None:
+        slot = office.ring.by_task.get(task_id)
+        if slot is not None and slot.is_claimed and slot.receipt is None and not slot.is_drained:
+            what = chance.choice(["open", "open", "park", "park", "crash"])
+            if what == "open":
+                office.ask(office.opening(task_id, chance.choice([None, 3 * S])))
+            elif what == "park":
+                office.park(task_id)
+            else:
+                office.interrupt(task_id, Reason.CRASH)
+        if task_id in office.tokens and chance.random() < 0.5:
+            message = office.resolving(task_id, chance.choice([DONE, DONE, AGAIN]), f'"{len(sent[task_id])}"')
+            sent[task_id].append(message)
+            office.ask(message)
+
+    for _ in range(25):
+        for slot in office.fill(4):
+            slot.is_claimed = True
+        for task_id in chance.sample(tasks, 2):
+            act(task_id)
+        office.clock.advance(chance.choice([0, 0, 1, 2]))
+        office.look_at_the_time()
+        if chance.random() < 0.4:
+            office.die_committing(chance.choice(POINTS))
+            office.kill(with_host=chance.random() < 0.3)
+        else:
+            office.commit()
+    for task_id in tasks:
+        for message in sent[task_id]:  # sent again: answered as it was, or never good
+            if office.request(message) == protocol.Changed(1):
+                accepted[task_id].add(str(message.result))
+        record = Query(office.config.database).task(task_id)
+        if record.status is Status.COMPLETED:
+            assert record.result in accepted[task_id]
+        assert len([told for told in office.told if told[0] == task_id]) <= 1
+    ended = office.read("SELECT task_id FROM receipt")
+    assert sum(one.count for one in Query(office.config.database).statistics()) == len(ended)
+    assert office.read("SELECT task_id FROM callback WHERE task_id IN (SELECT task_id FROM receipt)") == []
+    alone = "SELECT task_id FROM waiting WHERE task_id NOT IN (SELECT task_id FROM callback)"
+    assert office.read(alone) == [], "nobody could ever complete these"
