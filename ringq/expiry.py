@@ -64,8 +64,8 @@ class Expire:
         over: dict[Reason, list[tuple[int, int, int]]] = defaultdict(list)
         noted, returned = {task_id: at_us for at_us, task_id in rows}, set(committed.returned)
         held: list[int] = []
-        lapsed = callbacks.look(store, verdicts, committed, noted, self.now_us) if store.has_callbacks else ()
         failed: list[tuple[int, int, int]] = []
+        lapsed = callbacks.look(store, verdicts, committed, noted, self.now_us) if store.has_callbacks else ()
         for task_id, state in store.task_states(list(noted)).items():
             if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
                 continue

@@ -105,10 +105,11 @@ class Offspring:
         return None if text is None else ResultCodec(self._name, type_, "memo").decode(text)
 
     def callback(self, timeout: float | timedelta | None) -> Callback:
-        """A token, which is on disk. Raises as `Context.callback` says."""
+        """Have somebody outside complete the task. Raises InvalidSubmission, and what asking the server raises."""
         if self._refuses is not None:
             raise InvalidSubmission(
-                f"{self._name}: nobody could wait for a callback here, only in a handler of its own"
+                f"{self._name}: no call of a map, finalize or on_cancel can wait for a callback: submit a task "
+                "that does"
             )
         callback: Callback = self._server()._open_callback(self._task_id, self._lease, timeout)
         with self._lock:
@@ -138,7 +139,7 @@ class Offspring:
         """The receipt's body, with the handler's `result` in it; None if that is all there is.
 
         Nothing can be asked for any more. Raises InvalidSubmission if nobody said whether there are children to
-        finalize, for tasks that do not fit together, and for a callback beside children.
+        finalize, and for tasks that do not fit together.
         """
         self.drop()
         finalizes = self._task.finalizer is not None and self._refuses is None
@@ -148,10 +149,8 @@ class Offspring:
                 "nothing to wait for"
             )
         if self._waits and self._parks:
-            raise InvalidSubmission(
-                f"{self._name} has children and a callback, and can wait for one only: let a child ask for the callback"
-            )
-        if not self._waits and not self._kept and not self._parks:
+            raise InvalidSubmission(f"{self._name} waits for its children: let one of them ask for a callback")
+        if not (self._waits or self._kept or self._parks):
             return None
         carried = Carried(
             result.decode(), waits=self._waits, finalizes=finalizes, fail_fast=self._task.fail_fast, parks=self._parks

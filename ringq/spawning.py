@@ -13,10 +13,9 @@ import dataclasses
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple
 
-from ringq import codec, intake, protocol
+from ringq import callbacks, codec, intake, protocol
 from ringq.admission import Admission
 from ringq.aging import Aging
-from ringq.callbacks import park
 from ringq.committed import Committed
 from ringq.entries import Batch, Family, Spec
 from ringq.errors import InvalidSubmission, NoParent, ProtocolError, RingqError, StaleAttempt
@@ -104,22 +103,22 @@ class Spawning:
                 raise InvalidSubmission("finalize runs when all children have ended: it may submit follow-ups only")
             yield from self._spawn(task_id, lease, carried, committed)
         if carried.parks and not is_last:
-            ended = park(self._store, row, carried, committed, self._now_us)
+            ended = callbacks.park(self._store, row, carried, committed, self._now_us)
             if ended is None:
-                self._went_on(row, committed)
+                self._go_on(row, committed)
             return ended
         children = 0 if is_last else self._store.count_children(task_id)
         if is_last or not (carried.waits or children):
             return (*row[:5], Reason.NONE.code, *row[6:11], carried.result, None)
-        self._went_on(row, committed)
+        self._go_on(row, committed)
         waiting = WaitingRow(task_id, CHILDREN, lease, carried.finalizes, carried.fail_fast, self._now_us)
         self._store.insert_waiting(waiting, carried.result)
         committed.waiting.append((task_id, children))
         resolution.look_at_parent(task_id)
         return None
 
-    def _went_on(self, row: ReceiptRow, committed: Committed) -> None:
-        """The attempt has ended, the task has not."""
+    def _go_on(self, row: ReceiptRow, committed: Committed) -> None:
+        """The attempt has ended, its task has not."""
         self._store.insert_attempts([(*row[:4], WAITING, *row[6:11], None)])
         self._store.delete_leases([row[0]])
         self._verdicts.went_on(row[0], Reason.WAITING)

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Reply = TypeVar("Reply", bound=protocol.Message)
 
-REPLY_TIMEOUT_S: Final = 60.0
-"""How long a server that is connected may take to answer a submission."""
+REPLY_TIMEOUT_S: Final = 60.0  # in which a server that is connected answers a submission
 
 _results = attrgetter("_results")
 _spec = attrgetter("_spec")
