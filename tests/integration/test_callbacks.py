@@ -16,7 +16,7 @@ from ringq.callback import digest_of, new_token
 from ringq.clock import ManualClock
 from ringq.entries import Batch, Spec
 from ringq.errors import InvalidOption, InvalidResult, StaleAttempt, UnknownCallback
-from ringq.model import Reason, Status
+from ringq.model import OnDuplicate, Reason, Status
 from ringq.query import Query
 
 S = 1_000_000
@@ -42,6 +42,16 @@ class Office(Plant):
         spec = Spec("shop::pay", "default", 128, None, None, **options)
         number = next(self.numbers).to_bytes(16, "big")
         self.submit(Batch(number, [spec], None, ["{}"], None, lambda *_: None, self.answers.append))
+        self.turn()
+        return task_id
+
+    def give_with_key(self, key: str) -> int:
+        """Behind the one that has it."""
+        task_id: int = self.store.next_task_id
+        spec = Spec("shop::pay", "default", 128, None, None)
+        number, modes = next(self.numbers).to_bytes(16, "big"), [OnDuplicate.SUPERSEDE.code]
+        told = self.answers.append
+        self.submit(Batch(number, [spec], [0], ["{}"], None, lambda *_: None, told, keys=[key], on_duplicate=modes))
         self.turn()
         return task_id
 
@@ -629,3 +639,76 @@ def test_random_lives_with_crashes_lose_no_answer_and_count_none_twice(office: O
     assert office.read("SELECT task_id FROM callback WHERE task_id IN (SELECT task_id FROM receipt)") == []
     alone = "SELECT task_id FROM waiting WHERE task_id NOT IN (SELECT task_id FROM callback)"
     assert office.read(alone) == [], "nobody could ever complete these"
+
+
+# -- beside the rest ------------------------------------------------------------------------------
+
+
+def test_a_dead_letter_of_callbacks_that_gets_another_chance_has_all_its_retries_again(office: Office) -> None:
+    task_id = office.parked(S, retry="1 constant 0s")
+    for _ in range(2):
+        office.clock.advance(2)
+        office.turn()
+        office.turn()
+        if office.outcome(task_id)[0] is Status.PENDING:
+            office.begin(task_id)
+            office.open(task_id, S)
+            office.park(task_id)
+            office.turn()
+    assert office.outcome(task_id)[:2] == (Status.DEAD_LETTER, Reason.RETRY_LIMIT)
+    assert office.request(protocol.RetryDead(protocol.Dead([task_id]))) == protocol.Changed(1)
+    office.kill()
+    office.turn()
+    assert [slot.attempt for slot in office.fill(1)] == [3]
+    office.claim(task_id)
+    office.open(task_id, S)
+    office.park(task_id)
+    office.turn()
+    office.clock.advance(2)
+    office.turn()
+    assert office.outcome(task_id)[0] is Status.PENDING
+
+
+def test_a_task_with_the_key_of_a_parked_one_waits_for_its_end(office: Office) -> None:
+    task_id = office.give_with_key("order-17")
+    office.begin(task_id)
+    office.open(task_id)
+    office.park(task_id)
+    office.turn()
+    other = office.give_with_key("order-17")
+    assert office.fill(2) == []
+    assert office.complete(task_id) == protocol.Changed(1)
+    assert [slot.task_id for slot in office.fill(2)] == [other]
+
+
+def test_a_parked_task_far_below_the_others_is_found_by_every_start(office: Office) -> None:
+    task_id = office.parked(100 * S, retry=RETRIED)
+    others = [office.give() for _ in range(5)]
+    for other in others:
+        office.begin(other)
+        office.receive(other, Status.COMPLETED, Reason.NONE, "1")
+    office.turn()
+    with office.store.transaction():
+        office.store.set_low_water(others[-1], [task_id])
+    office.kill(with_host=True)
+    office.turn()
+    assert office.fill(1) == []
+    office.request(office.resolving(task_id, AGAIN, "{}"))
+    office.kill(with_host=True)
+    office.clock.advance(61)
+    office.turn()
+    assert [(slot.task_id, slot.attempt) for slot in office.fill(1)] == [(task_id, 2)]
+
+
+def test_a_parked_task_of_a_paused_queue_ends_and_one_that_is_tried_again_waits(office: Office) -> None:
+    done, again = office.parked(), office.parked(retry="1 constant 0s")
+    office.request(protocol.SetPause("queue", "default", True))
+    office.complete(done)
+    office.request(office.resolving(again, AGAIN, "{}"))
+    office.turn()
+    assert office.outcome(done)[0] is Status.COMPLETED
+    assert office.outcome(again)[0] is Status.PAUSED
+    assert office.fill(1) == []
+    office.request(protocol.SetPause("queue", "default", False))
+    office.turn()
+    assert [slot.task_id for slot in office.fill(1)] == [again]
