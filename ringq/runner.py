@@ -241,12 +241,6 @@ class Runner:
         if self._server is not None:
             self._server().hold(scope, until)
 
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        """Have somebody outside complete the task. The signal of a limit or a cancel ends the wait for the token."""
-        if self._server is None:
-            return Callback(new_token(task_id), task_id)
-        return self.kin(task_id, lease).callback(timeout)
-
     def record_io(self, **used: int) -> None:
         """Add to what the present attempt has moved, where anybody wants to know."""
         if self._meter is not None:
