@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ringq.budgets import IoBudget
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
+    from ringq.drawing import Graph, GraphEdge, GraphTask
     from ringq.errors import (
         AlreadyServed,
         AppImportError,
@@ -150,6 +151,9 @@ __all__ = [
     "Domain",
     "Ended",
     "Filter",
+    "Graph",
+    "GraphEdge",
+    "GraphTask",
     "InvalidConfig",
     "InvalidDependency",
     "InvalidKind",
@@ -226,6 +230,7 @@ _HOMES = {
     "ringq.budgets": ("IoBudget",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
+    "ringq.drawing": ("Graph", "GraphEdge", "GraphTask"),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
         *("Member", "PAYLOAD", "chain", "gather", "result_of"),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from ringq.places import Place, place_of
+from ringq.store.held import Held, held
 from ringq.store.rates import RateTables
 from ringq.store.session import Rows
 
@@ -211,6 +212,10 @@ class GraphTables(RateTables):
     def children_of(self, task_id: int) -> list[int]:
         """Its children, in the order in which they were spawned."""
         return [row[0] for row in self._read(SELECT_OF, (task_id, 1))]
+
+    def waits_for(self, task_id: int, limit: int) -> Held:
+        """For what it waits, at most so many of each sort."""
+        return held(self._read, task_id, limit)
 
     def move_edges(self, upstream: int, heirs: Sequence[int]) -> None:
         """Other tasks take the place of this one: who waited for it waits for all of them."""

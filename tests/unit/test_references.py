@@ -67,18 +67,18 @@ def test_a_ref_that_no_line_has_is_told_with_the_line() -> None:
 
 
 def test_two_lines_with_one_ref_are_told_of() -> None:
-    with pytest.raises(InvalidDependency, match="graph.ndjson:2: graph.ndjson:1 has the ref 'a' already"):
+    with pytest.raises(InvalidDependency, match=r"graph.ndjson:2: graph.ndjson:1 has the ref 'a' already"):
         linked('{"ref": "a"}', '{"ref": "a"}')
 
 
 @pytest.mark.parametrize("wrong", ["true", "[true]", "[1.5]", "{}", "[[1]]", "null"])
 def test_what_no_line_can_depend_on_is_told_with_the_line(wrong: str) -> None:
-    with pytest.raises(InvalidSubmission, match="graph.ndjson:1: depends_on must be an id, a ref, or a list of these"):
+    with pytest.raises(InvalidSubmission, match=r"graph.ndjson:1: depends_on must be an id, a ref, or a list of these"):
         tasks(f'{{"depends_on": {wrong}}}')
 
 
 def test_an_impossible_id_is_told_with_the_line() -> None:
-    with pytest.raises(Exception, match="graph.ndjson:1: depends_on: no task has the id 0"):
+    with pytest.raises(Exception, match=r"graph.ndjson:1: depends_on: no task has the id 0"):
         linked('{"depends_on": 0}')
 
 
