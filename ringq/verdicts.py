@@ -146,6 +146,10 @@ class Verdicts:
         """How many attempts the task has had, but for snoozed ones."""
         return self._counted(task_id).attempts
 
+    def went_on(self, task_id: int, reason: Reason) -> None:
+        """An attempt has ended, and neither has it failed nor has its task ended."""
+        self._tallies[task_id] = self._counted(task_id).plus(reason)
+
     def released(self, task_id: int, attempts: int) -> None:
         """A dead letter is given another chance after so many attempts: every limit begins anew."""
         self._tallies[task_id] = Interruptions(attempts)
@@ -254,6 +258,8 @@ class Verdicts:
             return False
         assert is_legal(Status.RUNNING, new.status, new.reason), new
         if new.tasks:
+            if self._store.has_graph:
+                self._store.move_edges(i.task_id, [row[0] for row in new.tasks])
             self._store.insert_tasks(new.tasks)
             pieces = [row[0] for row in new.tasks]
             self._store.copy_tags(i.task_id, pieces)

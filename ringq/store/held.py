@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from ringq.store.schema_graph import CHILDREN, PARKED
+
 # It has not begun, since what it depends on has not ended. Its children, role 3, keep it from nothing.
 IS_BLOCKED: Final = """
     EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = task.id AND edge.role < 3)"""
@@ -49,4 +51,4 @@ def held(rows: Callable[[str, tuple[Any, ...]], Sequence[tuple[Any, ...]]], task
     dependencies, children = (
         [int(row[0]) for row in rows(sql, (task_id, limit))] for sql in (SELECT_OPEN_DEPENDENCIES, SELECT_OPEN_CHILDREN)
     )
-    return Held(dependencies, children if phase == 0 else None, phase == 2)
+    return Held(dependencies, children if phase == CHILDREN else None, phase == PARKED)

@@ -22,6 +22,8 @@ CREATE TABLE edge (
 # row for each task, would be one more row to write for each edge.
 EDGE_TASK: Final = "CREATE INDEX edge_task ON edge (is_open, task_id, role, place)"
 
+CHILDREN, FINALIZING, PARKED = range(3)  # phases
+
 # The handler has returned, the task has not ended: `phase` 0, its children have not; 1, it may be finalized; 2,
 # somebody outside has to complete it. `lease` is that of the attempt which began it.
 WAITING: Final = """
