@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from store_rows import NOW, end, opened, receipt, submit
 
 import ringq
+from ringq.cli.task import task
 from ringq.clock import ManualClock
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.model import CHILD, OnDependencyFailure, Status, TaskRecord
@@ -211,3 +213,54 @@ def test_of_100_000_blocked_tasks_a_page_is_read_and_not_all(query: Query, store
     assert query.graph(many[5], limit=100).is_cut
     assert query.counts()[Status.BLOCKED] == 100_003
     assert time.perf_counter() - began < 1.5
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def shown(store: Store, *arguments: str) -> str:
+    done = CliRunner().invoke(task, [*arguments, "--db", str(store.path)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_command_shows_a_tree_in_which_each_task_stands_once(store: Store) -> None:
+    with store.transaction():
+        store.insert_edges([(4, 10, 0, 0), (5, 10, 0, 1)])
+    lines = [line.rstrip() for line in shown(store, "graph", "4").splitlines()]
+    assert lines == [
+        "1 media::thumbnail completed",
+        "└── 3 media::thumbnail blocked",
+        "    ├── 4 media::thumbnail blocked *",
+        "    │   └── 10 mail::send blocked",
+        "    └── 5 media::thumbnail blocked",
+        "        └── 10 mail::send blocked …",
+        "2 media::thumbnail pending",
+        "└── 3 media::thumbnail blocked …",
+    ]
+    assert shown(store, "graph", "8").splitlines()[1].strip() == "├── child 7 media::thumbnail pending"
+
+
+def test_the_command_writes_for_programs(store: Store, query: Query) -> None:
+    assert json.loads(shown(store, "graph", "4", "--json")) == query.graph(4).plain()
+    assert shown(store, "graph", "4", "--dot") == query.graph(4).to_dot()
+    assert shown(store, "graph", "4", "--mermaid") == query.graph(4).to_mermaid()
+    both = CliRunner().invoke(task, ["graph", "4", "--dot", "--json", "--db", str(store.path)])
+    assert "exclude each other" in both.output
+
+
+def test_the_command_says_that_a_graph_is_cut(store: Store) -> None:
+    done = CliRunner().invoke(task, ["graph", "4", "--limit", "2", "--db", str(store.path)])
+    assert "there is more: these are the 2 nearest tasks (--limit)" in done.output
+
+
+def test_a_task_is_shown_with_those_it_belongs_to(store: Store) -> None:
+    assert "depends on\t2, 1\n" in shown(store, "show", "3")
+    sixth = shown(store, "show", "6")
+    assert "children\t2\n" in sixth
+    assert 'memo\t{"n":6}\n' in sixth
+    assert "parent\t6\n" in shown(store, "show", "7")
+    assert json.loads(shown(store, "show", "6", "--json"))["memo"] == {"n": 6}
+    assert [line.split("\t")[0] for line in shown(store, "list", "--status", "blocked").splitlines()] == [
+        "id", "5", "4", "3",
+    ]  # fmt: skip
