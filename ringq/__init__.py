@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ringq.bucket import RateRecord
     from ringq.budgets import IoBudget
+    from ringq.callback import Callback
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.drawing import Graph, GraphEdge, GraphTask
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         MapMismatch,
         MemoryLimit,
         NewerSchema,
+        NoParent,
         NotADatabase,
         NotBound,
         NotDead,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         ServerStopping,
         ServerUnavailable,
         Snooze,
+        StaleAttempt,
         StateFailed,
         StorageFailed,
         StorageFull,
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
         TaskTimedOut,
         Throttled,
         TotalTimeout,
+        UnknownCallback,
         UnknownDomain,
         UnknownKind,
         UnknownSchedule,
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
         App,
@@ -135,6 +140,7 @@ __all__ = [
     "BatchOutcome",
     "BatchTooLarge",
     "BurstExceeded",
+    "Callback",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -172,6 +178,7 @@ __all__ = [
     "Member",
     "MemoryLimit",
     "NewerSchema",
+    "NoParent",
     "NotADatabase",
     "NotBound",
     "NotDead",
@@ -196,6 +203,8 @@ __all__ = [
     "ServerStopping",
     "ServerUnavailable",
     "Snooze",
+    "Spawned",
+    "StaleAttempt",
     "StateFailed",
     "Status",
     "StorageFailed",
@@ -212,6 +221,7 @@ __all__ = [
     "TaskTimedOut",
     "Throttled",
     "TotalTimeout",
+    "UnknownCallback",
     "UnknownDomain",
     "UnknownKind",
     "UnknownSchedule",
@@ -228,6 +238,7 @@ __all__ = [
 
 _HOMES = {
     "ringq.budgets": ("IoBudget",),
+    "ringq.callback": ("Callback",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.drawing": ("Graph", "GraphEdge", "GraphTask"),
@@ -246,6 +257,7 @@ _HOMES = {
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
+    "ringq.kin": ("Spawned",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -114,6 +114,8 @@ class Cancels:
             self._store.delete_cancel_requests([row[0] for row in receipts if row[0] in self])
         if self._store.preempted:
             self._store.delete_preempted([row[0] for row in receipts])
+        if self._store.has_callbacks:
+            self._store.delete_callbacks([row[0] for row in receipts])
 
     # -- after COMMIT -------------------------------------------------------------------------
 

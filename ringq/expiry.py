@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ringq import callbacks
 from ringq.cancelling import withdraw
 from ringq.committed import Committed
 from ringq.errors import RingqError
@@ -64,8 +65,11 @@ class Expire:
         noted, returned = {task_id: at_us for at_us, task_id in rows}, set(committed.returned)
         held: list[int] = []
         failed: list[tuple[int, int, int]] = []
+        lapsed = callbacks.look(store, verdicts, committed, noted, self.now_us) if store.has_callbacks else ()
         for task_id, state in store.task_states(list(noted)).items():
             if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
+                continue
+            if task_id in lapsed:
                 continue
             reason = _reason(store.limits_of(task_id, state.spec), noted[task_id], self.now_us, state.is_behind)
             if reason and state.is_waiting:

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple
 
-from ringq import codec, intake, protocol
+from ringq import callbacks, codec, intake, protocol
 from ringq.admission import Admission
 from ringq.aging import Aging
 from ringq.committed import Committed
@@ -93,7 +93,7 @@ class Spawning:
         self, row: ReceiptRow, committed: Committed, resolution: Resolution
     ) -> Generator[None, None, ReceiptRow | None]:
         """The receipt to be recorded, None if the task goes on. Raises InvalidSubmission, ProtocolError."""
-        task_id, lease, kind, attempt = row[:4]
+        task_id, lease = row[:2]
         if task_id in self._verdicts.cancels:
             return _failed(row, Reason.CANCELLED, NOT_WANTED)
         carried = protocol.Carried(row[11] or "null") if row[5] != WAITING else protocol.decode_carried(row[11] or "")
@@ -102,18 +102,27 @@ class Spawning:
             if is_last and protocol.CHILD in (carried.roles or ()):
                 raise InvalidSubmission("finalize runs when all children have ended: it may submit follow-ups only")
             yield from self._spawn(task_id, lease, carried, committed)
+        if carried.parks and not is_last:
+            ended = callbacks.park(self._store, row, carried, committed, self._now_us)
+            if ended is None:
+                self._go_on(row, committed)
+            return ended
         children = 0 if is_last else self._store.count_children(task_id)
         if is_last or not (carried.waits or children):
             return (*row[:5], Reason.NONE.code, *row[6:11], carried.result, None)
-        self._store.insert_attempts([(task_id, lease, kind, attempt, WAITING, *row[6:11], None)])
-        self._store.delete_leases([task_id])
-        self._verdicts.went_on(task_id, Reason.WAITING)
-        committed.again.append(task_id)
+        self._go_on(row, committed)
         waiting = WaitingRow(task_id, CHILDREN, lease, carried.finalizes, carried.fail_fast, self._now_us)
         self._store.insert_waiting(waiting, carried.result)
         committed.waiting.append((task_id, children))
         resolution.look_at_parent(task_id)
         return None
+
+    def _go_on(self, row: ReceiptRow, committed: Committed) -> None:
+        """The attempt has ended, its task has not."""
+        self._store.insert_attempts([(*row[:4], WAITING, *row[6:11], None)])
+        self._store.delete_leases([row[0]])
+        self._verdicts.went_on(row[0], Reason.WAITING)
+        committed.again.append(row[0])
 
     def _spawn(
         self, task_id: int, lease: int, carried: protocol.Carried, committed: Committed

@@ -30,7 +30,8 @@ LAYER_OF = {
         FLOWS,
     ),
     **dict.fromkeys(["fairness", "ranking", "sharing", "together", "traffic"], FLOWS),
-    **dict.fromkeys(["budgets", "neighbours", "pressure"], VALUES),
+    **dict.fromkeys(["budgets", "callback", "neighbours", "pressure"], VALUES),
+    "callbacks": FLOWS,
     **dict.fromkeys(["cgroup", "machine", "sampler"], EDGES),
     **dict.fromkeys(["pressure_watch", "records", "timetable", "whereabouts"], FLOWS),
     "reasons": VALUES,
@@ -41,12 +42,12 @@ LAYER_OF = {
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
     **dict.fromkeys(["budgeting", "preempted", "preemption", "rating", "stops"], FLOWS),
-    **dict.fromkeys(["memory", "defaults", "metering"], EDGES),
+    **dict.fromkeys(["memory", "defaults", "metering", "kin"], EDGES),
     **dict.fromkeys(
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,
     ),
-    **dict.fromkeys(["families", "inquiry", "returning"], FLOWS),
+    **dict.fromkeys(["families", "inquiry", "offspring", "returning"], FLOWS),
     **dict.fromkeys(
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
     ),
@@ -61,6 +62,9 @@ LAYER_OF = {
 NEIGHBOURS = {
     ("kinds", "codec"): "a handler checks its arguments by its hints",
     ("kinds", "context"): "a handler may want one",
+    ("context", "kin"): "a part of it",
+    ("kin", "kinds"): "in whose form things are asked for",
+    ("runner", "offspring"): "what its receipts carry",
     ("kinds", "settings"): "an App's settings are written as any",
     ("settings", "notation"): "how each is written",
     ("settings", "defaults"): "likewise, of those that are a table",
@@ -125,6 +129,10 @@ NEIGHBOURS = {
     ("cancelling", "cancels"): "has it end them, or note that they shall",
     ("cancelling", "committed"): "adds to it",
     ("cancelling", "verdicts"): "how many attempts each has had",
+    ("callbacks", "committed"): "adds to it",
+    ("callbacks", "verdicts"): "has it decide about those in vain",
+    ("changes", "callbacks"): "one of them",
+    ("expiry", "callbacks"): "whose time may be over too",
     ("changes", "cancelling"): "one of them",
     ("changes", "committed"): "adds to it",
     ("changes", "controlling"): "one of them",
@@ -174,6 +182,7 @@ NEIGHBOURS = {
     ("resolving", "committed"): "adds to it",
     ("resolving", "verdicts"): "how many attempts each has had",
     ("spawning", "admission"): "checks what receipts carry as what clients submit",
+    ("spawning", "callbacks"): "who completes it",
     ("spawning", "committed"): "adds to it",
     ("spawning", "intake"): "writes what receipts carry as what clients submit",
     ("spawning", "keys"): "what tasks with one need",

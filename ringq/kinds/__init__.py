@@ -9,7 +9,8 @@ from ringq.kinds.options import PAYLOAD
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
 from ringq.kinds.submitted import Ended, MapCall, Submitted, failure_of
-from ringq.kinds.task import AsyncTask, Task, TaskOptions
+from ringq.kinds.task import AsyncTask, Task
+from ringq.kinds.task_options import TaskOptions
 from ringq.kinds.waits import Member
 
 __all__ = [

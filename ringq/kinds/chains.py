@@ -9,7 +9,8 @@ from ringq.codec import ResultOf
 from ringq.errors import InvalidOption
 from ringq.kinds.submission import Submission
 from ringq.kinds.submitted import Submitted
-from ringq.kinds.task import Task, TaskOptions
+from ringq.kinds.task import Task
+from ringq.kinds.task_options import TaskOptions
 
 A = TypeVar("A")
 B = TypeVar("B")

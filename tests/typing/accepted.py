@@ -191,3 +191,28 @@ assert_type(last.after(first, 4), ringq.Submission[str])
 assert_type(ringq.gather([first, measured.submission("b")], then=summed.submission), list[ringq.Submission[Any]])
 ringq.gather([ringq.chain(first, summed.submission)], then=lambda texts: measured.submission(texts[0]))
 ringq.chain(first, lambda size: summed.submission([size]), measured.submission, plain.submission(Path("x")))
+
+
+@app.task(fail_fast=False)
+def parent(ctx: ringq.Context, paths: list[str]) -> int:
+    assert_type(ctx.spawn(plain.submission(Path("a")), at_once=True), ringq.Spawned)
+    assert_type(ctx.spawn_many(plain.options(priority=1).submission(Path(path)) for path in paths), list[ringq.Spawned])
+    ctx.spawn_siblings([plain.submission(Path("b")), no_arguments.submission()])
+    assert_type(ctx.follow_up(no_arguments.submission()).id, int | None)
+    assert_type(ctx.results(int), list[int | None])
+    assert_type(ctx.result_of(0, str), str)
+    return len(paths)
+
+
+@parent.finalize
+def report(ctx: ringq.Context, memo: int, results: list[dict[str, int] | None]) -> int:
+    assert_type(ctx.children(), list[ringq.Ended])
+    return memo
+
+
+@parent.finalize
+async def report_later(memo: int, results: list[int]) -> int:
+    return memo
+
+
+assert_type(report(ringq.Context(), 1, []), int)

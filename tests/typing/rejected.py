@@ -110,3 +110,15 @@ summed.options(on_dependency_failure="stop")  # error
 summed.options(depends_on="12")  # error
 ringq.gather([first], then=plain.submission)  # error
 ringq.Member("a")  # error
+
+
+@with_context.finalize  # error
+def counted(memo: str, results: list[int]) -> int:
+    return 0
+
+
+@app.task
+def spawning(ctx: ringq.Context) -> None:
+    ctx.spawn(plain)  # error
+    ctx.spawn("photos::plain")  # error
+    ctx.follow_up(plain.submission("a"), at_once=True)  # error

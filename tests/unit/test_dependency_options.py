@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import ringq
-from ringq.client.batch import columns
 from ringq.codec import filled
 from ringq.errors import (
     CyclicDependency,
@@ -19,6 +18,7 @@ from ringq.errors import (
     PayloadTooLarge,
 )
 from ringq.kinds import Submitted
+from ringq.kinds.batch import columns
 from ringq.model import Status
 
 app = ringq.App("media")

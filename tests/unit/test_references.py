@@ -9,9 +9,9 @@ import pytest
 
 from ringq.cli import ndjson_input
 from ringq.cli.references import References
-from ringq.client.batch import columns
 from ringq.errors import CyclicDependency, InvalidDependency, InvalidSubmission
 from ringq.kinds import Submission, Submitted
+from ringq.kinds.batch import columns
 
 
 def tasks(*lines: str) -> list[dict[str, Any]]:

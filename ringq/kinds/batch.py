@@ -9,9 +9,9 @@ from typing import Any
 from ringq import protocol
 from ringq.config import BATCH_TASKS_MAX
 from ringq.errors import BatchTooLarge, InvalidSubmission
-from ringq.kinds import Submission
 from ringq.kinds.members import dependencies
 from ringq.kinds.options import Once
+from ringq.kinds.submission import Submission
 
 _once = attrgetter("_once")
 _spec = attrgetter("_spec")
