@@ -218,11 +218,12 @@ class Runner:
             return payload
         return codec.filled(payload, partial(self._results, task_id))
 
-    def _results(self, task_id: int) -> list[codec.DependencyResult]:
-        """How all that a task depends on has ended, in order."""
+    def _results(self, task_id: int) -> dict[int, codec.DependencyResult]:
+        """How all that a task depends on has ended, by its numbers."""
         client = self._families()
-        ids = client._ask(protocol.Family(task_id), protocol.FamilyReply).dependencies
-        return [(end.status.code, end.result) for end in client.wait_many(ids)]
+        family = client._ask(protocol.Family(task_id), protocol.FamilyReply)
+        ends = client.wait_many(family.dependencies)
+        return {place: (end.status.code, end.result) for place, end in zip(family.places, ends, strict=True)}
 
     def _inspect(self) -> None:
         """Look for what a handler did to the process that would harm the next one, beyond what shows after each."""

@@ -92,7 +92,7 @@ COUNT_CHILDREN: Final = "SELECT COUNT(*) FROM edge WHERE is_open IN (0, 1) AND t
 
 # What a task depends on, or whom it has as children, in order.
 SELECT_OF: Final = """
-SELECT upstream FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (role = 3) = ?2 ORDER BY place, upstream
+SELECT upstream, place FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (role = 3) = ?2 ORDER BY place, upstream
 """
 
 # Another task takes the place of this one, for all that wait for it.
@@ -239,6 +239,10 @@ class GraphTables(RateTables):
     def dependencies_of(self, task_id: int) -> list[int]:
         """What it depends on, in the order in which that was named."""
         return [row[0] for row in self._read(SELECT_OF, (task_id, 0))]
+
+    def dependency_places(self, task_id: int) -> list[int]:
+        """The number under which it named each of these."""
+        return [row[1] for row in self._read(SELECT_OF, (task_id, 0))]
 
     def children_of(self, task_id: int) -> list[int]:
         """Its children, in the order in which they were spawned."""
