@@ -126,8 +126,7 @@ class Open:
         task_id, lease = self.message.task_id, self.message.lease
         known = store.callbacks_of([task_id])
         if (
-            verdicts.cancels.ring is None  # no attempt of this parent
-            or verdicts.cancels.ended_as(task_id) is not None
+            verdicts.cancels.ended_as(task_id) is not None
             or store.is_recorded(task_id, lease)
             or any(one.lease > lease for one in known)
         ):

@@ -101,9 +101,7 @@ class CallbackTables(GraphTables):
     def insert_callback(self, task_id: int, digest: bytes, lease: int, expires_us: int | None) -> None:
         """Who knows the token with this digest may complete the task; nobody else may any more."""
         self._write(INSERT_CALLBACK, [(task_id, digest, lease, expires_us)])
-        if not self.has_callbacks:
-            self.has_callbacks = True
-            self._reload.add(self._load_callbacks)
+        self.has_callbacks = True
 
     def find_callback(self, digest: bytes) -> CallbackRow | None:
         """The task that has not ended, and that the token with this digest completes."""
