@@ -16,6 +16,7 @@ from ringq.kinds.limits import LimitOptions
 from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
+from ringq.kinds.state import States
 from ringq.kinds.submission import Submission, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.kinds.traits import Derived, Traits, mode_of
@@ -38,10 +39,11 @@ class Task(Generic[P, R]):
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
     defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
     makes keys; `serial_key`, how it makes serial keys; `cancel_hook`, what `on_cancel` was given; `app`, where it
-    is registered.
+    is registered; `states`, what a Context gives its functions: those of its domain, and of the App.
     """
 
     app: App
+    states: States
 
     def __init__(self, handler: Handler, report: KindReport, traits: Traits) -> None:
         """Made by `@app.task` and `@domain.task`."""
@@ -69,7 +71,7 @@ class Task(Generic[P, R]):
             return self.function(*args, **kwargs)
         is_given = bool(args) and isinstance(args[0], Context)
         context = args[0] if is_given else Context(kind=self.kind)
-        context.offer(self.app.states)
+        context.offer(self.states)
         return self.function(context, *args[is_given:], **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -218,7 +220,7 @@ class Task(Generic[P, R]):
         """
         if self.wants_context:
             context = context or Context(kind=self.kind)
-            context.offer(self.app.states)
+            context.offer(self.states)
             value = self.function(context, *args, **arguments)
         else:
             value = self.function(*args, **arguments)
@@ -228,7 +230,7 @@ class Task(Generic[P, R]):
         """Call the function of `on_cancel`. Raises whatever it raises, InvalidPayload."""
         hook = self.cancel_hook
         assert hook is not None
-        context.offer(self.app.states)
+        context.offer(self.states)
         value = hook.function(*([context] if hook.wants_context else []), **hook.arguments.decode(payload))
         if hook.is_async:
             _awaited(value)
