@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ringq import changes, protocol
+from ringq import changes, families, protocol
 from ringq.admission import Admission, submitted
 from ringq.clock import Clock
 from ringq.config import Config, check_socket_path
@@ -224,8 +224,7 @@ class Listener:
 
         When the turn's time is over the rest waits for the next one; each client is given at least one answer.
         """
-        was_behind, connection.is_behind, served = connection.is_behind, False, False
-        is_done = False
+        was_behind, connection.is_behind, served, is_done = connection.is_behind, False, False, False
         try:
             while not is_done and connection in self._connections and not connection.is_full:
                 if connection.owed:
@@ -261,6 +260,8 @@ class Listener:
                 self._send(connection, request, protocol.HealthReply(self._health()))
             elif isinstance(message, protocol.Why):
                 self._send(connection, request, protocol.WhyReply(self._why(message.task_id)))
+            elif isinstance(message, protocol.Family):
+                self._send(connection, request, families.family(self._store, message))
             else:
                 self._on_change(connection, request, message)
         except RingqError as error:
@@ -313,11 +314,10 @@ class Listener:
     # -- writing ------------------------------------------------------------------------------
 
     def _send(self, connection: Connection, request: int, message: protocol.Message | RingqError) -> None:
-        if connection not in self._connections:
-            return
-        reply = protocol.failure_of(message) if isinstance(message, RingqError) else message
-        connection.out += protocol.pack(reply, request)
-        self._flush(connection)
+        if connection in self._connections:
+            reply = protocol.failure_of(message) if isinstance(message, RingqError) else message
+            connection.out += protocol.pack(reply, request)
+            self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:
         if connection not in self._connections:

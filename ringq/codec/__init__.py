@@ -24,6 +24,7 @@ from ringq.codec.chunk import (
     read_results,
     split,
 )
+from ringq.codec.finalizing import FINALIZE_PREFIX, is_finalize
 from ringq.codec.mishap import TRACEBACK_BYTES_MAX, asked_delay_s, encode_error, error_details
 from ringq.codec.plain import DEPTH_MAX, decode_json, encode_json
 from ringq.codec.result import ResultCodec
@@ -31,6 +32,7 @@ from ringq.codec.result import ResultCodec
 __all__ = [
     "ASIDE_SUFFIX",
     "DEPTH_MAX",
+    "FINALIZE_PREFIX",
     "REQUIRED",
     "TRACEBACK_BYTES_MAX",
     "Account",
@@ -50,6 +52,7 @@ __all__ = [
     "encode_mapping",
     "error_details",
     "is_chunk",
+    "is_finalize",
     "join_accounts",
     "read_account",
     "read_results",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringq.protocol.asking import Health, HealthReply, Why, WhyReply
+from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Why, WhyReply
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
@@ -87,6 +87,8 @@ __all__ = [
     "Dead",
     "Ended",
     "Failure",
+    "Family",
+    "FamilyReply",
     "ForgetMap",
     "Frame",
     "FrameReader",

@@ -5,6 +5,23 @@ from __future__ import annotations
 import msgspec
 
 
+class Family(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask to whom a task belongs."""
+
+    task_id: int
+
+
+class FamilyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ids: of the task whose child it is, of those it depends on in the order in which they were named, and of its
+    children in the order in which they were spawned. `memo`: what its handler has returned, as JSON text.
+    """
+
+    parent: int | None
+    dependencies: list[int]
+    children: list[int]
+    memo: str | None
+
+
 class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask how the server is."""
 

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from typing import Any
 
-from ringq import protocol
+from ringq import families, protocol
 from ringq.client import alone
 from ringq.client.link import Link
 from ringq.errors import NothingToRun, RingqError, UnknownTask
@@ -113,6 +113,9 @@ class InlineLink(Link):
                 return alone.write(store, message, (), self._runs.held)
         if isinstance(message, protocol.Wait):
             return self._wait(request, message)
+        if isinstance(message, protocol.Family):
+            with self._runs.opened() as store:
+                return families.family(store, message)
         if isinstance(message, protocol.OpenMap):
             return self._maps.open(self._me, message)
         if isinstance(message, protocol.ForgetMap):

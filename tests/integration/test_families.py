@@ -1,0 +1,25 @@
+"""To whom a task belongs, as its worker asks the parent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringq import protocol
+from ringq.errors import UnknownTask
+from ringq.families import family
+from ringq.model import CHILD
+from ringq.store import Store
+from ringq.store.graph import CHILDREN, WaitingRow
+from tests.integration.store_rows import submit
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    with Store.open(tmp_path / "t.db", durability="normal", check=False) as store:
+        yield store
+
+
+def test_a_worker_is_told_parent_dependencies_children_and_memo_in_order(store: Store) -> None:
+    pass
