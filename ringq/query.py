@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from ringq.active_tags import ActiveTags
 from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock, microseconds_of
 from ringq.errors import InvalidOption, UnknownTask
@@ -113,6 +114,11 @@ class Query(Standing):
         _within("number of task_ids", len(ids), 0, LIMIT_MAX)
         with asking(self._path) as ask:
             return {task_id: (calls, failed) for task_id, calls, failed in ask.calls(ids)}
+
+    @property
+    def active_tags(self) -> ActiveTags:
+        """The tags of tasks that have not ended, and those tasks by their tags."""
+        return ActiveTags(self._path)
 
     def tag_keys(self, prefix: str = "") -> list[str]:
         """The keys of all tags that begin so, in order."""
