@@ -45,7 +45,7 @@ LAYER_OF = {
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,
     ),
-    **dict.fromkeys(["families", "inquiry", "returning"], FLOWS),
+    **dict.fromkeys(["active_tags", "families", "inquiry", "returning"], FLOWS),
     **dict.fromkeys(
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
     ),
@@ -143,6 +143,7 @@ NEIGHBOURS = {
     ("queues", "gate"): "tells it of them",
     ("query", "records"): "what it makes of rows",
     ("query", "standing"): "a part of it",
+    ("query", "active_tags"): "a part of it",
     ("standing", "records"): "how an instant is read",
     ("verdicts", "queues"): "how long one cools down",
     ("changes", "scheduling"): "what clients ask for about schedules",

@@ -86,14 +86,34 @@ GROUP BY tag.value
 COUNT_TAGGED_ABOVE: Final = "SELECT COUNT(*) FROM tag WHERE key = ?2 AND value = ?3 AND task_id > ?1"
 SELECT_VALUES_ABOVE: Final = "SELECT value, COUNT(*) FROM tag WHERE key = ?2 AND task_id > ?1 GROUP BY value"
 
-# Whether only a few tasks above the mark have ended, and how often those have which value.
+# The first values of a key, each found from the one before: mostly there are few of them among many rows.
+VALUES: Final = """
+WITH RECURSIVE known (value) AS (
+    SELECT MIN(value) FROM tag WHERE key = ?2
+    UNION ALL
+    SELECT (SELECT MIN(tag.value) FROM tag WHERE tag.key = ?2 AND tag.value > known.value)
+    FROM known WHERE known.value IS NOT NULL
+    LIMIT ?3)"""
+
+# As SELECT_VALUES_ABOVE, value by value: no row of those that have ended below the mark is read.
+SELECT_FEW_VALUES_ABOVE: Final = f"""{VALUES}
+SELECT value, (SELECT COUNT(*) FROM tag WHERE tag.key = ?2 AND tag.value = known.value AND tag.task_id > ?1)
+FROM known WHERE value IS NOT NULL
+"""
+
+# How many tasks above the mark have ended, as far as one wants to count, and how often those have which value.
 COUNT_ENDED_ABOVE: Final = "SELECT COUNT(*) FROM (SELECT 1 FROM receipt WHERE task_id > ?1 LIMIT ?2)"
 SELECT_ENDED_VALUES: Final = """
 SELECT tag.value, -COUNT(*) FROM receipt CROSS JOIN tag ON tag.task_id = receipt.task_id AND tag.key = ?2
 WHERE receipt.task_id > ?1 GROUP BY tag.value
 """
 
-# Where they are many.
+# Where those are many.
+SELECT_FEW_ACTIVE_VALUES: Final = f"""{VALUES}
+SELECT value, (
+    SELECT COUNT(*) FROM tag WHERE tag.key = ?2 AND tag.value = known.value AND tag.task_id > ?1 AND {NOT_ENDED})
+FROM known WHERE value IS NOT NULL
+"""
 SELECT_ACTIVE_VALUES: Final = f"""
 SELECT value, COUNT(*) FROM tag WHERE key = ?2 AND task_id > ?1 AND {NOT_ENDED} GROUP BY value
 """
@@ -124,13 +144,21 @@ WHERE tag.key = ?2 AND tag.task_id > ?1 AND {NOT_ENDED}
 LIMIT 1
 """
 
+# The same value by value, for some of them.
+SELECT_HAS_KEY_SOON: Final = f"""{VALUES}
+SELECT 1 FROM known CROSS JOIN tag ON tag.key = ?2 AND tag.value = known.value AND tag.task_id > ?1
+CROSS JOIN task ON task.id = tag.task_id
+WHERE {NOT_ENDED} AND (?4 IS NULL OR task.spec IN (SELECT value FROM json_each(?4)))
+LIMIT 1
+"""
+
 # How many tasks above the mark have a tag, as far as one wants to count.
 COUNT_UP_TO: Final = """
 SELECT COUNT(*) FROM (
     SELECT 1 FROM tag WHERE key = ?2 AND value = ?3 AND task_id > ?1 LIMIT ?4)
 """
 
-FEW_ENDED: Final = 1_000  # above the mark: 0.2 ms
+FEW_VALUES: Final = 1_000  # of a key: 1 ms
 COUNTED: Final = 10_000  # for which of several tags shall lead: 1 ms
 
 Row = tuple[Any, ...]
@@ -180,9 +208,7 @@ class TagQuestions:
     def keys(self, prefix: str, specs: str | None) -> list[str]:
         """The keys of tags of active tasks that begin so, in order."""
         old = {row[0] for row in self._rows(SELECT_OLD_KEYS, self._mark, prefix, prefix + LAST, specs)}
-        return [
-            key for key in self._all_keys(prefix) if key in old or self._rows(SELECT_HAS_KEY, self._mark, key, specs)
-        ]
+        return [key for key in self._all_keys(prefix) if key in old or self._is_above(key, specs)]
 
     def _led(self, wanted: Sequence[Wanted], specs: str | None) -> str:
         """The active tasks with these tags and specs, as a JSON array; some of them several times."""
@@ -211,22 +237,35 @@ class TagQuestions:
     def _count(self, key: str, value: str | None) -> int:
         if value is None:
             return sum(self._values(key).values())
-        if not self._few_ended():
+        above = int(self._one(COUNT_TAGGED_ABOVE, self._mark, key, value))
+        if not self._fewer_ended(above):
             return len(json.loads(self._one(SELECT_TAGGED, self._mark, key, value)))
         rest: Counter[str] = Counter(dict(self._rows(SELECT_ENDED_VALUES, self._mark, key)))
         rest.update(dict(self._rows(SELECT_OLD_VALUES, self._mark, key)))
-        return int(self._one(COUNT_TAGGED_ABOVE, self._mark, key, value)) + rest[value]
+        return above + rest[value]
 
     def _values(self, key: str) -> Counter[str]:
-        few = self._few_ended()
-        above = (SELECT_VALUES_ABOVE, SELECT_ENDED_VALUES) if few else (SELECT_ACTIVE_VALUES,)
-        found: Counter[str] = Counter()
-        for statement in (*above, SELECT_OLD_VALUES):
-            found.update(dict(self._rows(statement, self._mark, key)))
+        found: Counter[str] = Counter(dict(self._rows(SELECT_OLD_VALUES, self._mark, key)))
+        above = self._rows(SELECT_FEW_VALUES_ABOVE, self._mark, key, FEW_VALUES)
+        are_few = len(above) < FEW_VALUES
+        if not are_few:
+            above = self._rows(SELECT_VALUES_ABOVE, self._mark, key)
+        if self._fewer_ended(sum(count for _, count in above)):
+            found.update(dict(above))
+            found.update(dict(self._rows(SELECT_ENDED_VALUES, self._mark, key)))
+        elif are_few:
+            found.update(dict(self._rows(SELECT_FEW_ACTIVE_VALUES, self._mark, key, FEW_VALUES)))
+        else:
+            found.update(dict(self._rows(SELECT_ACTIVE_VALUES, self._mark, key)))
         return found
 
-    def _few_ended(self) -> bool:
-        return bool(self._one(COUNT_ENDED_ABOVE, self._mark, FEW_ENDED) < FEW_ENDED)
+    def _is_above(self, key: str, specs: str | None) -> bool:
+        soon = self._rows(SELECT_HAS_KEY_SOON, self._mark, key, FEW_VALUES, specs)
+        return bool(soon or self._rows(SELECT_HAS_KEY, self._mark, key, specs))
+
+    def _fewer_ended(self, count: int) -> bool:
+        """Whether fewer than that have ended above the mark, so that they are the ones to look at."""
+        return bool(self._one(COUNT_ENDED_ABOVE, self._mark, count) < count)
 
     def _one(self, statement: str, *parameters: object) -> Any:
         return self._rows(statement, *parameters)[0][0]

@@ -129,14 +129,9 @@ def test_active_tasks_are_found_by_their_tags_without_a_server(cli: Cli) -> None
     text = "\n".join(json.dumps({"kind": kind, "tags": tags}) for kind, tags in rows)
     assert cli("submit", "--from", "-", stdin=text).returncode == 0
     assert cli("tag", "keys").stdout == "key\n100%\nby\norder.id\n"
-    assert cli("tag", "keys", "--prefix", "100_").stdout == "key\n"
-    assert cli("tag", "keys", "--domain", "b", "--json").stdout == ""
     assert cli("tag", "values", "order.id").stdout == "value\ttasks\n7\t2\n"
-    assert json.loads(cli("tag", "values", "by", "--json").stdout) == {"value": "me", "tasks": 1}
-    assert cli("tag", "tasks", "--tag", "order.id=7", "--tag", "by").stdout == "2\n"
-    assert cli("tag", "tasks", "--domain", "a").stdout == "1\n2\n"
-    assert cli("tag", "count", "--prefix", "order.", "--status", "pending", "--json").stdout == '{"tasks": 2}\n'
-    assert cli("tag", "count", "--prefix", "100%").stdout == "1\n"
+    assert cli("tag", "tasks", "--tag", "order.id=7", "--tag", "by", "--prefix", "b", "--domain", "a").stdout == "2\n"
+    assert cli("tag", "count", "--prefix", "100_", "--status", "pending", "--json").stdout == '{"tasks": 0}\n'
     refused = cli("tag", "count")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--tag KEY=VALUE or --prefix TEXT, or --domain" in refused.stderr

@@ -128,8 +128,8 @@ class Model:
 @given(st.data())
 def test_every_answer_is_that_of_a_look_at_every_task(data: st.DataObject) -> None:
     tasks, paused = data.draw(TASKS), data.draw(st.booleans())
-    few = data.draw(st.sampled_from([0, 2, 1_000]))
-    with stored(tasks, paused) as path, patch.object(tag_questions, "FEW_ENDED", few):
+    few = data.draw(st.sampled_from([1, 2, 1_000]))
+    with stored(tasks, paused) as path, patch.object(tag_questions, "FEW_VALUES", few):
         for domain in (None, *DOMAINS, "med"):
             model = Model(tasks, domain, paused)
             tags = Query(path).active_tags
@@ -231,9 +231,14 @@ def test_nothing_is_sorted_but_what_is_old_or_rows_of_values(plans: dict[str, li
         ("SELECT_VALUES_ABOVE", f"{TAGGED} (key=?)"),
         ("SELECT_ACTIVE_VALUES", f"{TAGGED} (key=?)"),
         ("SELECT_ACTIVE_VALUES", RECEIPT),
+        ("SELECT_FEW_ACTIVE_VALUES", RECEIPT),
+        ("SELECT_FEW_ACTIVE_VALUES", f"{TAGGED} (key=? AND value=? AND task_id>?)"),
         ("SELECT_ENDED_VALUES", OF_TASK),
         ("SELECT_ENDED_VALUES", "SEARCH receipt USING INTEGER PRIMARY KEY (rowid>?)"),
         ("SELECT_HAS_KEY", f"{TAGGED} (key=?)"),
+        ("SELECT_HAS_KEY_SOON", f"{TAGGED} (key=? AND value=? AND task_id>?)"),
+        ("SELECT_HAS_KEY_SOON", f"{TAGGED} (key=? AND value>?)"),
+        ("SELECT_FEW_VALUES_ABOVE", f"{TAGGED} (key=? AND value=? AND task_id>?)"),
         ("SELECT_ALSO_TAGGED", OF_TASK),
         ("SELECT_VALUES_OF", OF_TASK),
         ("SELECT_ALSO_OF_STATUS", "SEARCH edge USING COVERING INDEX edge_task (is_open=? AND task_id=? AND role<?)"),
