@@ -116,6 +116,22 @@ def test_on_cancel_has_the_states_of_the_domain(app: ringq.App) -> None:
     assert seen == ["of media"]
 
 
+def test_finalize_has_the_states_of_the_domain(app: ringq.App) -> None:
+    media = app.domain("media")
+    declare(app, "of all")
+    declare(media, "of media")
+
+    @media.task
+    def pack(ctx: ringq.Context) -> str:
+        return ""
+
+    @pack.finalize
+    def packed(ctx: ringq.Context, memo: str, results: list[int]) -> str:
+        return ctx.state(Model).name
+
+    assert pack.run_finalize(ringq.Context(), '""', []) == b'"of media"'
+
+
 def test_async_handlers_and_calls_of_a_worker_have_the_states_of_the_domain(app: ringq.App) -> None:
     media = app.domain("media")
     declare(media, "of media")
