@@ -145,9 +145,7 @@ class Domain(Scheduling, Stateful):
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             kind = self._kind_of(function, name)
             spec = defaults_of(kind, kind, defaults)
-            made = self._made(function, spec, traits, limit, may_be, io)
-            made.states = self.states
-            return self._app.add(made)
+            return self._app.add(self._made(function, spec, traits, limit, may_be, io))
 
         return decorate if function is None else decorate(function)
 
@@ -164,7 +162,9 @@ class Domain(Scheduling, Stateful):
         own = replace(
             report, rate=traits.rate, io=io, max_concurrency=limit, domain_max_concurrency=self._max_concurrency
         )
-        return make_task(handler, own, traits)
+        task = make_task(handler, own, traits)
+        task.states = self.states
+        return task
 
 
 class App(Domain):
