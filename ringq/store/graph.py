@@ -45,10 +45,7 @@ CLOSE_EDGE: Final = "UPDATE edge SET is_open = 0 WHERE upstream = ? AND task_id 
 
 # What has ended waits for nothing.
 CLOSE_EDGES_OF: Final = """
-UPDATE edge SET is_open = 0
-WHERE (upstream, task_id) IN (
-    SELECT edge.upstream, edge.task_id FROM json_each(?) AS ended
-    CROSS JOIN edge ON edge.is_open = 1 AND edge.task_id = ended.value)
+UPDATE edge SET is_open = 0 WHERE is_open = 1 AND task_id IN (SELECT value FROM json_each(?))
 """
 
 # Who still waits.
