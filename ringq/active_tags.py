@@ -12,7 +12,7 @@ from ringq.store.filters import LAST
 from ringq.store.questions import asking
 from ringq.store.tag_questions import TagQuestions, Wanted
 
-SECONDS_MAX = 5.0  # some answers look at active tasks one by one: 10^6 take a second
+SECONDS_MAX = 5.0  # some answers look at active tasks one by one: 10^6 take 0.3 to 2.5 s
 ACTIVE = tuple(status for status in Status if not status.is_terminal)
 
 

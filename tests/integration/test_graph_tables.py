@@ -18,9 +18,9 @@ from store_rows import NOW, end, opened, receipt, submit
 
 from ringq.model import CHILD, OnDependencyFailure, Status
 from ringq.places import FINALIZER
-from ringq.store import Store, graph
-from ringq.store.graph import WaitingRow
+from ringq.store import Store, graph, waiting
 from ringq.store.schema_graph import CHILDREN, FINALIZING, PARKED
+from ringq.store.waiting import WaitingRow
 
 CANCEL, FAIL, IGNORE = (policy.code for policy in OnDependencyFailure)
 
@@ -79,6 +79,29 @@ def test_closing_a_page_does_not_lose_the_next_one(store: Store) -> None:
     assert not store.still_waiting(range(1, 41))
 
 
+def test_of_several_upstreams_all_that_are_named_are_closed_and_no_others(store: Store) -> None:
+    edges = [(up, task_id, role, 0) for up in (1, 2, 3) for task_id, role in ((10, CANCEL), (12, CHILD), (15, FAIL))]
+    wait(store, *edges, (2, 11, CANCEL, 0))
+    page = store.open_edges([1, 2, 3], 5)
+    with store.transaction():
+        store.close_edges([edge[:2] for edge in page])
+    assert store.open_edges([1, 2, 3], 100) == sorted({*((*e[:3],) for e in edges), (2, 11, CANCEL)}.difference(page))
+    undone(store, lambda: store.close_edges([edge[:2] for edge in store.open_edges([2, 3], 100)]))
+    assert len(store.open_edges([1, 2, 3], 100)) == 5
+    with store.transaction():
+        store.close_edges([])
+        store.close_edges([(3, 12)])
+    assert [edge[1] for edge in store.open_edges([3], 10)] == [10, 15]
+
+
+def test_free_is_who_depends_on_nothing_active_and_has_not_ended(store: Store) -> None:
+    (late,) = submit(store, 1, run_at_us=NOW + 5)
+    wait(store, (1, 2, CANCEL, 0), (1, 3, CHILD, 0), (1, 4, IGNORE, 0), closed=[(1, 5, CANCEL, 0), (1, late, FAIL, 0)])
+    end(store, receipt(6))
+    assert store.free_of([late, 6, 5, 4, 3, 2, 99]) == [(3, None), (5, None), (late, NOW + 5)]
+    assert store.behind([1, 2]) == set()
+
+
 def test_a_task_that_is_named_twice_waits_once_as_it_was_said_first(store: Store) -> None:
     wait(store, (1, 2, FAIL, 0), (1, 2, IGNORE, 1), closed=[(1, 2, CANCEL, 2)])
     wait(store, (1, 2, CHILD, 0))
@@ -111,7 +134,7 @@ def test_children_are_given_in_the_order_of_their_places_ended_or_not(store: Sto
     wait(store, (9, 1, CHILD, 2), (4, 1, CHILD, 0), (7, 1, CHILD, 1), (2, 1, CANCEL, 0))
     end(store, receipt(7), receipt(4, status=Status.FAILED))
     with store.transaction():
-        store.close_edges([(7, 1), (4, 1)])
+        store.close_edges_to([(7, 1), (4, 1)])
     assert store.children_of(1) == [4, 7, 9]
     assert store.count_children(1) == 3
     assert store.failed_child(1) == (4, Status.FAILED.code)
@@ -315,7 +338,7 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def plans(wide: Store) -> dict[str, list[str]]:
     plans: dict[str, list[str]] = {}
-    for name, text in vars(graph).items():
+    for name, text in (vars(graph) | vars(waiting)).items():
         if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|CLOSE)_", name) and isinstance(text, str):
             numbered = re.findall(r"\?(\d+)", text)
             count = max(map(int, numbered)) if numbered else text.count("?")
@@ -348,6 +371,9 @@ BY_INDEX = "SEARCH edge USING COVERING INDEX edge_task (is_open=? AND task_id=?"
     [
         ("SELECT_OPEN", f"{BY_KEY} AND task_id>?)"),
         ("CLOSE_EDGE", f"{BY_KEY} AND task_id=?)"),
+        ("CLOSE_EDGES", f"{BY_KEY} AND task_id>? AND task_id<?)"),
+        ("SELECT_FREE", f"{BY_INDEX} AND role<?)"),
+        ("SELECT_FREE", "SEARCH receipt USING INTEGER PRIMARY KEY (rowid=?)"),
         ("CLOSE_EDGES_OF", BY_INDEX),
         ("SELECT_STILL", f"{BY_INDEX})"),
         ("SELECT_STILL_BLOCKED", f"{BY_INDEX} AND role<?)"),
@@ -375,6 +401,7 @@ def test_what_is_asked_of_one_task_costs_no_more_beside_ones_with_many_edges(wid
     for name, parameters in (
         ("SELECT_OPEN", (ids, 10, 0, 0)),
         ("CLOSE_EDGE", (link - 1, link)),
+        ("CLOSE_EDGES", (link - 1, link, link)),
         ("CLOSE_EDGES_OF", (ids,)),
         ("SELECT_STILL", (ids,)),
         ("SELECT_STILL_BLOCKED", (ids,)),
@@ -385,7 +412,7 @@ def test_what_is_asked_of_one_task_costs_no_more_beside_ones_with_many_edges(wid
         ("COUNT_CHILDREN", (link,)),
         ("SELECT_OF", (link, 0)),
         ("SELECT_FIRST_WAITING", ()),
-        ("SELECT_HAS_GRAPH", ()),
+        ("SELECT_FREE", (ids,)),
         ("INSERT_MOVED", (link, HUB)),
         ("DELETE_MOVED", (link,)),
     ):
@@ -393,6 +420,8 @@ def test_what_is_asked_of_one_task_costs_no_more_beside_ones_with_many_edges(wid
     for name in ("SELECT_STILL", "SELECT_STILL_BLOCKED", "SELECT_PARENTS"):  # of those too: one edge tells
         text = getattr(graph, name)
         assert steps_of(wide, text, (json.dumps([HUB, SINK, PARENT]),)) < 400, name
+    assert steps_of(wide, waiting.SELECT_HAS_GRAPH, ()) < 400
+    assert steps_of(wide, graph.CLOSE_EDGES, (HUB, 10, 12)) < 400
     assert steps_of(wide, graph.SELECT_OPEN, (json.dumps([HUB]), 10, HUB, 3 + MANY // 2)) < 600
     assert steps_of(wide, graph.SELECT_ACTIVE_CHILDREN, (json.dumps([PARENT]), 10)) < 600
     assert steps_of(wide, graph.CLOSE_EDGES_OF, (json.dumps([10]),)) < 400  # one of those that wait for the hub

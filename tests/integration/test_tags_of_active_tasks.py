@@ -22,8 +22,8 @@ from ringq.active_tags import ActiveTags
 from ringq.model import Status
 from ringq.query import Query
 from ringq.store import tag_questions
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import CHILDREN, FINALIZING, PARKED
+from ringq.store.waiting import WaitingRow
 
 DOMAINS = ("media", "mail")  # of the specs 1 and 2 of store_rows
 
