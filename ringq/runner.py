@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ringq import codec, failpoint
-from ringq.callback import Callback, new_token
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
