@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ringq.store.filters import LAST
+from ringq.store.held import IS_BLOCKED, IS_WAITING
 from ringq.store.pauses import SELECT_PAUSED_SPECS
 from ringq.store.standing import SELECT_SPECS_OF_DOMAIN
 from ringq.store.tasks import SELECT_LOW_WATER
@@ -69,9 +70,8 @@ CROSS JOIN task ON task.id = led.value AND task.spec IN (SELECT value FROM json_
 SELECT_ALSO_OF_STATUS: Final = f"""
 SELECT json_group_array(task.id) FROM json_each(?1) AS led CROSS JOIN task ON task.id = led.value
 WHERE ?2 = CASE
-    WHEN EXISTS (SELECT 1 FROM lease WHERE lease.task_id = task.id) THEN 1
-    WHEN EXISTS (SELECT 1 FROM waiting WHERE waiting.task_id = task.id AND phase <> 1) THEN 3
-    WHEN EXISTS (SELECT 1 FROM edge WHERE is_open = 1 AND edge.task_id = task.id AND role < 3) THEN 4
+    WHEN {IS_WAITING} THEN 3 WHEN EXISTS (SELECT 1 FROM lease WHERE lease.task_id = task.id) THEN 1
+    WHEN {IS_BLOCKED} THEN 4
     WHEN task.spec IN ({SELECT_PAUSED_SPECS}) THEN 2
     WHEN EXISTS (SELECT 1 FROM preempted WHERE preempted.task_id = task.id) THEN 2 ELSE 0 END
 """
