@@ -18,8 +18,8 @@ from ringq.errors import InvalidOption, UnknownTask
 from ringq.model import CHILD, OnDependencyFailure, Status, TaskRecord
 from ringq.query import Query
 from ringq.store import Store
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import CHILDREN, FINALIZING, PARKED
+from ringq.store.waiting import WaitingRow
 
 IGNORE, FAIL = OnDependencyFailure.IGNORE.code, OnDependencyFailure.FAIL.code
 
