@@ -32,7 +32,7 @@ CODES: Final[dict[Role, int]] = {"child": CHILD, "sibling": SIBLING, "follow_up"
 class Offspring:
     """What one attempt has asked for. May be used by several threads of its handler.
 
-    Attributes: `spawned`, all of it, in order.
+    Attributes: `spawned`, all of it, in order; `problem`, why it cannot be carried, once that was found.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Offspring:
         IN_FINALIZE: then only follow-ups.
         """
         self.spawned: list[Spawned] = []
+        self.problem: InvalidSubmission | None = None
         self._task = task
         self._task_id = task_id
         self._lease = lease
@@ -143,6 +144,19 @@ class Offspring:
         finalize, and for tasks that do not fit together.
         """
         self.drop()
+        try:
+            return self._carried(result)
+        except InvalidSubmission as error:
+            self.problem = error
+            raise
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"{self._task.kind} (task {self._task_id})"
+
+    def _carried(self, result: bytes) -> bytes | None:
         finalizes = self._task.finalizer is not None and self._refuses is None
         if finalizes and not self._waits:
             raise InvalidSubmission(
@@ -159,12 +173,6 @@ class Offspring:
         if self._kept:
             carried.batch, carried.roles = columns([one for one, _ in self._kept]), [role for _, role in self._kept]
         return protocol.encode_carried(carried)
-
-    # -- inside -----------------------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return f"{self._task.kind} (task {self._task_id})"
 
     def _check(self, role: Role) -> None:
         if self._refuses is not None and (self._refuses != IN_FINALIZE or role != "follow_up"):

@@ -134,8 +134,7 @@ class Runner:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
-            status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
-            body = self._failed(error)
+            status, reason, body = FAILED, self._reason(task, error).code, codec.encode_error(error)
             if self._told == CANCELLED and aside is None and task is not None:
                 self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), self._claimed[5])
         self._printed.end(task_id, lease, kind)
@@ -171,11 +170,13 @@ class Runner:
         carried = (self._offspring or self._beget()).carried(body)
         return (body, WHOLE.code) if carried is None else (carried, WAITING)
 
-    def _failed(self, error: BaseException) -> bytes:
-        """The body of the receipt of an attempt that ends so. What it has asked for was never there."""
+    def _reason(self, task: Task[..., Any] | None, error: BaseException) -> Reason:
+        """Why the attempt failed. What it has asked for was never there."""
         if self._offspring is not None:
             self._offspring.drop()
-        return codec.encode_error(error)
+            if error is self._offspring.problem:
+                return Reason.INVALID_SPAWN
+        return Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)
 
     def kin(self, task_id: int, lease: int) -> Offspring:
         """Where the requests of this attempt for other tasks go. Raises StaleAttempt if another one runs now."""

@@ -12,6 +12,7 @@ import pytest
 
 import ringq
 from ringq import codec, protocol
+from ringq.errors import InvalidDependency
 from ringq.kinds import Ended, Submitted
 from ringq.model import Reason, Status
 from ringq.offspring import IN_HOOK, Offspring
@@ -282,9 +283,31 @@ def test_where_finalize_is_gone_the_memo_is_the_result(run: Run) -> None:
 def test_a_handler_with_finalize_that_says_nothing_of_children_fails(run: Run) -> None:
     task = made(lambda ctx: 1)
     task.finalize(lambda memo, results: None)
-    error = failed(run(task))
-    assert isinstance(error, ringq.InvalidSubmission)
-    assert "ctx.spawn_many([]) says that there is nothing to wait for" in str(error)
+    receipt = run(task)
+    assert isinstance(failed(receipt), ringq.InvalidSubmission)
+    assert "ctx.spawn_many([]) says that there is nothing to wait for" in str(receipt.error)
+    assert receipt.reason == Reason.INVALID_SPAWN.code
+
+
+def test_children_that_depend_on_nobody_of_theirs_are_told_of_when_the_handler_has_returned(run: Run) -> None:
+    def handler(ctx: ringq.Context) -> None:
+        first = thumbnail.submission("a")
+        ctx.spawn(thumbnail.options(depends_on=first).submission("b"))
+
+    receipt = run(made(handler))
+    assert isinstance(failed(receipt), InvalidDependency)
+    assert receipt.reason == Reason.INVALID_SPAWN.code
+
+
+def test_children_depend_on_each_other_by_their_submissions(run: Run) -> None:
+    def handler(ctx: ringq.Context) -> None:
+        first = thumbnail.submission("a")
+        ctx.spawn(first)
+        ctx.follow_up(thumbnail.options(depends_on=[first, 3]).submission("b"))
+
+    told = carried(run(made(handler)))
+    assert told.batch is not None
+    assert told.batch.depends_on == [None, [-1, 3]]
 
 
 def test_a_memo_that_cannot_be_encoded_is_told_of_as_memo(run: Run) -> None:
