@@ -113,7 +113,7 @@ if TYPE_CHECKING:
         TaskRecord,
         Why,
     )
-    from ringq.overview import ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
+    from ringq.overview import CallbackRecord, ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
     from ringq.pressure import PressureSource
     from ringq.query import Query
     from ringq.retry import Retry
@@ -140,6 +140,7 @@ __all__ = [
     "BatchTooLarge",
     "BurstExceeded",
     "Callback",
+    "CallbackRecord",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -246,7 +247,7 @@ _HOMES = {
         *("AttemptRecord", "CancelOutcome", "Cancellation", "Cause", "Outcome"),
         *("OutputRecord", "PauseReason", "Reason", "Status", "TaskRecord", "Why"),
     ),
-    "ringq.overview": ("ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
+    "ringq.overview": ("CallbackRecord", "ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
     "ringq.pressure": ("PressureSource",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),

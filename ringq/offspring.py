@@ -113,7 +113,10 @@ class Offspring:
                 "that does"
             )
         callback: Callback = self._server()._open_callback(self._task_id, self._lease, timeout)
-        self._parks = True
+        with self._lock:
+            if self._is_over:
+                raise StaleAttempt(f"{self._name} needs no callback any more: the attempt has ended")
+            self._parks = True
         return callback
 
     # -- for the attempt --------------------------------------------------------------------------

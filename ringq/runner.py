@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ringq import codec, failpoint
-from ringq.callback import Callback, new_token
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
@@ -241,12 +240,6 @@ class Runner:
         """Let nothing of a scope pass for a while."""
         if self._server is not None:
             self._server().hold(scope, until)
-
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        """Have somebody outside complete the task. The signal of a limit or a cancel ends the wait for the token."""
-        if self._server is None:
-            return Callback(new_token(task_id), task_id)
-        return self.kin(task_id, lease).callback(timeout)
 
     def record_io(self, **used: int) -> None:
         """Add to what the present attempt has moved, where anybody wants to know."""

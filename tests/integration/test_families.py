@@ -10,8 +10,8 @@ from ringq import protocol
 from ringq.errors import UnknownTask
 from ringq.families import family
 from ringq.model import CHILD
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import CHILDREN
+from ringq.store.waiting import WaitingRow
 from tests.integration.store_rows import opened, submit
 
 

@@ -105,7 +105,7 @@ def test_what_is_active_below_the_mark_is_read_from_two_indexes_side_by_side(pla
     assert any("INDEX delayed_task " in line for line in plans["SELECT_OLD"])
 
 
-@pytest.mark.parametrize("name", ["SELECT_PURGEABLE", "SELECT_CHUNKS"])
+@pytest.mark.parametrize("name", ["SELECT_PURGEABLE", "SELECT_NEEDED"])
 def test_whether_a_task_carries_calls_of_a_map_is_looked_up(plans: dict[str, list[str]], name: str) -> None:
     assert any(re.match(r"SEARCH map_chunk USING COVERING INDEX map_chunk_task ", line) for line in plans[name])
     assert not any(line.startswith("SCAN map_chunk") for line in plans[name])
