@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,13 @@ def test_more_than_a_batch_may_have_is_refused(run: Run, monkeypatch: pytest.Mon
     error = failed(run(made(handler)))
     assert isinstance(error, ringq.BatchTooLarge)
     assert "3 tasks" in str(error)
+
+
+def test_of_a_generator_without_end_no_more_is_taken_than_may_be(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringq.offspring.FRAME_BYTES_MAX", 100)
+    error = failed(run(made(lambda ctx: ctx.spawn_many(thumbnail.submission("a") for _ in itertools.count()))))
+    assert isinstance(error, ringq.BatchTooLarge)
+    assert "9 tasks with 108 bytes of arguments" in str(error)
 
 
 def test_a_call_of_a_map_cannot_spawn(run: Run) -> None:
@@ -374,6 +382,12 @@ def test_a_kind_with_finalize_cannot_be_mapped() -> None:
 
 
 # -- results of dependencies ----------------------------------------------------------------------
+
+
+def test_what_is_no_type_of_a_result_is_refused(run: Run) -> None:
+    error = failed(run(made(lambda ctx: ctx.results(Server)), server=Server(None, {5: completed(5, "1")}, [5])))
+    assert isinstance(error, ringq.InvalidOption)
+    assert "results: expected a type that JSON can carry, got <class" in str(error)
 
 
 def test_results_of_dependencies_come_in_order_and_by_type(run: Run) -> None:
