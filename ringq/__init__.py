@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ringq.callback import Callback
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
+    from ringq.drawing import Graph, GraphEdge, GraphTask
     from ringq.errors import (
         AlreadyServed,
         AppImportError,
@@ -157,6 +158,9 @@ __all__ = [
     "Domain",
     "Ended",
     "Filter",
+    "Graph",
+    "GraphEdge",
+    "GraphTask",
     "InvalidConfig",
     "InvalidDependency",
     "InvalidKind",
@@ -238,6 +242,7 @@ _HOMES = {
     "ringq.callback": ("Callback",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
+    "ringq.drawing": ("Graph", "GraphEdge", "GraphTask"),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
         *("Member", "PAYLOAD", "chain", "gather", "result_of"),

@@ -118,9 +118,11 @@ class Offspring:
 
     # -- for the attempt --------------------------------------------------------------------------
 
-    def to_fill_in(self) -> list[DependencyResult]:
-        """How all that the task depends on has ended, in order."""
-        return [(end.status.code, end.result) for end in self._ends(self._known().dependencies)]
+    def to_fill_in(self) -> dict[int, DependencyResult]:
+        """How all that the task depends on has ended, by its numbers."""
+        family = self._known()
+        ends = self._ends(family.dependencies)
+        return {place: (end.status.code, end.result) for place, end in zip(family.places, ends, strict=True)}
 
     def finalize(self, context: Any) -> bytes:
         """Call the function of `finalize`; the result as JSON. Without one the memo is the result.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
+from ringq.store.held import Held, held
 from ringq.store.session import Rows
 from ringq.store.waiting import WaitingTables
 
@@ -93,7 +94,7 @@ COUNT_CHILDREN: Final = "SELECT COUNT(*) FROM edge WHERE is_open IN (0, 1) AND t
 
 # What a task depends on, or whom it has as children, in order.
 SELECT_OF: Final = """
-SELECT upstream FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (role = 3) = ?2 ORDER BY place, upstream
+SELECT upstream, place FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (role = 3) = ?2 ORDER BY place, upstream
 """
 
 # Another task takes the place of this one, for all that wait for it.
@@ -201,9 +202,17 @@ class GraphTables(WaitingTables):
         """What it depends on, in the order in which that was named."""
         return [row[0] for row in self._read(SELECT_OF, (task_id, 0))]
 
+    def dependency_places(self, task_id: int) -> list[int]:
+        """The number under which it named each of these."""
+        return [row[1] for row in self._read(SELECT_OF, (task_id, 0))]
+
     def children_of(self, task_id: int) -> list[int]:
         """Its children, in the order in which they were spawned."""
         return [row[0] for row in self._read(SELECT_OF, (task_id, 1))]
+
+    def waits_for(self, task_id: int, limit: int) -> Held:
+        """For what it waits, at most so many of each sort."""
+        return held(self._read, task_id, limit)
 
     def move_edges(self, upstream: int, heirs: Sequence[int]) -> None:
         """Other tasks take the place of this one: who waited for it waits for all of them."""

@@ -10,10 +10,12 @@ import pytest
 from store_rows import opened
 
 from ringq.store import (
+    belonging,
     cancels,
     controls,
     dead,
     expiry,
+    held,
     history,
     keys,
     pauses,
@@ -31,6 +33,7 @@ from ringq.store import (
 
 GROWING = {
     "task", "receipt", "attempt", "submission", "tag", "label", "task_key", "scheduled_task", "map_chunk", "expiry",
+    "edge", "memo",
 }  # fmt: skip
 
 # Statements that sort, and why that is little.
@@ -42,6 +45,9 @@ SORTING = {
     "COUNT_PAUSED_BELOW": "stragglers and delayed tasks",
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
+    "SELECT_DEPENDENCIES": "what one task depends on",
+    "SELECT_CHILDREN": "the children of one task",
+    "COUNT_BLOCKED": "open dependencies",
     "SELECT_TAG_VALUES": "one row per value of the tag",
     "SELECT_QUEUE_ROWS": "one row per queue of which something was said",
     "SELECT_SAID": "one row per group, domain or kind of which something was said",
@@ -65,7 +71,7 @@ WALKING = {
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     modules: list[ModuleType] = [cancels, dead, expiry, history, keys, pauses, prepare, questions, queues, retention]
-    modules += [controls, standing, store, submissions, tags, task_rows, tasks]
+    modules += [belonging, controls, held, standing, store, submissions, tags, task_rows, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):
