@@ -33,8 +33,7 @@ SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
 WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
-WAITING = Reason.WAITING.code
-MARKED = (codec.FINALIZE_PREFIX, codec.AWAITED_PREFIX)  # payloads that are not the arguments of a call as they stand
+RETURNED, WAITING = Reason.NONE.code, Reason.WAITING.code
 STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 Claimed = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
@@ -118,16 +117,18 @@ class Runner:
                     failpoint.hit("worker.running")
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
-                if codec.is_chunk(payload):
+                is_call = payload[:1] == b"{" and payload[2:3] != b'"'  # its arguments, as they stand
+                if not is_call and codec.is_chunk(payload):
                     self._beget(IN_A_CALL)
                     begin = self._contexts(task, task_id, lease, attempt, limit_ms)
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
                     reason = left.code
-                elif task.wants_context or payload.startswith(MARKED):
-                    body, reason = self._call(task, self._contexts(task, task_id, lease, attempt, limit_ms)(), payload)
+                elif task.wants_context or not is_call:
+                    context = self._contexts(task, task_id, lease, attempt, limit_ms)()
+                    body, reason = self._call(task, context, payload, is_call)
                 else:
-                    body, reason = task.run(None, payload), WHOLE.code
+                    body, reason = task.run(None, payload), RETURNED
                 status = COMPLETED
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt
@@ -155,19 +156,19 @@ class Runner:
             run_timeout_ms=limit_ms, port=self, facts=partial(self._ask, task_id, lease),
         )  # fmt: skip
 
-    def _call(self, task: Task[..., Any], context: Context, payload: bytes) -> tuple[bytes, int]:
+    def _call(self, task: Task[..., Any], context: Context, payload: bytes, is_call: bool) -> tuple[bytes, int]:
         """Call the handler, or the function of `finalize`; body and reason of the receipt."""
-        if codec.is_finalize(payload):
+        if not is_call and codec.is_finalize(payload):
             body = self._beget(IN_FINALIZE).finalize(context)
         else:
-            if codec.is_awaiting(payload):
+            if not is_call and codec.is_awaiting(payload):
                 payload = codec.filled(payload, self._beget().to_fill_in)
                 self._claimed = (*self._claimed[:5], payload)
             body = task.run(context, payload)
             if self._offspring is None and task.finalizer is None:
-                return body, WHOLE.code
+                return body, RETURNED
         carried = (self._offspring or self._beget()).carried(body)
-        return (body, WHOLE.code) if carried is None else (carried, WAITING)
+        return (body, RETURNED) if carried is None else (carried, WAITING)
 
     def _reason(self, task: Task[..., Any] | None, error: BaseException) -> Reason:
         """Why the attempt failed. What it has asked for was never there."""
