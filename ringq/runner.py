@@ -136,7 +136,7 @@ class Runner:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
             status, reason, body = FAILED, self._reason(task, error).code, codec.encode_error(error)
             if self._told == CANCELLED and aside is None and task is not None:
-                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), self._claimed[5])
+                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), payload)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -163,7 +163,6 @@ class Runner:
         else:
             if not is_call and codec.is_awaiting(payload):
                 payload = codec.filled(payload, self._beget().to_fill_in)
-                self._claimed = (*self._claimed[:5], payload)
             body = task.run(context, payload)
             if self._offspring is None and task.finalizer is None:
                 return body, RETURNED
@@ -199,11 +198,14 @@ class Runner:
         if task.cancel_hook is None:
             return
         ring = self._ring
-        self._beget(IN_HOOK)
+        offspring = self._beget(IN_HOOK)
         try:
             ring.call(CANCEL_HOOK_CALL)
             try:
-                task.answer_cancel(context(), payload.removeprefix(codec.FINALIZE_PREFIX))
+                arguments = payload.removeprefix(codec.FINALIZE_PREFIX)
+                if codec.is_awaiting(arguments):
+                    arguments = codec.filled(arguments, offspring.to_fill_in)
+                task.answer_cancel(context(), arguments)
             finally:
                 ring.leave()
         except BaseException:

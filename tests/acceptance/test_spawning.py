@@ -15,7 +15,7 @@ Serve = Callable[..., Any]
 ALBUMS = """
 from __future__ import annotations
 
-import os, signal
+import os, signal, time
 from typing import Any
 
 import ringq
@@ -68,6 +68,22 @@ def dies_again(memo: str, results: list[int]) -> list[int]:
         open(memo, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return results
+
+@app.task
+def stays(ctx: ringq.Context, path: str, number: int) -> None:
+    ctx.spawn_many([])
+
+@stays.finalize
+def stays_on(memo: None, results: list[int]) -> None:
+    time.sleep(100)
+
+@stays.on_cancel
+def leaves(ctx: ringq.Context, path: str, number: int) -> None:
+    try:
+        ctx.follow_up(picture.submission(3))
+    except ringq.InvalidSubmission as error:
+        with open(path, "w") as file:
+            file.write(f"{number}: {error}")
 """
 
 
@@ -126,6 +142,19 @@ def test_a_handler_knows_its_family_and_what_fits_no_ring_goes_by_a_file(serve: 
         assert client.submit("album::album", {"pictures": 3000}).result(60) == sum(range(3000))
         with pytest.raises(ringq.TaskFailed, match="submit each call"):
             list(client.map("album::book", [{}, {}]))
+
+
+def test_a_cancel_in_finalize_tidies_up_with_the_arguments_of_the_call(serve: Serve, tmp_path: Any) -> None:
+    served = serve(ALBUMS)
+    with served.client() as client:
+        number = ringq.result_of(client.submit("album::picture", {"number": 5}))
+        handle = client.submit("album::stays", {"path": str(tmp_path / "tidied"), "number": number})
+        wait_for(lambda: [one.reason for one in client.query.task(handle.id).attempts] == ["waiting"])
+        wait_for(lambda: client.query.task(handle.id).status == "running")
+        handle.cancel()
+        with pytest.raises(ringq.TaskCancelled):
+            handle.result(30)
+        assert (tmp_path / "tidied").read_text().startswith("5: album::stays (task 2): on_cancel cannot spawn")
 
 
 @pytest.mark.stress
