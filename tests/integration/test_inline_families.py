@@ -169,6 +169,7 @@ def test_a_finalize_that_fails_is_tried_again_and_the_handler_is_not(run: testin
 def test_a_cancel_of_a_parent_that_waits_cancels_its_children(run: testing.Inline) -> None:
     handle = album.submit("Rome", ["ab", "c"])
     run.run_next()
+    assert run.client.query.task(handle.id).status is Status.WAITING
     handle.cancel()
     assert run.run_all() == []
     assert [record.status for record in run.submitted()] == [Status.CANCELLED] * 3
