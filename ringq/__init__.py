@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.events import Event
     from ringq.kinds import (
         PAYLOAD,
         App,
@@ -140,6 +141,7 @@ __all__ = [
     "ControlRecord",
     "Domain",
     "Ended",
+    "Event",
     "Filter",
     "InvalidConfig",
     "InvalidKind",
@@ -210,6 +212,7 @@ __all__ = [
 
 _HOMES = {
     "ringq.budgets": ("IoBudget",),
+    "ringq.events": ("Event",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (

@@ -43,5 +43,12 @@ class Committed:
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
     expiring: bool = False  # other times to live are the next that end
     queues: list[str] = field(default_factory=list)  # of which something was said
+    unended: list[tuple[tuple[Any, ...], float]] = field(default_factory=list)  # attempts that did not end their tasks
+    revived: list[int] = field(default_factory=list)  # dead letters that were given another chance
+    fired: list[tuple[str, int, int]] = field(default_factory=list)  # (schedule, first of its tasks, how many)
+    spawned: list[tuple[int, int]] = field(default_factory=list)  # (task, whose child it is)
+    unblocked: list[int] = field(default_factory=list)  # nothing that these depend on is left
+    waiting: list[tuple[int, int]] = field(default_factory=list)  # (task, how many of its children have not ended)
+    finalizing: list[int] = field(default_factory=list)  # their children have ended
     controls: list[Said] = field(default_factory=list)  # pauses, limits and weights that are others now
     body_bytes: int = 0  # of payloads and results

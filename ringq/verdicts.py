@@ -195,6 +195,7 @@ class Verdicts:
         self._store.prune_attempts({row[0] for verdict, row in again if verdict.reason in NO_FAILURE})
         self._store.delete_leases([row[0] for _, row in again])
         committed.again += [row[0] for _, row in again]
+        committed.unended += [(row, verdict.delay_s) for verdict, row in again]
         now_us = self._clock.now_us()
         later = [(now_us + round(verdict.delay_s * 1e6), row[0]) for verdict, row in again if verdict.delay_s]
         self._store.put_off(later)

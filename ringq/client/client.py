@@ -20,6 +20,7 @@ from ringq.client.batch import columns, keys
 from ringq.client.cancel import Cancelling
 from ringq.client.controls import Controls
 from ringq.client.dead import DeadLetters
+from ringq.client.events import Watching
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
@@ -71,7 +72,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons, Watching):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.

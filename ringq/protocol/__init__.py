@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringq.protocol.asking import Health, HealthReply, Why, WhyReply
+from ringq.protocol.asking import NAMES_MAX, Events, Health, HealthReply, Subscribe, Why, WhyReply
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
@@ -71,6 +71,7 @@ __all__ = [
     "ENDS_MAX",
     "FOLLOW_UP",
     "HEADER",
+    "NAMES_MAX",
     "REPLIES",
     "REQUESTS",
     "SIBLING",
@@ -86,6 +87,7 @@ __all__ = [
     "Chunks",
     "Dead",
     "Ended",
+    "Events",
     "Failure",
     "ForgetMap",
     "Frame",
@@ -115,6 +117,7 @@ __all__ = [
     "SpecFields",
     "Submit",
     "Submitted",
+    "Subscribe",
     "Wait",
     "Why",
     "WhyReply",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from ringq.protocol.asking import Health, HealthReply, Why, WhyReply
+from ringq.protocol.asking import Answer, Question
 
 SUBMISSION_ID_BYTES: Final = 16
 DIGEST_BYTES: Final = 16
@@ -336,6 +336,6 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 RateChange = SetRate | HoldRate | Acquire
 Control = SetQueue | SetPause | SetControl | RateChange
 Change = RetryDead | PurgeDead | Cancel | PutSchedule | ChangeSchedule | RunSchedule | Control
-Request = Submit | Wait | Health | Why | OpenMap | ForgetMap | Change
-Reply = Submitted | Ended | HealthReply | WhyReply | MapChunks | MapForgotten | Changed | Cancelled | Granted | Failure
+Request = Submit | Wait | Question | OpenMap | ForgetMap | Change
+Reply = Submitted | Ended | Answer | MapChunks | MapForgotten | Changed | Cancelled | Granted | Failure
 Message = Request | Reply

@@ -1,0 +1,73 @@
+"""Store: what events tell of tasks besides what has happened, and the timeline that is kept of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ringq.store.graph import GraphTables
+
+# What tasks are called and found by.
+SELECT_HEADS: Final = """
+SELECT task.id, task.spec,
+    (SELECT text FROM label WHERE label.task_id = task.id),
+    (SELECT json_group_object(tag.key, tag.value) FROM tag WHERE tag.task_id = task.id HAVING COUNT(*) > 0),
+    (SELECT task_key.key FROM task_key WHERE task_key.task_id = task.id)
+FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
+"""
+
+# New tasks by what they share.
+SELECT_NEW: Final = "SELECT MIN(id), COUNT(*), spec FROM task WHERE id >= ? AND id < ? GROUP BY spec ORDER BY 1"
+
+# What has happened, in order.
+INSERT_EVENT: Final = "INSERT INTO event (at_us, word, task_id, body) VALUES (?, ?, ?, ?)"
+
+# The oldest, a few at a time, as far as they were kept for long enough or are too many; never the newest: its number
+# must not be given again.
+DELETE_EVENTS: Final = """
+DELETE FROM event WHERE id <= (
+    SELECT MAX(id) FROM (SELECT id, at_us FROM event ORDER BY id LIMIT ?3)
+    WHERE (at_us < ?1 OR id <= (SELECT MAX(id) FROM event) - ?2) AND id < (SELECT MAX(id) FROM event))
+"""
+
+# The timeline behind one of its rows: of a task, of words, or all of it.
+SELECT_EVENTS: Final = """
+SELECT id, body FROM event
+WHERE id > ?1 AND (?3 IS NULL OR word IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?2
+"""
+SELECT_EVENTS_OF: Final = """
+SELECT id, body FROM event
+WHERE task_id = ?4 AND id > ?1 AND (?3 IS NULL OR word IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?2
+"""
+
+Head = tuple[int, int, str | None, str | None, str | None]
+
+
+# When the first of those that are kept happened.
+SELECT_OLDEST: Final = "SELECT at_us FROM event ORDER BY id LIMIT 1"
+
+
+class EventTables(GraphTables):
+    """Statements about events. Those that write belong into `transaction()`."""
+
+    def heads(self, task_ids: Sequence[int]) -> list[Head]:
+        """(id, spec, label, tags as JSON, key) of those of these tasks that exist."""
+        return self._read(SELECT_HEADS, (json.dumps(list(task_ids)),))
+
+    def new_tasks(self, first_id: int, below: int) -> list[tuple[int, int, int]]:
+        """(first id, count, spec) of the tasks with these ids, for each spec."""
+        return self._read(SELECT_NEW, (first_id, below))
+
+    def insert_events(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add to the timeline, given as (at_us, word, task_id or None, JSON)."""
+        self._write(INSERT_EVENT, rows)
+
+    def oldest_event_us(self) -> int | None:
+        """When the first of the timeline happened."""
+        row = self._read_one(SELECT_OLDEST)
+        return None if row is None else int(row[0])
+
+    def forget_events(self, before_us: int, rows_max: int, limit: int) -> int:
+        """Delete the oldest, `limit` at most: those before an instant, and those that are more than `rows_max`."""
+        return self._write(DELETE_EVENTS, [(before_us, rows_max, limit)])

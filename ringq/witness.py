@@ -1,0 +1,197 @@
+"""Flow: what a transaction has made true, one thing that has happened at a time. Makes nothing that nobody wants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Final
+
+from ringq.clock import Clock, instant
+from ringq.committed import Committed, Said
+from ringq.dispatch import Dispatcher
+from ringq.model import Reason, Status
+from ringq.places import Place
+from ringq.steering import places_of
+
+COMPLETED: Final = Status.COMPLETED.code
+ENDS: Final = {status.code: status.value for status in Status if status.is_terminal}
+# Attempts that did not end their task, and that are no failure.
+STOPPED: Final = {
+    Reason.PREEMPTED.code: "preempted", Reason.PAUSED.code: "paused", Reason.SNOOZED.code: "given_back",
+    Reason.THROTTLED.code: "given_back", Reason.STOPPED.code: "given_back",
+}  # fmt: skip
+ERROR_CHARS_MAX: Final = 500
+
+
+class Occurrence:
+    """Something that has happened, not written yet.
+
+    Attributes: `at_us`; `task_id`, 0 for none, else the first of `count` tasks; `spec`, the number of theirs, if it was
+    looked up; `more`, what else is told; `head` and `line`, how it is written, as far as somebody wanted it.
+    """
+
+    __slots__ = ("at_us", "count", "head", "line", "more", "spec", "task_id", "word")
+
+    def __init__(
+        self, word: str, at_us: int, task_id: int, more: dict[str, Any], count: int = 1, spec: int | None = None
+    ) -> None:
+        self.word = word
+        self.at_us = at_us
+        self.task_id = task_id
+        self.more = more
+        self.count = count
+        self.spec = spec
+        self.head: str | None = None
+        self.line: bytes | None = None
+
+
+class Witness:
+    """Tells what happened, transaction by transaction. What is paused and limited it compares with the time before."""
+
+    def __init__(
+        self, store: Any, clock: Clock, dispatcher: Dispatcher, running: Callable[[], Sequence[tuple[int, ...]]]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._dispatcher = dispatcher
+        self._running = running
+        self.begin()
+
+    def begin(self) -> None:
+        """Tell what happens from now on."""
+        store = self._store
+        self._below = store.stored_below
+        self._pauses, self._controls, self._queues = dict(store.pauses()), dict(store.controls()), dict(store.queues())
+
+    def of(self, committed: Committed, words: Collection[str]) -> list[Occurrence]:
+        """What a transaction has made true, of what is wanted. To be asked after each, in order."""
+        at_us = self._clock.now_us()
+        found: list[Occurrence] = []
+        first, self._below = self._below, self._store.stored_below
+        if "submitted" in words and self._below > first:
+            found += [
+                Occurrence("submitted", at_us, task_id, {"count": count}, count, spec)
+                for task_id, count, spec in self._store.new_tasks(first, self._below)
+            ]
+        if committed.fired and "fired" in words:
+            found += [
+                Occurrence("fired", at_us, task_id, {"schedule": name, "count": count}, count)
+                for name, task_id, count in committed.fired
+            ]
+        if committed.unended:
+            found += [one for one in map(self._unended, committed.unended) if one.word in words]
+        if committed.receipts and self._is_wanted(committed, words):
+            found += self._ended(committed, words, at_us)
+        found += self._of_graph(committed, words, at_us)
+        if committed.revived and "revived" in words:
+            found += [Occurrence("revived", at_us, task_id, {}) for task_id in committed.revived]
+        if committed.controls or committed.queues:
+            found += [one for one in self._of_scopes(committed, at_us) if one.word in words]
+        return found
+
+    def _is_wanted(self, committed: Committed, words: Collection[str]) -> bool:
+        """Whether one of the receipts may be; to know that costs the same however many there are."""
+        if "completed" in words:
+            return True
+        completed = sum(one[0] for (_, status), one in committed.sums.items() if status == COMPLETED)
+        return completed < len(committed.receipts)
+
+    def _ended(self, committed: Committed, words: Collection[str], at_us: int) -> Iterator[Occurrence]:
+        for row in committed.receipts:
+            word = ENDS[row[4]]
+            if word not in words:
+                continue
+            more: dict[str, Any] = {"attempt": row[3], "duration_s": row[7] / 1e6}
+            if row[4] != COMPLETED:
+                more["reason"] = Reason.of(row[5]).value
+                more["error"] = error_line(row[12])
+                if word == "failed":
+                    more["will_retry"] = False
+            yield Occurrence(word, at_us, row[0], more)
+
+    def _unended(self, attempt: tuple[tuple[Any, ...], float]) -> Occurrence:
+        row, delay_s = attempt
+        task_id, _, _, number, reason, _, duration_us, _, _, _, error = row
+        at_us = self._clock.now_us()
+        more = {"attempt": number, "reason": Reason.of(reason).value, "duration_s": duration_us / 1e6}
+        if delay_s:
+            more["retry_at"] = instant(at_us + round(delay_s * 1e6))
+        if reason in STOPPED:
+            return Occurrence(STOPPED[reason], at_us, task_id, more)
+        return Occurrence("failed", at_us, task_id, {**more, "will_retry": True, "error": error_line(error)})
+
+    def _of_graph(self, committed: Committed, words: Collection[str], at_us: int) -> Iterator[Occurrence]:
+        """Tasks that belong together."""
+        if committed.spawned and "spawned" in words:
+            yield from (Occurrence("spawned", at_us, i, {"parent": parent}) for i, parent in committed.spawned)
+        if committed.waiting and "waiting" in words:
+            yield from (Occurrence("waiting", at_us, i, {"children": left}) for i, left in committed.waiting)
+        if committed.unblocked and "unblocked" in words:
+            yield from (Occurrence("unblocked", at_us, i, {}) for i in committed.unblocked)
+        if committed.finalizing and "finalizing" in words:
+            yield from (Occurrence("finalizing", at_us, i, {}) for i in committed.finalizing)
+
+    def _of_scopes(self, committed: Committed, at_us: int) -> Iterator[Occurrence]:
+        """What was paused, goes on, has other limits, cools down."""
+        for said in dict.fromkeys((scope, name) for scope, name, _ in committed.controls):
+            before, now = self._pauses.get(said), self._store.pauses().get(said)
+            if (before is None) != (now is None):
+                word = "resumed" if now is None else "paused"
+                until_us = None if now is None else now.resume_at_us
+                yield Occurrence(word, at_us, 0, {**self._named(said), **_until(until_us), **self._counts(said)})
+            limits = self._store.controls().get(said)
+            if limits != self._controls.get(said):
+                settings = {} if limits is None else _given(limits._asdict())
+                yield Occurrence("changed", at_us, 0, {**self._named(said), "settings": settings})
+        for name in dict.fromkeys(committed.queues):
+            yield from self._of_queue(name, at_us)
+        self._pauses, self._controls = dict(self._store.pauses()), dict(self._store.controls())
+
+    def _of_queue(self, name: str, at_us: int) -> Iterator[Occurrence]:
+        now = self._store.queue(name)
+        before = self._queues.get(name, now._replace(**dict.fromkeys(_given(now._asdict()), None), name=name))
+        self._queues[name] = now
+        said = {"scope": "queue", "name": name}
+        if now.throttled_until_us is not None and now.throttled_until_us != before.throttled_until_us:
+            yield Occurrence("throttled", at_us, 0, {**said, **_until(now.throttled_until_us)})
+        cool = {"throttles": 0, "throttled_until_us": None}
+        if now._replace(**cool) != before._replace(**cool):
+            settings = {name: value for name, value in _given(now._asdict()).items() if not name.startswith("throttle")}
+            yield Occurrence("changed", at_us, 0, {**said, "settings": settings})
+
+    def _named(self, said: tuple[str, str]) -> dict[str, str]:
+        return {"scope": said[0], "name": said[1]}
+
+    def _counts(self, said: tuple[str, str]) -> dict[str, int]:
+        """How many of its tasks might start but for a pause, and run."""
+        scope = Said(*said)
+        lanes = self._dispatcher.backlog.lanes()
+        running = places_of(self._store, [row[1] for row in self._running()])
+        return {
+            "pending": sum(len(lane) for lane in lanes if _is_of(lane.place, scope)),
+            "running": sum(_is_of(place, scope) for _, place in running),
+        }
+
+
+def error_line(text: str | None) -> str | None:
+    """The error of an attempt, stored as JSON, in one line."""
+    if not text:
+        return None
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return None
+    words = [str(told[key]) for key in ("type", "message") if isinstance(told, dict) and told.get(key)]
+    return " ".join(": ".join(words).split())[:ERROR_CHARS_MAX] or None
+
+
+def _is_of(place: Place, said: Said) -> bool:
+    return said.scope == "server" or getattr(place, said.scope) == said.name
+
+
+def _until(until_us: int | None) -> dict[str, Any]:
+    return {} if until_us is None else {"until": instant(until_us)}
+
+
+def _given(columns: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if value is not None and name not in ("scope", "name")}
