@@ -31,6 +31,7 @@ from ringq.writer import Writer
 BUFFER_MAX: Final = 100_000
 EVENTS_PER_S_MAX: Final = 100_000
 FRAME_EVENTS_MAX: Final = 1000
+PAUSE_NS: Final = 5_000_000  # between two frames, times the number of readers: each wakes a process
 FRAME_BYTES: Final = 256 * 1024  # a frame is full then
 PROGRESS_NS: Final = 250_000_000
 KNOWN: Final = frozenset((*events.WORDS, events.PROGRESS))
@@ -137,7 +138,6 @@ class Bus:
         now_ns = self._clock.monotonic_ns()
         self._has_news = False
         frames: dict[tuple[int, int], tuple[int, protocol.Events]] = {}
-        pause_ns = len(self._readers) * FRAME_EVENTS_MAX * 1_000_000_000 // EVENTS_PER_S_MAX
         for reader in list(self._readers.values()):
             if reader.seen == reader.channel.count:
                 continue
@@ -145,8 +145,9 @@ class Bus:
                 where = (id(reader.channel), reader.seen)
                 if where not in frames:
                     frames[where] = self._frame(reader.channel, reader.seen)
-                reader.seen, frame = frames[where]
-                reader.due_ns = now_ns + pause_ns
+                sent, (reader.seen, frame) = reader.seen, frames[where]
+                pause_ns = max(PAUSE_NS, (reader.seen - sent - frame.lost) * 1_000_000_000 // EVENTS_PER_S_MAX)
+                reader.due_ns = now_ns + len(self._readers) * pause_ns
                 reader.send(frame)
             self._has_news |= reader.seen < reader.channel.count
 

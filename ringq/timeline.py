@@ -20,7 +20,8 @@ from ringq.writer import Writer
 
 FLUSH_NS: Final = 2_000_000_000
 AGAIN_NS: Final = 50_000_000  # after a page of what is deleted
-LOOK_NS: Final = 60_000_000_000  # for what has become too old, where nothing happens
+LOOK_NS: Final = 60_000_000_000  # for what has become too old, at the soonest
+LOOK_MAX_NS: Final = 3600_000_000_000  # … and at the latest: the clock may be set
 HELD_MAX: Final = 20_000  # events that wait to be written; of more the oldest are lost
 PAGE: Final = 500  # written, and deleted, in one transaction: some 3 ms
 WORDS: Final = {
@@ -44,7 +45,8 @@ class Timeline:
         self._lost = 0
         self._is_under_way = False
         self._flush_ns: int | None = None
-        self._look_ns = clock.monotonic_ns()
+        self._look_ns: int | None = None  # none is kept: nothing becomes too old
+        self._look()
 
     def keep(self, found: list[Occurrence]) -> None:
         """Write these, soon."""
@@ -63,7 +65,8 @@ class Timeline:
             return
         now_ns = self._clock.monotonic_ns()
         is_due = self._flush_ns is not None and (is_stopping or now_ns >= self._flush_ns)
-        if is_due or (not is_stopping and now_ns >= self._look_ns and self._is_too_old()):
+        is_time = self._look_ns is not None and now_ns >= self._look_ns and not is_stopping
+        if is_due or (is_time and self._look()):
             page = [self._held.popleft() for _ in range(min(PAGE, len(self._held)))]
             lost, self._lost = self._lost, 0
             self._flush_ns, self._is_under_way = None, True
@@ -74,14 +77,19 @@ class Timeline:
         """Until `step` must be called; None if that takes an event first."""
         if self._is_under_way:
             return None
-        dues = [at_ns for at_ns in (self._flush_ns, None if is_stopping else self._look_ns) if at_ns is not None]
+        times = (self._flush_ns, None if is_stopping else self._look_ns)
+        dues = [at_ns for at_ns in times if at_ns is not None]
         return max(0, min(dues) - self._clock.monotonic_ns()) if dues else None
 
-    def _is_too_old(self) -> bool:
-        """Whether the oldest is; looked at now and then, without a transaction."""
-        self._look_ns = self._clock.monotonic_ns() + LOOK_NS
+    def _look(self) -> bool:
+        """Whether the oldest event is too old; when to look again."""
         oldest_us = self._store.oldest_event_us()
-        return oldest_us is not None and oldest_us < self._before_us()
+        if oldest_us is None or self._config.timeline_retention_s == math.inf:
+            self._look_ns = None
+            return False
+        left_ns = (oldest_us - self._before_us()) * 1000
+        self._look_ns = self._clock.monotonic_ns() + min(max(LOOK_NS, left_ns), LOOK_MAX_NS)
+        return bool(left_ns < 0)
 
     def _before_us(self) -> int:
         kept_s = self._config.timeline_retention_s
@@ -92,6 +100,8 @@ class Timeline:
         self._is_under_way = False
         if is_more:
             self._look_ns = self._clock.monotonic_ns() + AGAIN_NS
+        elif self._look_ns is None:
+            self._look()
         self._lost += lost
         self._held.extendleft(reversed(left))
         if left or lost:

@@ -162,13 +162,14 @@ class Witness:
     def _named(self, said: tuple[str, str]) -> dict[str, str]:
         return {"scope": said[0], "name": said[1]}
 
-    def _counts(self, said: tuple[str, str]) -> dict[str, int]:
-        """How many of its tasks might start but for a pause, and run."""
-        scope = Said(*said)
-        lanes = self._dispatcher.backlog.lanes()
+    def _counts(self, said: tuple[str, str]) -> dict[str, int | None]:
+        """How many of its tasks might start but for a pause, if that is known by now; and how many run."""
+        scope, backlog = Said(*said), self._dispatcher.backlog
+        backlog.sort()
+        pending = sum(len(lane) for lane in backlog.lanes() if _is_of(lane.place, scope))
         running = places_of(self._store, [row[1] for row in self._running()])
         return {
-            "pending": sum(len(lane) for lane in lanes if _is_of(lane.place, scope)),
+            "pending": pending if backlog.is_sorted else None,
             "running": sum(_is_of(place, scope) for _, place in running),
         }
 

@@ -68,6 +68,7 @@ VERBS = {
     "rate": ("ringq.cli.rate:rate", "Limit how often tasks start, or handlers call others."),
     "schedule": ("ringq.cli.schedule:schedule", "Submit tasks again and again, by a cron line or an interval."),
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
+    "events": ("ringq.cli.events:events", "Follow what happens, or print what has happened."),
     "dead": ("ringq.cli.dead:dead", "List dead letters, give them another chance, or delete them."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),

@@ -1,5 +1,7 @@
 """Store: what events tell of tasks besides what has happened, and the timeline that is kept of them."""
 
+# ruff: noqa: S608 - statements are put together from the constants of this module; values are always bound
+
 from __future__ import annotations
 
 import json
@@ -31,15 +33,18 @@ DELETE FROM event WHERE id <= (
     WHERE (at_us < ?1 OR id <= (SELECT MAX(id) FROM event) - ?2) AND id < (SELECT MAX(id) FROM event))
 """
 
-# The timeline behind one of its rows: of a task, of words, or all of it.
-SELECT_EVENTS: Final = """
-SELECT id, body FROM event
-WHERE id > ?1 AND (?3 IS NULL OR word IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?2
+# The timeline: behind one of its rows, or the last of it; of tasks, of words, of kinds.
+EVENT_FILTER: Final = """
+    AND (?3 IS NULL OR word IN (SELECT value FROM json_each(?3)))
+    AND (?4 IS NULL OR body ->> '$.domain' = ?4)
+    AND (?5 IS NULL OR body ->> '$.kind' IN (SELECT value FROM json_each(?5)))
+    AND (?6 IS NULL OR body ->> '$.group' = ?6)
 """
-SELECT_EVENTS_OF: Final = """
-SELECT id, body FROM event
-WHERE task_id = ?4 AND id > ?1 AND (?3 IS NULL OR word IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?2
-"""
+SELECT_EVENTS: Final = f"SELECT id, body FROM event WHERE id > ?1 {EVENT_FILTER} ORDER BY id LIMIT ?2"
+SELECT_LAST_EVENTS: Final = f"SELECT id, body FROM event WHERE id > ?1 {EVENT_FILTER} ORDER BY id DESC LIMIT ?2"
+OF_TASK: Final = f"SELECT id, body FROM event WHERE task_id = ?7 AND id > ?1 {EVENT_FILTER}"
+SELECT_EVENTS_OF_TASK: Final = f"{OF_TASK} ORDER BY id LIMIT ?2"
+SELECT_LAST_EVENTS_OF_TASK: Final = f"{OF_TASK} ORDER BY id DESC LIMIT ?2"
 
 Head = tuple[int, int, str | None, str | None, str | None]
 

@@ -13,6 +13,12 @@ from sqlalchemy import Connection
 from ringq.bucket import RateRow
 from ringq.model import Status
 from ringq.store.engine import READ_SECONDS_MAX, open_reader
+from ringq.store.events import (
+    SELECT_EVENTS,
+    SELECT_EVENTS_OF_TASK,
+    SELECT_LAST_EVENTS,
+    SELECT_LAST_EVENTS_OF_TASK,
+)
 from ringq.store.failures import translated
 from ringq.store.filters import LAST, asks_for_specs, specs_of, wanted_tags, whole_tag
 from ringq.store.history import (
@@ -304,6 +310,20 @@ class Questions:
     def queues(self) -> list[Row]:
         """Queues of which something was said, in the columns of SELECT_QUEUE_ROWS."""
         return self._rows(SELECT_QUEUE_ROWS)
+
+    def events(
+        self, after: int | None, limit: int, words: Sequence[str] | None, domain: str | None, kind: str | None,
+        group: str | None, task_id: int | None,
+    ) -> list[Row]:  # fmt: skip
+        """(id, JSON) of the timeline, in order: the first behind `after`, or the last of all."""
+        some = None if words is None else json.dumps(list(words))
+        given = (after or 0, limit, some, domain, self._names(kind), group)
+        if task_id is None:
+            rows = self._rows(SELECT_LAST_EVENTS if after is None else SELECT_EVENTS, *given)
+        else:
+            sql = SELECT_LAST_EVENTS_OF_TASK if after is None else SELECT_EVENTS_OF_TASK
+            rows = self._rows(sql, *given, task_id)
+        return rows[::-1] if after is None else rows
 
     def rates(self) -> list[RateRow]:
         """All rate limits, by scope."""
