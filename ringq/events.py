@@ -23,14 +23,14 @@ PLAIN: Final = frozenset({"submitted", "dispatched", "completed", "spawned", "un
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that has happened, after it was durable. What does not concern it is None.
 
-    Attributes: `word`, what has happened; `at`, when that was committed; `id`, its place in the timeline, if it was read
-    there.
+    Attributes: `word`, what has happened; `at`, when that was committed; `id`, its place in the timeline, if it was
+    read there.
 
     Of a task: `task`, its id; `kind`, `domain`, `queue`, `group`, `priority`, `label` (None: the kind), `key`, `tags`.
     Of submitted: `count` tasks that have these in common, `task` the first of them; label, key and tags only of a
-    single one. Of an attempt: `attempt`, its number; `duration_s`; `reason` and, in one line, `error`; `will_retry`, and
-    `retry_at` unless that is at once. Of waiting: `children` that have not ended. Of spawned: `parent`. Of fired: the
-    `schedule` that has made `count` tasks from `task` on. Of progress: `fraction` and `message`.
+    single one. Of an attempt: `attempt`, its number; `duration_s`; `reason` and, in one line, `error`; `will_retry`,
+    and `retry_at` unless that is at once. Of waiting: `children` that have not ended. Of spawned: `parent`. Of fired:
+    the `schedule` that has made `count` tasks from `task` on. Of progress: `fraction` and `message`.
 
     Of what is paused, goes on, has other limits or cools down: `scope`, one of server, queue, domain, group and kind;
     its `name`, empty for the server; `until`, when it goes on by itself; `pending` and `running`, how many of its tasks
