@@ -10,8 +10,7 @@ taken the one before; all together get about EVENTS_PER_S_MAX of them, so that w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
-from itertools import islice
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final
 
 from ringq import events, protocol
@@ -25,11 +24,11 @@ from ringq.lines import Lines
 from ringq.places import domain_of
 from ringq.spelling import meant
 from ringq.timeline import Timeline
-from ringq.witness import Occurrence, Witness
+from ringq.witness import Block, Occurrence, Witness, dispatched
 from ringq.writer import Writer
 
 BUFFER_MAX: Final = 100_000
-EVENTS_PER_S_MAX: Final = 100_000
+EVENTS_PER_S_MAX: Final = 50_000
 FRAME_EVENTS_MAX: Final = 1000
 PAUSE_NS: Final = 5_000_000  # between two frames, times the number of readers: each wakes a process
 FRAME_BYTES: Final = 256 * 1024  # a frame is full then
@@ -111,21 +110,19 @@ class Bus:
         """A transaction is durable, and everybody in this process goes by it."""
         self._spread(self._witness.of(committed, self.words))
 
-    def _dispatched(self, rows: Iterable[Row]) -> None:
-        at_us = self._clock.now_us()
-        self._spread([Occurrence("dispatched", at_us, row[0], {"attempt": row[2]}) for row in rows])
+    def _dispatched(self, rows: Sequence[Row]) -> None:
+        self._spread([dispatched(rows, self._clock.now_us())])
 
-    def _spread(self, found: list[Occurrence]) -> None:
+    def _spread(self, found: list[Block]) -> None:
         if not found:
             return
-        if any(channel.asks_for_heads for channel in self._channels.values()):
-            self._lines.write_heads(found)
         for channel in self._channels.values():
-            channel.take(found, self._store.specs())
+            channel.take(found, self._lines, self._store.specs())
         self._has_news |= bool(self._channels)
         kept = self.timeline.words
-        if kept:
-            self.timeline.keep([one for one in found if one.word in kept])
+        for block in found if kept else ():
+            if block.word in kept:
+                self.timeline.keep(block.all())
 
     # -- on the way ---------------------------------------------------------------------------
 
@@ -161,9 +158,7 @@ class Bus:
 
     def _frame(self, channel: Channel, seen: int) -> tuple[int, protocol.Events]:
         """What comes behind the first `seen` of a channel, and how far that goes."""
-        first = max(seen, channel.count - len(channel.last))
-        start = first - (channel.count - len(channel.last))
-        chosen = list(islice(channel.last, start, start + FRAME_EVENTS_MAX))
+        first, chosen = channel.behind(seen, FRAME_EVENTS_MAX)
         self._lines.write_heads(chosen)
         lines: list[bytes] = []
         size = 0
@@ -180,24 +175,25 @@ class Bus:
         self._progress_due_ns = self._clock.monotonic_ns() + PROGRESS_NS
         ring = self._ring()
         shown = {row[1]: ring.progress(row[0])[:2] for row in ring.running()}
-        self._spread(
-            [
-                Occurrence(events.PROGRESS, now_us, task_id, {"fraction": fraction, "message": message or None})
-                for task_id, (fraction, message) in shown.items()
-                if self._progress.get(task_id, (0.0, "")) != (fraction, message)
-            ]
-        )
+        moved = [
+            Occurrence(events.PROGRESS, now_us, task_id, {"fraction": fraction, "message": message or None})
+            for task_id, (fraction, message) in shown.items()
+            if self._progress.get(task_id, (0.0, "")) != (fraction, message)
+        ]
+        if moved:
+            self._spread([Block(events.PROGRESS, moved)])
         self._progress = shown
 
 
 class Channel:
-    """What fits one filter. Attributes: `last` of it, `count` of all, `asks_for_heads`: it goes by more than ids."""
+    """What fits one filter. Attributes: `words`; `count`, of all that has fitted so far."""
 
     def __init__(self, wanted: protocol.Subscribe) -> None:
         self.words = frozenset(events.WORDS if wanted.words is None else wanted.words)
-        self.last: deque[Occurrence] = deque(maxlen=wanted.buffer)
         self.count = 0
-        self.asks_for_heads = any(names is not None for names in (wanted.kinds, wanted.domains, wanted.groups))
+        self._buffer = wanted.buffer
+        self._blocks: deque[Block] = deque()
+        self._held = 0  # in these
         self._tasks = None if wanted.tasks is None else sorted(set(wanted.tasks))
         self._task_set = frozenset(wanted.tasks or ())
         self._names: dict[str, frozenset[str]] = {
@@ -206,13 +202,33 @@ class Channel:
             if names is not None
         }
 
-    def take(self, found: Iterable[Occurrence], specs: Any) -> None:
-        """Keep those that fit; their heads are written if that was asked for."""
-        own = [one for one in found if one.word in self.words]
-        if self._tasks is not None or self._names:
-            own = [one for one in own if self._fits(one, specs)]
-        self.last.extend(own)
-        self.count += len(own)
+    def take(self, found: Iterable[Block], lines: Lines, specs: Any) -> None:
+        """Keep those that fit, and of the others as many as there is room for."""
+        for block in found:
+            if block.word not in self.words:
+                continue
+            if self._tasks is not None or self._names:
+                if self._names:
+                    lines.write_heads(block.all())
+                block = Block(block.word, [one for one in block.all() if self._fits(one, specs)])  # noqa: PLW2901
+            self._blocks.append(block)
+            self._held += len(block)
+            self.count += len(block)
+        while self._blocks and self._held - len(self._blocks[0]) >= self._buffer:
+            self._held -= len(self._blocks.popleft())
+
+    def behind(self, seen: int, limit: int) -> tuple[int, list[Occurrence]]:
+        """The first of those behind the first `seen` that are kept, and how many came before them."""
+        first = max(seen, self.count - min(self._held, self._buffer))
+        skip = first - (self.count - self._held)
+        chosen: list[Occurrence] = []
+        for block in self._blocks:
+            if len(chosen) == limit:
+                break
+            upto = min(len(block), skip + limit - len(chosen))
+            chosen += [block[place] for place in range(skip, upto)]
+            skip = max(0, skip - len(block))
+        return first, chosen
 
     def _fits(self, one: Occurrence, specs: Any) -> bool:
         if one.task_id == 0:

@@ -9,8 +9,10 @@ from typing import Any, Final
 from ringq.clock import Clock, instant
 from ringq.committed import Committed, Said
 from ringq.dispatch import Dispatcher
+from ringq.entries import Row
 from ringq.model import Reason, Status
 from ringq.places import Place
+from ringq.receipts import ReceiptRow
 from ringq.steering import places_of
 
 COMPLETED: Final = Status.COMPLETED.code
@@ -45,6 +47,32 @@ class Occurrence:
         self.line: bytes | None = None
 
 
+class Block:
+    """What has happened to several at once, in order. Each is made when somebody wants it: under load most are lost."""
+
+    __slots__ = ("_made", "_make", "_rows", "word")
+
+    def __init__(self, word: str, rows: Sequence[Any], make: Callable[[Any], Occurrence] = lambda one: one) -> None:
+        """`make`: an occurrence of a row."""
+        self.word = word
+        self._rows = rows
+        self._make = make
+        self._made: dict[int, Occurrence] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int) -> Occurrence:
+        found = self._made.get(place)
+        if found is None:
+            found = self._made[place] = self._make(self._rows[place])
+        return found
+
+    def all(self) -> list[Occurrence]:
+        """Every one of them."""
+        return [self[place] for place in range(len(self))]
+
+
 class Witness:
     """Tells what happened, transaction by transaction. What is paused and limited it compares with the time before."""
 
@@ -63,73 +91,30 @@ class Witness:
         self._below = store.stored_below
         self._pauses, self._controls, self._queues = dict(store.pauses()), dict(store.controls()), dict(store.queues())
 
-    def of(self, committed: Committed, words: Collection[str]) -> list[Occurrence]:
+    def of(self, committed: Committed, words: Collection[str]) -> list[Block]:
         """What a transaction has made true, of what is wanted. To be asked after each, in order."""
         at_us = self._clock.now_us()
-        found: list[Occurrence] = []
         first, self._below = self._below, self._store.stored_below
+        found: list[Block] = []
         if "submitted" in words and self._below > first:
-            found += [
-                Occurrence("submitted", at_us, task_id, {"count": count}, count, spec)
-                for task_id, count, spec in self._store.new_tasks(first, self._below)
-            ]
-        if committed.fired and "fired" in words:
-            found += [
-                Occurrence("fired", at_us, task_id, {"schedule": name, "count": count}, count)
-                for name, task_id, count in committed.fired
-            ]
+            found.append(_submitted(self._store.new_tasks(first, self._below), at_us))
+        if committed.fired:
+            found.append(Block("fired", committed.fired, lambda r: Occurrence("fired", at_us, r[1], _fired(r), r[2])))
         if committed.unended:
-            found += [one for one in map(self._unended, committed.unended) if one.word in words]
+            ended = [_unended(row, delay_s, at_us) for row, delay_s in committed.unended]
+            found += [Block(one.word, [one]) for one in ended]
         if committed.receipts and self._is_wanted(committed, words):
-            found += self._ended(committed, words, at_us)
-        found += self._of_graph(committed, words, at_us)
-        if committed.revived and "revived" in words:
-            found += [Occurrence("revived", at_us, task_id, {}) for task_id in committed.revived]
+            found += _ended(committed, at_us)
+        found += _of_graph(committed, at_us)
+        if committed.revived:
+            found.append(Block("revived", committed.revived, lambda task_id: Occurrence("revived", at_us, task_id, {})))
         if committed.controls or committed.queues:
-            found += [one for one in self._of_scopes(committed, at_us) if one.word in words]
-        return found
+            found += [Block(one.word, [one]) for one in self._of_scopes(committed, at_us)]
+        return [block for block in found if len(block) and block.word in words]
 
     def _is_wanted(self, committed: Committed, words: Collection[str]) -> bool:
         """Whether one of the receipts may be; to know that costs the same however many there are."""
-        if "completed" in words:
-            return True
-        completed = sum(one[0] for (_, status), one in committed.sums.items() if status == COMPLETED)
-        return completed < len(committed.receipts)
-
-    def _ended(self, committed: Committed, words: Collection[str], at_us: int) -> Iterator[Occurrence]:
-        for row in committed.receipts:
-            word = ENDS[row[4]]
-            if word not in words:
-                continue
-            more: dict[str, Any] = {"attempt": row[3], "duration_s": row[7] / 1e6}
-            if row[4] != COMPLETED:
-                more["reason"] = Reason.of(row[5]).value
-                more["error"] = error_line(row[12])
-                if word == "failed":
-                    more["will_retry"] = False
-            yield Occurrence(word, at_us, row[0], more)
-
-    def _unended(self, attempt: tuple[tuple[Any, ...], float]) -> Occurrence:
-        row, delay_s = attempt
-        task_id, _, _, number, reason, _, duration_us, _, _, _, error = row
-        at_us = self._clock.now_us()
-        more = {"attempt": number, "reason": Reason.of(reason).value, "duration_s": duration_us / 1e6}
-        if delay_s:
-            more["retry_at"] = instant(at_us + round(delay_s * 1e6))
-        if reason in STOPPED:
-            return Occurrence(STOPPED[reason], at_us, task_id, more)
-        return Occurrence("failed", at_us, task_id, {**more, "will_retry": True, "error": error_line(error)})
-
-    def _of_graph(self, committed: Committed, words: Collection[str], at_us: int) -> Iterator[Occurrence]:
-        """Tasks that belong together."""
-        if committed.spawned and "spawned" in words:
-            yield from (Occurrence("spawned", at_us, i, {"parent": parent}) for i, parent in committed.spawned)
-        if committed.waiting and "waiting" in words:
-            yield from (Occurrence("waiting", at_us, i, {"children": left}) for i, left in committed.waiting)
-        if committed.unblocked and "unblocked" in words:
-            yield from (Occurrence("unblocked", at_us, i, {}) for i in committed.unblocked)
-        if committed.finalizing and "finalizing" in words:
-            yield from (Occurrence("finalizing", at_us, i, {}) for i in committed.finalizing)
+        return "completed" in words or not _are_completed(committed)
 
     def _of_scopes(self, committed: Committed, at_us: int) -> Iterator[Occurrence]:
         """What was paused, goes on, has other limits, cools down."""
@@ -172,6 +157,71 @@ class Witness:
             "pending": pending if backlog.is_sorted else None,
             "running": sum(_is_of(place, scope) for _, place in running),
         }
+
+
+def dispatched(rows: Sequence[Row], at_us: int) -> Block:
+    """Tasks were published."""
+    return Block("dispatched", rows, lambda row: Occurrence("dispatched", at_us, row[0], {"attempt": row[2]}))
+
+
+def _submitted(rows: Sequence[tuple[int, int, int]], at_us: int) -> Block:
+    def make(row: tuple[int, int, int]) -> Occurrence:
+        task_id, count, spec = row
+        return Occurrence("submitted", at_us, task_id, {"count": count}, count, spec)
+
+    return Block("submitted", rows, make)
+
+
+def _fired(row: tuple[str, int, int]) -> dict[str, Any]:
+    return {"schedule": row[0], "count": row[2]}
+
+
+def _are_completed(committed: Committed) -> bool:
+    completed = sum(one[0] for (_, status), one in committed.sums.items() if status == COMPLETED)
+    return completed == len(committed.receipts)
+
+
+def _ended(committed: Committed, at_us: int) -> Iterator[Block]:
+    """The ends of tasks; nearly always all have completed."""
+    by_word: dict[str, Sequence[ReceiptRow]] = {"completed": committed.receipts}
+    if not _are_completed(committed):
+        words = [ENDS[row[4]] for row in committed.receipts]
+        rows = list(zip(words, committed.receipts, strict=True))
+        by_word = {word: [row for own, row in rows if own == word] for word in dict.fromkeys(words)}
+
+    def make(row: ReceiptRow) -> Occurrence:
+        word = ENDS[row[4]]
+        more: dict[str, Any] = {"attempt": row[3], "duration_s": row[7] / 1e6}
+        if row[4] != COMPLETED:
+            more |= {"reason": Reason.of(row[5]).value, "error": error_line(row[12])}
+        if word == "failed":
+            more["will_retry"] = False
+        return Occurrence(word, at_us, row[0], more)
+
+    return (Block(word, own, make) for word, own in by_word.items())
+
+
+def _unended(row: Sequence[Any], delay_s: float, at_us: int) -> Occurrence:
+    """An attempt that did not end its task."""
+    task_id, _, _, number, reason, _, duration_us, _, _, _, error = row
+    more = {"attempt": number, "reason": Reason.of(reason).value, "duration_s": duration_us / 1e6}
+    if delay_s:
+        more["retry_at"] = instant(at_us + round(delay_s * 1e6))
+    if reason in STOPPED:
+        return Occurrence(STOPPED[reason], at_us, task_id, more)
+    return Occurrence("failed", at_us, task_id, {**more, "will_retry": True, "error": error_line(error)})
+
+
+def _of_graph(committed: Committed, at_us: int) -> Iterator[Block]:
+    """Tasks that belong together."""
+    if committed.spawned:
+        yield Block("spawned", committed.spawned, lambda r: Occurrence("spawned", at_us, r[0], {"parent": r[1]}))
+    if committed.waiting:
+        yield Block("waiting", committed.waiting, lambda r: Occurrence("waiting", at_us, r[0], {"children": r[1]}))
+    if committed.unblocked:
+        yield Block("unblocked", committed.unblocked, lambda task_id: Occurrence("unblocked", at_us, task_id, {}))
+    if committed.finalizing:
+        yield Block("finalizing", committed.finalizing, lambda task_id: Occurrence("finalizing", at_us, task_id, {}))
 
 
 def error_line(text: str | None) -> str | None:
