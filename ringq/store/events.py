@@ -40,11 +40,18 @@ EVENT_FILTER: Final = """
     AND (?5 IS NULL OR body ->> '$.kind' IN (SELECT value FROM json_each(?5)))
     AND (?6 IS NULL OR body ->> '$.group' = ?6)
 """
-SELECT_EVENTS: Final = f"SELECT id, body FROM event WHERE id > ?1 {EVENT_FILTER} ORDER BY id LIMIT ?2"
-SELECT_LAST_EVENTS: Final = f"SELECT id, body FROM event WHERE id > ?1 {EVENT_FILTER} ORDER BY id DESC LIMIT ?2"
-OF_TASK: Final = f"SELECT id, body FROM event WHERE task_id = ?7 AND id > ?1 {EVENT_FILTER}"
-SELECT_EVENTS_OF_TASK: Final = f"{OF_TASK} ORDER BY id LIMIT ?2"
-SELECT_LAST_EVENTS_OF_TASK: Final = f"{OF_TASK} ORDER BY id DESC LIMIT ?2"
+OF_ALL: Final = f"""
+SELECT id, body FROM event WHERE id > ?1 {EVENT_FILTER}
+"""
+OF_TASK: Final = f"""
+SELECT id, body FROM event WHERE task_id = ?7 AND id > ?1 {EVENT_FILTER}
+"""
+FIRST_EVENTS: Final = "ORDER BY id LIMIT ?2"
+LAST_EVENTS: Final = "ORDER BY id DESC LIMIT ?2"
+SELECT_EVENTS: Final = OF_ALL + FIRST_EVENTS
+SELECT_LAST_EVENTS: Final = OF_ALL + LAST_EVENTS
+SELECT_EVENTS_OF_TASK: Final = OF_TASK + FIRST_EVENTS
+SELECT_LAST_EVENTS_OF_TASK: Final = OF_TASK + LAST_EVENTS
 
 Head = tuple[int, int, str | None, str | None, str | None]
 
