@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ringq.bucket import RateRecord
     from ringq.budgets import IoBudget
+    from ringq.callback import Callback
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
         CannotCreate,
         CannotStart,
         ClientClosed,
+        CyclicDependency,
+        DependencyFailed,
         InvalidConfig,
+        InvalidDependency,
         InvalidKind,
         InvalidOption,
         InvalidPayload,
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
         MapMismatch,
         MemoryLimit,
         NewerSchema,
+        NoParent,
         NotADatabase,
         NotBound,
         NotDead,
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
         ServerStopping,
         ServerUnavailable,
         Snooze,
+        StaleAttempt,
         StateFailed,
         StorageFailed,
         StorageFull,
@@ -62,6 +68,7 @@ if TYPE_CHECKING:
         TaskTimedOut,
         Throttled,
         TotalTimeout,
+        UnknownCallback,
         UnknownDomain,
         UnknownKind,
         UnknownSchedule,
@@ -71,6 +78,7 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from ringq.events import Event
+    from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
         App,
@@ -79,10 +87,14 @@ if TYPE_CHECKING:
         Ended,
         Filter,
         MapCall,
+        Member,
         Submission,
         Submitted,
         Task,
         TaskOptions,
+        chain,
+        gather,
+        result_of,
     )
     from ringq.model import (
         BACKGROUND,
@@ -128,6 +140,7 @@ __all__ = [
     "BatchOutcome",
     "BatchTooLarge",
     "BurstExceeded",
+    "Callback",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -139,11 +152,14 @@ __all__ = [
     "ClientClosed",
     "Context",
     "ControlRecord",
+    "CyclicDependency",
+    "DependencyFailed",
     "Domain",
     "Ended",
     "Event",
     "Filter",
     "InvalidConfig",
+    "InvalidDependency",
     "InvalidKind",
     "InvalidOption",
     "InvalidPayload",
@@ -157,8 +173,10 @@ __all__ = [
     "MapInUse",
     "MapMismatch",
     "MapResults",
+    "Member",
     "MemoryLimit",
     "NewerSchema",
+    "NoParent",
     "NotADatabase",
     "NotBound",
     "NotDead",
@@ -183,6 +201,8 @@ __all__ = [
     "ServerStopping",
     "ServerUnavailable",
     "Snooze",
+    "Spawned",
+    "StaleAttempt",
     "StateFailed",
     "Status",
     "StorageFailed",
@@ -199,6 +219,7 @@ __all__ = [
     "TaskTimedOut",
     "Throttled",
     "TotalTimeout",
+    "UnknownCallback",
     "UnknownDomain",
     "UnknownKind",
     "UnknownSchedule",
@@ -207,17 +228,21 @@ __all__ = [
     "UnknownTask",
     "WaitTimeout",
     "Why",
+    "chain",
     "connect",
+    "gather",
+    "result_of",
 ]
 
 _HOMES = {
     "ringq.budgets": ("IoBudget",),
+    "ringq.callback": ("Callback",),
     "ringq.events": ("Event",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
-        "PAYLOAD",
+        *("Member", "PAYLOAD", "chain", "gather", "result_of"),
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
@@ -230,6 +255,7 @@ _HOMES = {
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
+    "ringq.kin": ("Spawned",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -47,8 +47,8 @@ class Committed:
     revived: list[int] = field(default_factory=list)  # dead letters that were given another chance
     fired: list[tuple[str, int, int]] = field(default_factory=list)  # (schedule, first of its tasks, how many)
     spawned: list[tuple[int, int]] = field(default_factory=list)  # (task, whose child it is)
-    unblocked: list[int] = field(default_factory=list)  # nothing that these depend on is left
-    waiting: list[tuple[int, int]] = field(default_factory=list)  # (task, how many of its children have not ended)
-    finalizing: list[int] = field(default_factory=list)  # their children have ended
     controls: list[Said] = field(default_factory=list)  # pauses, limits and weights that are others now
+    unblocked: list[int] = field(default_factory=list)  # tasks that wait for nothing any more
+    waiting: list[tuple[int, int]] = field(default_factory=list)  # (task, live children) whose handlers have returned
+    finalizing: list[int] = field(default_factory=list)  # whose children have all ended
     body_bytes: int = 0  # of payloads and results

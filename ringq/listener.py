@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from ringq import changes, protocol
+from ringq import changes, families, protocol
 from ringq.admission import Admission, submitted
 from ringq.bus import Bus
 from ringq.clock import Clock
@@ -216,8 +216,7 @@ class Listener:
 
         When the turn's time is over the rest waits for the next one; each client is given at least one answer.
         """
-        was_behind, connection.is_behind, served = connection.is_behind, False, False
-        is_done = False
+        was_behind, connection.is_behind, served, is_done = connection.is_behind, False, False, False
         try:
             while not is_done and connection in self._connections and not connection.is_full:
                 if connection.owed:
@@ -255,6 +254,8 @@ class Listener:
                 self._send(connection, request, protocol.WhyReply(self._why(message.task_id)))
             elif isinstance(message, protocol.Subscribe):
                 self._bus.join(connection, message, self._answer(connection, request), lambda: not connection.out)
+            elif isinstance(message, protocol.Family):
+                self._send(connection, request, families.family(self._store, message))
             else:
                 self._on_change(connection, request, message)
         except RingqError as error:
@@ -307,11 +308,10 @@ class Listener:
     # -- writing ------------------------------------------------------------------------------
 
     def _send(self, connection: Connection, request: int, message: protocol.Message | RingqError) -> None:
-        if connection not in self._connections:
-            return
-        reply = protocol.failure_of(message) if isinstance(message, RingqError) else message
-        connection.out += protocol.pack(reply, request)
-        self._flush(connection)
+        if connection in self._connections:
+            reply = protocol.failure_of(message) if isinstance(message, RingqError) else message
+            connection.out += protocol.pack(reply, request)
+            self._flush(connection)
 
     def _flush(self, connection: Connection) -> None:
         if connection not in self._connections:

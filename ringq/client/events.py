@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from ringq import protocol
 from ringq.client.line import Exchange, Line
 from ringq.client.link import Link
+from ringq.client.why import Reasons
 from ringq.errors import ClientClosed, InvalidOption, ProtocolError, RingqError, WaitTimeout
 from ringq.events import LOST, Event, decode
 from ringq.kinds import Submitted, Task, options
@@ -183,8 +184,8 @@ class EventThread:
             self._stream.close()
 
 
-class Watching:
-    """The part of a client that reads events."""
+class Watching(Reasons):
+    """What happens, and why nothing does."""
 
     _exchange: Exchange
 

@@ -9,7 +9,8 @@ what was sent, and a large array does not belong into a queue.
 
 from __future__ import annotations
 
-from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_mapping
+from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_awaiting, encode_mapping
+from ringq.codec.awaited import AWAITED_PREFIX, DependencyResult, ResultOf, awaits, filled, is_awaiting
 from ringq.codec.chunk import (
     ASIDE_SUFFIX,
     Account,
@@ -24,32 +25,42 @@ from ringq.codec.chunk import (
     read_results,
     split,
 )
+from ringq.codec.finalizing import FINALIZE_PREFIX, is_finalize
 from ringq.codec.mishap import TRACEBACK_BYTES_MAX, asked_delay_s, encode_error, error_details
 from ringq.codec.plain import DEPTH_MAX, decode_json, encode_json
 from ringq.codec.result import ResultCodec
 
 __all__ = [
     "ASIDE_SUFFIX",
+    "AWAITED_PREFIX",
     "DEPTH_MAX",
+    "FINALIZE_PREFIX",
     "REQUIRED",
     "TRACEBACK_BYTES_MAX",
     "Account",
     "ArgumentsCodec",
     "Call",
     "ChunkCodec",
+    "DependencyResult",
     "Failure",
     "Parameter",
     "ResultCodec",
+    "ResultOf",
     "Split",
     "asked_delay_s",
+    "awaits",
     "by_name",
     "decode_json",
+    "encode_awaiting",
     "encode_calls",
     "encode_error",
     "encode_json",
     "encode_mapping",
     "error_details",
+    "filled",
+    "is_awaiting",
     "is_chunk",
+    "is_finalize",
     "join_accounts",
     "read_account",
     "read_results",

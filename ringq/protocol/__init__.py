@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from ringq.protocol.asking import NAMES_MAX, Events, Health, HealthReply, Subscribe, Why, WhyReply
+from ringq.protocol.asking import (
+    NAMES_MAX,
+    Events,
+    Family,
+    FamilyReply,
+    Health,
+    HealthReply,
+    Subscribe,
+    Why,
+    WhyReply,
+)
+from ringq.protocol.callbacks import ExtendCallback, OpenCallback, ResolveCallback
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
@@ -88,7 +99,10 @@ __all__ = [
     "Dead",
     "Ended",
     "Events",
+    "ExtendCallback",
     "Failure",
+    "Family",
+    "FamilyReply",
     "ForgetMap",
     "Frame",
     "FrameReader",
@@ -99,6 +113,7 @@ __all__ = [
     "MapChunks",
     "MapForgotten",
     "Message",
+    "OpenCallback",
     "OpenMap",
     "Outcomes",
     "PurgeDead",
@@ -106,6 +121,7 @@ __all__ = [
     "RateFields",
     "Reply",
     "Request",
+    "ResolveCallback",
     "RetryDead",
     "RunSchedule",
     "ScheduleFields",

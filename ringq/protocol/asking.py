@@ -11,6 +11,23 @@ NAMES_MAX: Final = 10_000
 _SEVERAL: Final = msgspec.Meta(max_length=NAMES_MAX)
 
 
+class Family(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask to whom a task belongs."""
+
+    task_id: int
+
+
+class FamilyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ids: of the task whose child it is, of those it depends on in the order in which they were named, and of its
+    children in the order in which they were spawned. `memo`: what its handler has returned, as JSON text.
+    """
+
+    parent: int | None
+    dependencies: list[int]
+    children: list[int]
+    memo: str | None
+
+
 class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask how the server is."""
 
@@ -55,5 +72,5 @@ class WhyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     body: str
 
 
-Question = Health | Why | Subscribe
-Answer = HealthReply | WhyReply | Events
+Question = Health | Why | Family | Subscribe
+Answer = HealthReply | WhyReply | FamilyReply | Events

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ringq.store.graph import GraphTables
+from ringq.store.callbacks import CallbackTables
 
 # What tasks are called and found by.
 SELECT_HEADS: Final = """
@@ -60,7 +60,7 @@ Head = tuple[int, int, str | None, str | None, str | None]
 SELECT_OLDEST: Final = "SELECT at_us FROM event ORDER BY id LIMIT 1"
 
 
-class EventTables(GraphTables):
+class EventTables(CallbackTables):
     """Statements about events. Those that write belong into `transaction()`."""
 
     def heads(self, task_ids: Sequence[int]) -> list[Head]:
@@ -83,3 +83,26 @@ class EventTables(GraphTables):
     def forget_events(self, before_us: int, rows_max: int, limit: int) -> int:
         """Delete the oldest, `limit` at most: those before an instant, and those that are more than `rows_max`."""
         return self._write(DELETE_EVENTS, [(before_us, rows_max, limit)])
+
+
+class Kept:
+    """Questions about the timeline."""
+
+    def __init__(self, rows: Callable[..., list[tuple[Any, ...]]], names: Callable[[str | None], str | None]) -> None:
+        """`rows`: of a statement; `names`: all that a kind has, as JSON."""
+        self._rows = rows
+        self._names = names
+
+    def page(
+        self, after: int | None, limit: int, words: Sequence[str] | None, domain: str | None, kind: str | None,
+        group: str | None, task_id: int | None,
+    ) -> list[tuple[Any, ...]]:  # fmt: skip
+        """(id, JSON) in order: the first behind `after`, or the last of all."""
+        some = None if words is None else json.dumps(list(words))
+        given = (after or 0, limit, some, domain, self._names(kind), group)
+        if task_id is None:
+            rows = self._rows(SELECT_LAST_EVENTS if after is None else SELECT_EVENTS, *given)
+        else:
+            sql = SELECT_LAST_EVENTS_OF_TASK if after is None else SELECT_EVENTS_OF_TASK
+            rows = self._rows(sql, *given, task_id)
+        return rows[::-1] if after is None else rows

@@ -12,13 +12,9 @@ from sqlalchemy import Connection
 
 from ringq.bucket import RateRow
 from ringq.model import Status
+from ringq.store.callbacks import SELECT_CALLBACKS_OF, CallbackRow
 from ringq.store.engine import READ_SECONDS_MAX, open_reader
-from ringq.store.events import (
-    SELECT_EVENTS,
-    SELECT_EVENTS_OF_TASK,
-    SELECT_LAST_EVENTS,
-    SELECT_LAST_EVENTS_OF_TASK,
-)
+from ringq.store.events import Kept
 from ringq.store.failures import translated
 from ringq.store.filters import LAST, asks_for_specs, specs_of, wanted_tags, whole_tag
 from ringq.store.history import (
@@ -176,6 +172,7 @@ class Questions:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.standing = Standing(self._rows)
+        self.timeline = Kept(self._rows, self._names)
 
     def task(self, task_id: int) -> Row | None:
         """One task, in the columns of TASK_ROW."""
@@ -311,23 +308,14 @@ class Questions:
         """Queues of which something was said, in the columns of SELECT_QUEUE_ROWS."""
         return self._rows(SELECT_QUEUE_ROWS)
 
-    def events(
-        self, after: int | None, limit: int, words: Sequence[str] | None, domain: str | None, kind: str | None,
-        group: str | None, task_id: int | None,
-    ) -> list[Row]:  # fmt: skip
-        """(id, JSON) of the timeline, in order: the first behind `after`, or the last of all."""
-        some = None if words is None else json.dumps(list(words))
-        given = (after or 0, limit, some, domain, self._names(kind), group)
-        if task_id is None:
-            rows = self._rows(SELECT_LAST_EVENTS if after is None else SELECT_EVENTS, *given)
-        else:
-            sql = SELECT_LAST_EVENTS_OF_TASK if after is None else SELECT_EVENTS_OF_TASK
-            rows = self._rows(sql, *given, task_id)
-        return rows[::-1] if after is None else rows
-
     def rates(self) -> list[RateRow]:
         """All rate limits, by scope."""
         return list(map(RateRow._make, self._rows(SELECT_RATES)))
+
+    def callback(self, task_id: int) -> CallbackRow | None:
+        """How the task is completed from outside, if it is."""
+        rows = self._rows(SELECT_CALLBACKS_OF, json.dumps([task_id]))
+        return CallbackRow._make(rows[0]) if rows else None
 
     def schedules(self) -> list[ScheduleRow]:
         """All schedules, by name."""

@@ -192,3 +192,4 @@ class Store(EventTables):
         self._load_stragglers()
         self._load_preempted()
         self._load_graph()
+        self._load_callbacks()

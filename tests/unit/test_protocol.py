@@ -31,6 +31,8 @@ messages = st.one_of(
     st.builds(protocol.Wait, st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=4)),
     st.builds(protocol.Ended, ids, ids, ids, st.lists(st.none() | text), st.lists(st.none() | text)),
     st.just(protocol.Health()),
+    st.builds(protocol.Family, st.integers(1, 2**62)),
+    st.builds(protocol.FamilyReply, st.none() | st.integers(1, 9), ids, ids, st.none() | text),
     st.builds(protocol.HealthReply, text),
     st.builds(protocol.Failure, text, text),
     st.builds(protocol.SetPause, st.sampled_from(["server", "group"]), text, st.booleans(), optional),
@@ -60,7 +62,12 @@ def test_random_bytes_raise_nothing_but_protocol_error(stream: bytes, step: int)
             list(reader.feed(stream[start : start + step]))
 
 
-@given(messages, st.binary(max_size=100), st.sampled_from([1, 2, 3, 30, 31, 65, 66, 67, 127]), st.integers(0, 10**6))
+@given(
+    messages,
+    st.binary(max_size=100),
+    st.sampled_from([1, 2, 3, 30, 31, 51, 65, 66, 67, 92, 127]),
+    st.integers(0, 10**6),
+)
 def test_damaged_bodies_raise_nothing_but_protocol_error(
     message: protocol.Message, noise: bytes, kind: int, at: int
 ) -> None:
