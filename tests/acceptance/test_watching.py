@@ -30,6 +30,24 @@ def fine(n: int = 0) -> int:
 def wrong() -> None:
     raise ValueError("no")
 """
+FAMILY = """
+import ringq
+
+app = ringq.App("a")
+
+@app.task
+def child() -> int:
+    return 1
+
+@app.task
+def parent(ctx: ringq.Context) -> str:
+    ctx.spawn_many([child.submission(), child.submission()])
+    return "memo"
+
+@parent.finalize
+def done(memo: str, results: list[int]) -> int:
+    return sum(results)
+"""
 HOOKS = (
     HANDLERS
     + """
@@ -68,6 +86,25 @@ def test_an_iterator_and_a_callback_get_what_fits(serve: Callable[..., Served]) 
         stream.close()
         assert list(stream) == []
         wait_for(lambda: client.health()["readers"] == 0)
+
+
+def test_a_family_is_told_of_from_spawn_to_finalize(serve: Callable[..., Served]) -> None:
+    served = serve(FAMILY)
+    with served.client() as client, client.events(timeout=20) as stream:
+        parent = client.submit("a::parent")
+        after = client.submit("a::child", depends_on=parent)
+        found: list[ringq.Event] = []
+        while ("completed", after.id) not in {(event.word, event.task) for event in found}:
+            found.append(next(stream))
+    own = [event for event in found if event.task == parent.id]
+    assert [event.word for event in own] == [
+        *("submitted", "dispatched", "waiting", "finalizing", "dispatched", "completed"),
+    ]  # fmt: skip
+    assert own[2].children == 2
+    children = [event for event in found if event.word == "spawned"]
+    assert [event.parent for event in children] == [parent.id] * 2
+    assert not {event.task for event in children} & {parent.id, after.id, None}
+    assert [event.task for event in found if event.word == "unblocked"] == [after.id]
 
 
 def test_a_stream_that_is_closed_by_another_thread_ends(serve: Callable[..., Served]) -> None:
