@@ -106,6 +106,7 @@ class Spawning:
             ended = callbacks.park(self._store, row, carried, committed, self._now_us)
             if ended is None:
                 self._go_on(row, committed)
+                committed.waiting.append((task_id, 0))
             return ended
         children = 0 if is_last else self._store.count_children(task_id)
         if is_last or not (carried.waits or children):
