@@ -181,6 +181,17 @@ def test_hooks_run_in_a_process_beside_the_server_also_after_it_was_killed(serve
     wait_for(lambda: not alive(pid))
 
 
+def test_a_reload_gives_hooks_the_code_of_then(serve: Callable[..., Served]) -> None:
+    served = serve(HOOKS)
+    with served.client() as client:
+        (before,) = wait_for(lambda: client.health()["readers"] and beside(served))
+        (served.folder / "handlers.py").write_text(HOOKS.replace('print("seen"', 'print("seen anew"'))
+        served.signal(signal.SIGHUP)
+        wait_for(lambda: beside(served) - {before} and client.health()["readers"])
+        task = client.submit("a::fine")
+        wait_for(lambda: f"seen anew completed {task.id}" in served.stderr)
+
+
 def test_hooks_see_the_last_events_of_a_server_that_stops(serve: Callable[..., Served]) -> None:
     served = serve(HOOKS)
     with served.client() as client:
