@@ -9,11 +9,11 @@ taken the one before; all together get about EVENTS_PER_S_MAX of them, so that w
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 from ringq import events, protocol
+from ringq.channel import Channel
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import Config
@@ -21,7 +21,6 @@ from ringq.dispatch import Dispatcher
 from ringq.entries import Row
 from ringq.errors import InvalidOption
 from ringq.lines import Lines
-from ringq.places import domain_of
 from ringq.spelling import meant
 from ringq.timeline import Timeline
 from ringq.witness import Block, Occurrence, Witness, dispatched
@@ -74,7 +73,7 @@ class Bus:
         if not 1 <= wanted.buffer <= BUFFER_MAX:
             raise InvalidOption(f"buffer: expected 1 to {BUFFER_MAX:,} events, got {wanted.buffer}")
         self.leave(connection)
-        channel = self._channels.setdefault(wanted, Channel(wanted))
+        channel = self._channels.setdefault(wanted, Channel(wanted, self._store, self._lines))
         self._readers[connection] = Reader(channel, send, is_clear)
         self._follow()
         send(protocol.Events(0, b""))
@@ -117,7 +116,7 @@ class Bus:
         if not found:
             return
         for channel in self._channels.values():
-            channel.take(found, self._lines, self._store.specs())
+            channel.take(found)
         self._has_news |= bool(self._channels)
         kept = self.timeline.words
         for block in found if kept else ():
@@ -183,76 +182,6 @@ class Bus:
         if moved:
             self._spread([Block(events.PROGRESS, moved)])
         self._progress = shown
-
-
-class Channel:
-    """What fits one filter. Attributes: `words`; `count`, of all that has fitted so far."""
-
-    def __init__(self, wanted: protocol.Subscribe) -> None:
-        self.words = frozenset(events.WORDS if wanted.words is None else wanted.words)
-        self.count = 0
-        self._buffer = wanted.buffer
-        self._blocks: deque[Block] = deque()
-        self._held = 0  # in these
-        self._tasks = None if wanted.tasks is None else sorted(set(wanted.tasks))
-        self._task_set = frozenset(wanted.tasks or ())
-        self._names: dict[str, frozenset[str]] = {
-            scope: frozenset(names)
-            for scope, names in (("kind", wanted.kinds), ("domain", wanted.domains), ("group", wanted.groups))
-            if names is not None
-        }
-
-    def take(self, found: Iterable[Block], lines: Lines, specs: Any) -> None:
-        """Keep those that fit, and of the others as many as there is room for."""
-        for block in found:
-            if block.word not in self.words:
-                continue
-            if self._tasks is not None or self._names:
-                if self._names:
-                    lines.write_heads(block.all())
-                block = Block(block.word, [one for one in block.all() if self._fits(one, specs)])  # noqa: PLW2901
-            self._blocks.append(block)
-            self._held += len(block)
-            self.count += len(block)
-        while self._blocks and self._held - len(self._blocks[0]) >= self._buffer:
-            self._held -= len(self._blocks.popleft())
-
-    def behind(self, seen: int, limit: int) -> tuple[int, list[Occurrence]]:
-        """The first of those behind the first `seen` that are kept, and how many came before them."""
-        first = max(seen, self.count - min(self._held, self._buffer))
-        skip = first - (self.count - self._held)
-        chosen: list[Occurrence] = []
-        for block in self._blocks:
-            if len(chosen) == limit:
-                break
-            upto = min(len(block), skip + limit - len(chosen))
-            chosen += [block[place] for place in range(skip, upto)]
-            skip = max(0, skip - len(block))
-        return first, chosen
-
-    def _fits(self, one: Occurrence, specs: Any) -> bool:
-        if one.task_id == 0:
-            return self._fits_scope(one.more["scope"], one.more["name"])
-        if self._tasks is not None and not self._has_one_of(one.task_id, one.count):
-            return False
-        if not self._names:
-            return True
-        if one.spec is None:
-            return False  # it was deleted meanwhile
-        spec = specs[one.spec]
-        own = {"kind": spec.kind, "domain": domain_of(spec.kind), "group": spec.group}
-        return all(own[scope] in names for scope, names in self._names.items())
-
-    def _has_one_of(self, first: int, count: int) -> bool:
-        if count == 1:
-            return first in self._task_set
-        return any(first <= task_id < first + count for task_id in self._tasks or ())
-
-    def _fits_scope(self, scope: str, name: str) -> bool:
-        """What concerns all concerns everybody; else it must be what the filter names."""
-        if self._tasks is not None:
-            return False
-        return scope == "server" or not self._names or (self._names.keys() == {scope} and name in self._names[scope])
 
 
 class Reader:

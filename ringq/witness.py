@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final
 
 from ringq.clock import Clock, instant
 from ringq.committed import Committed, Said
 from ringq.dispatch import Dispatcher
-from ringq.entries import Row
+from ringq.entries import TASK_ID, Row
 from ringq.model import Reason, Status
 from ringq.places import Place
 from ringq.receipts import ReceiptRow
@@ -48,16 +50,20 @@ class Occurrence:
 
 
 class Block:
-    """What has happened to several at once, in order. Each is made when somebody wants it: under load most are lost."""
+    """What has happened to several at once, in order. Each is made when somebody wants it: 2.5 us, with its line."""
 
-    __slots__ = ("_made", "_make", "_rows", "word")
-
-    def __init__(self, word: str, rows: Sequence[Any], make: Callable[[Any], Occurrence] = lambda one: one) -> None:
-        """`make`: an occurrence of a row."""
+    def __init__(
+        self, word: str, rows: Sequence[Any], make: Callable[[Any], Occurrence] = lambda one: one,
+        task_id: Callable[[Any], int] | None = None, kind: Callable[[Any], int] | None = None,
+    ) -> None:  # fmt: skip
+        """`make`: an occurrence of a row. `task_id` and `kind`, its number, of a row, if it is of one task."""
         self.word = word
         self._rows = rows
         self._make = make
+        self._task_id = task_id
+        self._kind = kind
         self._made: dict[int, Occurrence] = {}
+        self._specs: dict[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -71,6 +77,26 @@ class Block:
     def all(self) -> list[Occurrence]:
         """Every one of them."""
         return [self[place] for place in range(len(self))]
+
+    def part(self, places: Sequence[int]) -> Block:
+        """Those in these places."""
+        return Block(self.word, [self._rows[place] for place in places], self._make)
+
+    @cached_property
+    def task_ids(self) -> list[int] | None:
+        """Of each; None if one of them may not be of one task."""
+        return None if self._task_id is None else list(map(self._task_id, self._rows))
+
+    @cached_property
+    def kinds(self) -> list[int] | None:
+        """The numbers of their kinds, if those are at hand."""
+        return None if self._kind is None else list(map(self._kind, self._rows))
+
+    def specs(self, store: Any) -> dict[int, int]:
+        """The specs of their tasks, looked up once; without those that were deleted."""
+        if self._specs is None:
+            self._specs = dict(store.specs_of_any(self.task_ids))
+        return self._specs
 
 
 class Witness:
@@ -106,8 +132,6 @@ class Witness:
         if committed.receipts and self._is_wanted(committed, words):
             found += _ended(committed, at_us)
         found += _of_graph(committed, at_us)
-        if committed.revived:
-            found.append(Block("revived", committed.revived, lambda task_id: Occurrence("revived", at_us, task_id, {})))
         if committed.controls or committed.queues:
             found += [Block(one.word, [one]) for one in self._of_scopes(committed, at_us)]
         return [block for block in found if len(block) and block.word in words]
@@ -161,7 +185,11 @@ class Witness:
 
 def dispatched(rows: Sequence[Row], at_us: int) -> Block:
     """Tasks were published."""
-    return Block("dispatched", rows, lambda row: Occurrence("dispatched", at_us, row[0], {"attempt": row[2]}))
+
+    def make(row: Row) -> Occurrence:
+        return Occurrence("dispatched", at_us, row[0], {"attempt": row[2]})
+
+    return Block("dispatched", rows, make, TASK_ID, itemgetter(1))
 
 
 def _submitted(rows: Sequence[tuple[int, int, int]], at_us: int) -> Block:
@@ -198,7 +226,7 @@ def _ended(committed: Committed, at_us: int) -> Iterator[Block]:
             more["will_retry"] = False
         return Occurrence(word, at_us, row[0], more)
 
-    return (Block(word, own, make) for word, own in by_word.items())
+    return (Block(word, own, make, TASK_ID, itemgetter(2)) for word, own in by_word.items())
 
 
 def _unended(row: Sequence[Any], delay_s: float, at_us: int) -> Occurrence:
@@ -214,14 +242,23 @@ def _unended(row: Sequence[Any], delay_s: float, at_us: int) -> Occurrence:
 
 def _of_graph(committed: Committed, at_us: int) -> Iterator[Block]:
     """Tasks that belong together."""
+
+    def of_pairs(word: str, pairs: Sequence[tuple[int, int]], other: str) -> Block:
+        return Block(word, pairs, lambda pair: Occurrence(word, at_us, pair[0], {other: pair[1]}), TASK_ID)
+
+    def of_ids(word: str, ids: Sequence[int]) -> Block:
+        return Block(word, ids, lambda task_id: Occurrence(word, at_us, task_id, {}), int)
+
     if committed.spawned:
-        yield Block("spawned", committed.spawned, lambda r: Occurrence("spawned", at_us, r[0], {"parent": r[1]}))
+        yield of_pairs("spawned", committed.spawned, "parent")
     if committed.waiting:
-        yield Block("waiting", committed.waiting, lambda r: Occurrence("waiting", at_us, r[0], {"children": r[1]}))
+        yield of_pairs("waiting", committed.waiting, "children")
     if committed.unblocked:
-        yield Block("unblocked", committed.unblocked, lambda task_id: Occurrence("unblocked", at_us, task_id, {}))
+        yield of_ids("unblocked", committed.unblocked)
     if committed.finalizing:
-        yield Block("finalizing", committed.finalizing, lambda task_id: Occurrence("finalizing", at_us, task_id, {}))
+        yield of_ids("finalizing", committed.finalizing)
+    if committed.revived:
+        yield of_ids("revived", committed.revived)
 
 
 def error_line(text: str | None) -> str | None:

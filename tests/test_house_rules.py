@@ -48,7 +48,7 @@ LAYER_OF = {
     ),
     **dict.fromkeys(["families", "inquiry", "offspring", "returning"], FLOWS),
     "events": VALUES,
-    **dict.fromkeys(["bus", "lines", "timeline", "witness"], FLOWS),
+    **dict.fromkeys(["bus", "channel", "lines", "timeline", "witness"], FLOWS),
     **dict.fromkeys(["companions", "hooks"], FACES),
     **dict.fromkeys(
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
@@ -252,7 +252,9 @@ NEIGHBOURS = {
     ("witness", "steering"): "where running tasks belong",
     ("lines", "witness"): "what it writes down",
     **{("timeline", part): "in its form" for part in ("committed", "lines", "verdicts", "witness", "writer")},
-    **{("bus", part): "a part of it" for part in ("lines", "timeline", "witness")},
+    **{("bus", part): "a part of it" for part in ("channel", "lines", "timeline", "witness")},
+    ("channel", "lines"): "has heads written that a filter looks at",
+    ("channel", "witness"): "what it keeps",
     ("bus", "committed"): "what it hears of",
     ("bus", "dispatch"): "has it tell what is published",
     ("bus", "writer"): "whose transactions write the timeline",

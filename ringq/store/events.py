@@ -19,6 +19,9 @@ SELECT task.id, task.spec,
 FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 """
 
+# Only what they share, whether they have ended or not.
+SELECT_SPECS: Final = "SELECT task.id, task.spec FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value"
+
 # New tasks by what they share.
 SELECT_NEW: Final = "SELECT MIN(id), COUNT(*), spec FROM task WHERE id >= ? AND id < ? GROUP BY spec ORDER BY 1"
 
@@ -66,6 +69,10 @@ class EventTables(CallbackTables):
     def heads(self, task_ids: Sequence[int]) -> list[Head]:
         """(id, spec, label, tags as JSON, key) of those of these tasks that exist."""
         return self._read(SELECT_HEADS, (json.dumps(list(task_ids)),))
+
+    def specs_of_any(self, task_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """(id, spec) of those of these tasks that exist."""
+        return self._read(SELECT_SPECS, (json.dumps(list(task_ids)),))
 
     def new_tasks(self, first_id: int, below: int) -> list[tuple[int, int, int]]:
         """(first id, count, spec) of the tasks with these ids, for each spec."""

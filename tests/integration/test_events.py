@@ -226,6 +226,21 @@ def test_filters_compose(site: Site, filters: dict[str, Any], expected: set[int]
     assert {event.task for event in found} == expected
 
 
+def test_of_what_a_filter_lets_through_only_what_is_sent_is_made(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.submit(spec(group="g"), spec("mail::send"), each=50)
+    made: list[int] = []
+    looked_up = site.plant.store.heads
+    monkeypatch.setattr(site.plant.store, "heads", lambda ids: made.extend(ids) or looked_up(ids))
+    by_kind = site.plant.read_events("unblocked", kinds=("media::thumb",), buffer=2)
+    by_group = site.plant.read_events("unblocked", groups=("g",), buffer=2)
+    by_task = site.plant.read_events("unblocked", tasks=(7, 60, 61), buffer=2)
+    site.plant.bus.take(Committed(unblocked=list(range(1, 101))))
+    site.plant.bus.step()
+    assert [event.task for event in by_kind] == [event.task for event in by_group] == [None, 49, 50]
+    assert [event.task for event in by_task] == [None, 60, 61]
+    assert set(made) == {49, 50, 60, 61}
+
+
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
