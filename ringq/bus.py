@@ -27,7 +27,7 @@ from ringq.witness import Block, Occurrence, Witness, dispatched
 from ringq.writer import Writer
 
 BUFFER_MAX: Final = 100_000
-EVENTS_PER_S_MAX: Final = 50_000
+EVENTS_PER_S_MAX: Final = 30_000  # each takes a reader of Python some 2 us of what all share
 FRAME_EVENTS_MAX: Final = 1000
 PAUSE_NS: Final = 5_000_000  # between two frames, times the number of readers: each wakes a process
 FRAME_BYTES: Final = 256 * 1024  # a frame is full then

@@ -23,8 +23,8 @@ from ringq.keys import Hand
 from ringq.model import CHILD, Reason, Status
 from ringq.receipts import ReceiptRow
 from ringq.resolving import Resolution
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import CHILDREN
+from ringq.store.waiting import WaitingRow
 from ringq.tags import TAGS_MAX, ordered
 from ringq.verdicts import Verdicts
 
@@ -114,6 +114,7 @@ class Spawning:
         self._go_on(row, committed)
         waiting = WaitingRow(task_id, CHILDREN, lease, carried.finalizes, carried.fail_fast, self._now_us)
         self._store.insert_waiting(waiting, carried.result)
+        self._verdicts.bound_waiting(task_id, committed)
         committed.waiting.append((task_id, children))
         resolution.look_at_parent(task_id)
         return None

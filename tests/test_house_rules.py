@@ -36,7 +36,8 @@ LAYER_OF = {
     **dict.fromkeys(["pressure_watch", "records", "timetable", "whereabouts"], FLOWS),
     "reasons": VALUES,
     "overview": VALUES,
-    "graph": VALUES,
+    **dict.fromkeys(["drawing", "graph"], VALUES),
+    "belonging": FLOWS,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
@@ -46,7 +47,7 @@ LAYER_OF = {
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,
     ),
-    **dict.fromkeys(["families", "inquiry", "offspring", "returning"], FLOWS),
+    **dict.fromkeys(["active_tags", "families", "inquiry", "offspring", "returning"], FLOWS),
     "events": VALUES,
     **dict.fromkeys(["bus", "channel", "lines", "timeline", "witness"], FLOWS),
     **dict.fromkeys(["companions", "hooks"], FACES),
@@ -155,6 +156,9 @@ NEIGHBOURS = {
     ("queues", "gate"): "tells it of them",
     ("query", "records"): "what it makes of rows",
     ("query", "standing"): "a part of it",
+    ("query", "active_tags"): "a part of it",
+    ("query", "belonging"): "a part of it",
+    ("belonging", "records"): "what it makes of rows",
     ("standing", "records"): "how an instant is read",
     ("verdicts", "queues"): "how long one cools down",
     ("changes", "scheduling"): "what clients ask for about schedules",
