@@ -36,6 +36,7 @@ class Taken:
     lined: list[tuple[int, str, Sequence[int]]] = field(default_factory=list)  # as in `Committed`
     ids: Sequence[int] = ()  # of the tasks that were inserted
     places: Sequence[int] = ()  # theirs in the batch
+    spawned: list[tuple[int, int]] = field(default_factory=list)  # (task, whose child it is)
 
     def join(self, committed: Any) -> None:
         """Add to what a transaction makes true."""
@@ -44,6 +45,7 @@ class Taken:
         committed.delayed |= self.has_delayed
         committed.submitted += self.count
         committed.expiring |= self.has_ttl
+        committed.spawned += self.spawned
 
 
 def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None) -> Generator[None, None, Taken]:
