@@ -25,6 +25,7 @@ from ringq.codec.chunk import (
     split,
 )
 from ringq.codec.finalizing import FINALIZE_PREFIX, is_finalize
+from ringq.codec.checkpoint import encode_checkpoint
 from ringq.codec.mishap import TRACEBACK_BYTES_MAX, asked_delay_s, encode_error, error_details
 from ringq.codec.plain import DEPTH_MAX, decode_json, encode_json
 from ringq.codec.result import ResultCodec
@@ -47,6 +48,7 @@ __all__ = [
     "by_name",
     "decode_json",
     "encode_calls",
+    "encode_checkpoint",
     "encode_error",
     "encode_json",
     "encode_mapping",
