@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         CannotCreate,
         CannotStart,
         ClientClosed,
+        InvalidCheckpoint,
         InvalidConfig,
         InvalidKind,
         InvalidOption,
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     )
     from ringq.overview import ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
     from ringq.pressure import PressureSource
+    from ringq.progress import TaskProgress
     from ringq.query import Query
     from ringq.retry import Retry
     from ringq.server import Server
@@ -141,6 +143,7 @@ __all__ = [
     "Domain",
     "Ended",
     "Filter",
+    "InvalidCheckpoint",
     "InvalidConfig",
     "InvalidKind",
     "InvalidOption",
@@ -193,6 +196,7 @@ __all__ = [
     "TaskDead",
     "TaskFailed",
     "TaskOptions",
+    "TaskProgress",
     "TaskRecord",
     "TaskTimedOut",
     "Throttled",
@@ -223,6 +227,7 @@ _HOMES = {
     ),
     "ringq.overview": ("ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
     "ringq.pressure": ("PressureSource",),
+    "ringq.progress": ("TaskProgress",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from ringq.errors import (
     UnknownState,
 )
 from ringq.model import Reason
+from ringq.reporting import Reporting, ReportPort, Unheard
 
 T = TypeVar("T")
 
@@ -31,9 +31,6 @@ Facts = tuple[Mapping[str, str], int | None]  # tags; when the time for the whol
 
 class AttemptPort(Protocol):
     """Where a Context's words go: the worker's record in the ring. Plain stores and loads, no system call."""
-
-    def progress(self, fraction: float, message: str) -> None:
-        """Publish how far the attempt is."""
 
     def cancel_requested(self) -> int:
         """The code of the `Reason` for which this attempt shall end, 0 while it may go on."""
@@ -57,9 +54,6 @@ class StateSource(Protocol):
 
 class _Nowhere:
     """The port of an inert Context."""
-
-    def progress(self, fraction: float, message: str) -> None:
-        pass
 
     def cancel_requested(self) -> int:
         return 0
@@ -102,7 +96,7 @@ _WHY = {
 }
 
 
-class Context:
+class Context(Reporting):
     """What a handler knows about its attempt.
 
     A handler whose first parameter is annotated `ringq.Context`, or is called `ctx` and not annotated, is
@@ -115,7 +109,18 @@ class Context:
     those of the task, not to be changed.
     """
 
-    __slots__ = ("_deadline_ns", "_facts", "_port", "_states", "_tags", "attempt", "kind", "lease", "task_id")
+    __slots__ = (
+        "_deadline_ns",
+        "_facts",
+        "_port",
+        "_reports",
+        "_states",
+        "_tags",
+        "attempt",
+        "kind",
+        "lease",
+        "task_id",
+    )
 
     def __init__(
         self,
@@ -129,11 +134,13 @@ class Context:
         state: Mapping[type[Any], Any] | None = None,
         tags: Mapping[str, str] | None = None,
         facts: Callable[[], Facts] | None = None,
+        reports: ReportPort | None = None,
     ) -> None:
         """Made by the worker as the attempt starts: the deadline is `run_timeout_ms` from now, 0 is none.
 
         `state`: what `state(...)` gives, by type, and nothing else; None for the states of the App. `tags`: what `tags`
-        are. `facts`: asks for what the worker was not told, when the handler wants to know.
+        are. `facts`: asks for what the worker was not told, when the handler wants to know. `reports`: who hears
+        how far it is; None: nobody.
         """
         self.task_id = task_id
         self.lease = lease
@@ -143,6 +150,7 @@ class Context:
         self._port = port
         self._tags = tags
         self._facts = facts
+        self._reports: ReportPort = Unheard() if reports is None else reports
         self._states: StateSource | None = None if state is None else _Given(state)
 
     def __repr__(self) -> str:
@@ -204,16 +212,6 @@ class Context:
         """Give states from there, unless some were given by hand. For ringq's own use."""
         if self._states is None:
             self._states = states
-
-    def progress(self, fraction: float, message: str = "") -> None:
-        """Say how far the attempt is. Costs no system call, so it may be called often.
-
-        `fraction`: 0.0 to 1.0; what lies outside is clamped. `message`: a few words, cut to what fits.
-        Raises ValueError if `fraction` is not a number.
-        """
-        if math.isnan(fraction):
-            raise ValueError("progress: fraction must be a number from 0.0 to 1.0, got nan")
-        self._port.progress(min(1.0, max(0.0, float(fraction))), message)
 
     def acquire(self, scope: str, permits: float = 1, timeout: float | timedelta | None = None) -> None:
         """Wait until a rate limit lets this pass: `ctx.acquire("github")` before each call of a service.

@@ -8,12 +8,12 @@ import resource
 import selectors
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ringq import changes, families, protocol
+from ringq import changes, protocol
 from ringq.admission import Admission, submitted
 from ringq.clock import Clock
 from ringq.config import Config, check_socket_path
@@ -56,9 +56,10 @@ class Listener:
 
     def __init__(
         self, config: Config, selector: selectors.BaseSelector, clock: Clock, store: Receipts, admission: Admission, *,
-        submit: Callable[[Batch], None], change: Callable[[Change], None], health: Callable[[], str],
-        say: Callable[[str], None], why: Callable[[int], str],
+        submit: Callable[[Batch], None], change: Callable[[Change], None],
+        answers: Mapping[type, Callable[[Any], protocol.Message]], say: Callable[[str], None],
     ) -> None:  # fmt: skip
+        """`answers`: what answers each type of question that needs nothing else."""
         self._config = config
         self._selector = selector
         self._clock = clock
@@ -67,8 +68,7 @@ class Listener:
         self._submit = submit
         self._change = change
         self._maps = Maps(store)
-        self._health = health
-        self._why = why
+        self._answers = answers
         self._say = say
         self._connections: set[Connection] = set()
         self._partial: dict[Connection, int] = {}  # connections in the middle of a frame, since when
@@ -256,12 +256,8 @@ class Listener:
             elif isinstance(message, protocol.OpenMap):
                 if not self._maps.hold(connection, message, lambda: self._on_message(connection, request, message)):
                     self._send(connection, request, self._maps.open(connection, message))
-            elif isinstance(message, protocol.Health):
-                self._send(connection, request, protocol.HealthReply(self._health()))
-            elif isinstance(message, protocol.Why):
-                self._send(connection, request, protocol.WhyReply(self._why(message.task_id)))
-            elif isinstance(message, protocol.Family):
-                self._send(connection, request, families.family(self._store, message))
+            elif (answer := self._answers.get(type(message))) is not None:
+                self._send(connection, request, answer(message))
             else:
                 self._on_change(connection, request, message)
         except RingqError as error:

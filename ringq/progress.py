@@ -67,11 +67,13 @@ class Throughput:
         self._bytes, self._at_ns = bytes_done, now_ns
 
 
-def progress_of(shown: Shown, now_ns: int, kind: str, usual_s: float | None, label: str, bps: float) -> TaskProgress:
+def progress_of(
+    shown: Shown, now_ns: int, kind: str, usual_s: float | None, *, label: str | None, bps: float
+) -> TaskProgress:
     """What is known of an attempt at this instant. `usual_s`: how long completed tasks of its kind took, None if there
     were none; `bps`: its throughput.
     """
-    worker, task_id, lease, _, attempt, since_ns, said, said_ns, message, done, total = shown
+    worker, task_id, lease, _, attempt, since_ns, _, _, message, done, total = shown
     elapsed_s = max(0, now_ns - since_ns) / 1e9
     fraction, is_estimated = _fraction(shown, now_ns, elapsed_s, usual_s)
     if total is not None and total > done and bps > 0:
@@ -79,8 +81,21 @@ def progress_of(shown: Shown, now_ns: int, kind: str, usual_s: float | None, lab
     else:
         eta_s = _left_s(fraction, elapsed_s, usual_s)
     return TaskProgress(
-        task_id, kind, label, lease, attempt, worker, fraction, is_estimated, message, done, total, bps, eta_s, elapsed_s
-    )  # fmt: skip
+        task_id,
+        kind,
+        label or kind,
+        lease,
+        attempt,
+        worker,
+        fraction,
+        is_estimated,
+        message,
+        done,
+        total,
+        bps,
+        eta_s,
+        elapsed_s,
+    )
 
 
 def share(done: float, total: float) -> float:

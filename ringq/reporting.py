@@ -53,6 +53,7 @@ class Unheard:
 class Reporting:
     """The methods of a Context that report. In an inert one the same is refused, and nobody is told the rest."""
 
+    __slots__ = ()
     task_id: int
     lease: int
     _reports: ReportPort

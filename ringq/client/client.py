@@ -26,6 +26,7 @@ from ringq.client.maps import Maps
 from ringq.client.outcome import BatchOutcome, tell
 from ringq.client.queues import Queues
 from ringq.client.rates import RateLimits
+from ringq.client.running import Running
 from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
 from ringq.client.why import Reasons
@@ -71,7 +72,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons, Running):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.

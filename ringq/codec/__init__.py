@@ -10,6 +10,7 @@ what was sent, and a large array does not belong into a queue.
 from __future__ import annotations
 
 from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_mapping
+from ringq.codec.checkpoint import encode_checkpoint
 from ringq.codec.chunk import (
     ASIDE_SUFFIX,
     Account,
@@ -25,7 +26,6 @@ from ringq.codec.chunk import (
     split,
 )
 from ringq.codec.finalizing import FINALIZE_PREFIX, is_finalize
-from ringq.codec.checkpoint import encode_checkpoint
 from ringq.codec.mishap import TRACEBACK_BYTES_MAX, asked_delay_s, encode_error, error_details
 from ringq.codec.plain import DEPTH_MAX, decode_json, encode_json
 from ringq.codec.result import ResultCodec

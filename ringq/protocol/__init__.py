@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Why, WhyReply
+from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Progress, ProgressReply, Why, WhyReply
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
@@ -101,6 +101,8 @@ __all__ = [
     "Message",
     "OpenMap",
     "Outcomes",
+    "Progress",
+    "ProgressReply",
     "PurgeDead",
     "PutSchedule",
     "RateFields",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ringq.progress import Shown
+
 
 class Family(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask to whom a task belongs."""
@@ -42,3 +44,23 @@ class WhyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Why it does not, as JSON text of a `model.Why`."""
 
     body: str
+
+
+class Progress(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask how far running tasks are: this one; None for all."""
+
+    task_id: int | None = None
+
+
+class ProgressReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """How far they are, as their workers have shown it; the client makes of it what people read.
+
+    `now_ns` is when, on the monotonic clock. `rates`: throughputs above zero, by lease. `kinds`: names and, if any task
+    of the kind has completed, how long those took, by number. `labels`, by task, of those that have one.
+    """
+
+    now_ns: int
+    shown: list[Shown]
+    rates: dict[int, float]
+    kinds: dict[int, tuple[str, float | None]]
+    labels: dict[int, str]

@@ -28,11 +28,28 @@ class Receipt(NamedTuple):
     error: BaseException | None
 
 
+class Kept:
+    """The checkpoint of a task: what the attempt before has left, and then what this one has, if it `is_new`."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+        self.is_new = False
+
+    def keep(self, _task_id: int, _lease: int, text: str, *, wait: bool) -> None:
+        """As a worker's parent."""
+        self.text, self.is_new = text, True
+
+    def kept(self, _task_id: int, _lease: int) -> str | None:
+        """As a worker's parent."""
+        return self.text
+
+
 def attempt(
-    task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None, tags: dict[str, str]
-) -> Receipt:
+    task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None, tags: dict[str, str],
+    channel: Kept,
+) -> Receipt:  # fmt: skip
     """Run a claimed task. `spill`: the folder for files that a worker would leave there. `ends_us`: when the time for
-    the whole task is over, None for never. `tags`: those of the task.
+    the whole task is over, None for never. `tags`: those of the task. `channel`: where checkpoints are kept.
 
     What a handler raises is in the receipt, as in production. Raises only what is not meant for a handler:
     KeyboardInterrupt, and what pytest ends or skips a test with. Then there is no receipt.
@@ -41,7 +58,7 @@ def attempt(
     ring: Any = slot
     printed: Any = _Unheard()
     with clock.during(slot.look):
-        Runner(ring, {claim[2]: task}, spill, printed, lambda _: (tags, slot.ends_ns)).run()
+        Runner(ring, {claim[2]: task}, spill, printed, lambda _: (tags, slot.ends_ns), channel=channel).run()
     assert slot.receipt is not None
     error = slot.receipt.error
     if error is not None and not isinstance(error, _RECORDED):
@@ -118,8 +135,13 @@ class _Slot:
         over = [(at_us, code) for at_us, code in ends if at_us is not None and at_us <= now_us]
         return min(over)[1] if over else 0
 
-    def set_progress(self, _fraction: float, _message: str) -> None:
+    def set_progress(self, _lease: int, _fraction: float, _message: str) -> None:
         pass
+
+    def set_bytes(self, _lease: int, _count: int) -> None:
+        pass
+
+    add_bytes = set_total = set_bytes
 
 
 class _Unheard:

@@ -116,7 +116,8 @@ class Desk:
         config = Config(Path("unused"), client_buffer_bytes_max=BUFFER_BYTES)
         self.listener = Listener(
             config, self.selector, self.receipts.clock, self.receipts, admission,
-            submit=self.batches.append, change=lambda _: None, health=lambda: RESULT, say=lambda _: None, why=str,
+            submit=self.batches.append, change=lambda _: None, say=lambda _: None,
+            answers={protocol.Health: lambda _: protocol.HealthReply(RESULT)},
         )  # fmt: skip
 
     def connect(self) -> Client:

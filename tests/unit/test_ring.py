@@ -1005,8 +1005,9 @@ def test_no_argument_crashes_it(made: Ring, value: Any) -> None:
         lambda: worker.claim(value), lambda: worker.finish(value, 0, b""), lambda: worker.finish(10, value, b""),
         lambda: worker.finish(10, 0, value), lambda: worker.set_progress(value, 0.5, ""),
         lambda: worker.set_progress(LEASE, value, ""), lambda: worker.set_progress(LEASE, 0.5, value),
-        lambda: worker.add_bytes(LEASE, value), lambda: worker.set_total(value, value), lambda: made.recovery(uuid=value), lambda: made.recovery(epoch=value),
-        lambda: made.recovery(nonce=value), lambda: made.worker(value), lambda: Parent(value, value),  # type: ignore[call-arg]
+        lambda: worker.add_bytes(LEASE, value), lambda: worker.set_total(value, value),
+        lambda: made.recovery(uuid=value), lambda: made.recovery(epoch=value), lambda: made.recovery(nonce=value),
+        lambda: made.worker(value), lambda: Parent(value, value),  # type: ignore[call-arg]
         lambda: open_parent(made.segment, value, SHAPE), lambda: open_parent(made.segment, 0, SHAPE, slots=value),
         lambda: open_parent(made.segment, 0, SHAPE, workers=value), lambda: ring.crc32c(value),
         lambda: open_parent(made.segment, 0, SHAPE, blocks=value), lambda: ring.crc32c(b"", value),
