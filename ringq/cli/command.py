@@ -70,6 +70,7 @@ VERBS = {
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
     "dead": ("ringq.cli.dead:dead", "List dead letters, give them another chance, or delete them."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
+    "progress": ("ringq.cli.progress:progress", "Show how far running tasks are."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),
     "reload": ("ringq.cli.reload:reload", "Replace the workers by ones with fresh code."),
     "config": ("ringq.cli.config:config", "Show the settings of this project, and where each comes from."),
