@@ -72,8 +72,8 @@ def _work(
     printed.begin(ring.unread, lock)
     inquiry = Inquiry(control)
     runner = Runner(
-        ring, handlers, Path(given["spill"]), printed, inquiry.facts, binding.served, inquiry.tell, inquiry
-    )  # fmt: skip
+        ring, handlers, Path(given["spill"]), printed, inquiry.facts, binding.served, inquiry.tell, channel=inquiry
+    )
     signal.signal(signal.SIGUSR2, runner.on_signal)
     control.sendall(b'{"ready": true}\n')
     runner.run()

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from ringq import protocol
-from ringq.client.batch import columns, keys
+from ringq.client.callbacks import Callbacks
 from ringq.client.cancel import Cancelling
 from ringq.client.controls import Controls
 from ringq.client.dead import DeadLetters
@@ -29,10 +29,11 @@ from ringq.client.rates import RateLimits
 from ringq.client.running import Running
 from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
-from ringq.client.why import Reasons
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
+from ringq.kinds.batch import columns, keys
+from ringq.kinds.members import dependencies
 from ringq.kinds.options import SubmissionOptions
 from ringq.loading import refuse_while_importing
 
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Reply = TypeVar("Reply", bound=protocol.Message)
 
-REPLY_TIMEOUT_S: Final = 60.0
-"""How long a server that is connected may take to answer a submission."""
+REPLY_TIMEOUT_S: Final = 60.0  # in which a server that is connected answers a submission
 
 _results = attrgetter("_results")
 _spec = attrgetter("_spec")
@@ -72,7 +72,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons, Running):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Running, Callbacks):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.
@@ -159,15 +159,7 @@ class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLim
         of an older ringq is upgraded by servers only, since that copies the whole file.
         """
         batch = submissions if isinstance(submissions, (list, tuple)) else list(submissions)
-        if not batch:
-            return BatchOutcome()
-        message = columns(batch)
-        reply = self._store(message, batch)
-        ids = range(reply.first_id, reply.first_id + len(batch))
-        kinds = map(_kind, map(_spec, batch))
-        handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
-        tell(handles, reply, message.spec_of)
-        return handles
+        return self._submit_batch(batch) if batch else BatchOutcome()
 
     # -- wait -------------------------------------------------------------------------------------
 
@@ -258,10 +250,23 @@ class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLim
         )  # fmt: skip
         if submission._once is not None:
             message.keys, message.on_duplicate = keys([submission._once])
+        if submission._waits is not None:
+            message.depends_on, message.on_dependency_failure = dependencies([submission], [submission._waits])
         reply = self._store(message, (submission,))
         handle: Submitted[R] = Submitted(reply.first_id, submission._spec.kind, self, submission._results)
         tell([handle], reply, None)
         return handle
+
+    def _submit_batch(self, batch: Sequence[Submission[R]], parent: tuple[int, int] | None = None) -> BatchOutcome[R]:
+        """As `submit_many`; `parent`: the task whose children these become, and the lease of its attempt."""
+        message = columns(batch)
+        message.parent = parent
+        reply = self._store(message, batch)
+        ids = range(reply.first_id, reply.first_id + len(batch))
+        kinds = map(_kind, map(_spec, batch))
+        handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
+        tell(handles, reply, message.spec_of)
+        return handles
 
     def _store(self, message: protocol.Submit, batch: Sequence[Submission[Any]]) -> protocol.Submitted:
         """Have a batch stored, by the server or, where none runs, from here; however often it takes, with one id."""

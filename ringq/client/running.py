@@ -6,12 +6,13 @@ from typing import Any, overload
 
 from ringq import protocol
 from ringq.client.controls import Asking
+from ringq.client.why import Reasons
 from ringq.kinds import Submitted, options
 from ringq.progress import TaskProgress, progress_of
 
 
-class Running:
-    """What goes on now."""
+class Running(Reasons):
+    """What goes on now, and why something does not."""
 
     @overload
     def progress(self: Asking) -> list[TaskProgress]: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Progress, ProgressReply, Why, WhyReply
+from ringq.protocol.callbacks import ExtendCallback, OpenCallback, ResolveCallback
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
@@ -86,6 +87,7 @@ __all__ = [
     "Chunks",
     "Dead",
     "Ended",
+    "ExtendCallback",
     "Failure",
     "Family",
     "FamilyReply",
@@ -99,6 +101,7 @@ __all__ = [
     "MapChunks",
     "MapForgotten",
     "Message",
+    "OpenCallback",
     "OpenMap",
     "Outcomes",
     "Progress",
@@ -108,6 +111,7 @@ __all__ = [
     "RateFields",
     "Reply",
     "Request",
+    "ResolveCallback",
     "RetryDead",
     "RunSchedule",
     "ScheduleFields",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ringq.model import Status
-from ringq.store.graph import GraphTables
+from ringq.store.callbacks import CallbackTables
 from ringq.store.session import Rows
 
 # The newest of a task; an attempt before the one that has left it comes too late.
@@ -33,7 +33,7 @@ SELECT_USUAL: Final = "SELECT kind, count, duration_us FROM statistic WHERE stat
 SELECT_LABELS: Final = "SELECT task_id, text FROM label WHERE task_id IN (SELECT value FROM json_each(?))"
 
 
-class CheckpointTables(GraphTables):
+class CheckpointTables(CallbackTables):
     """Statements about checkpoints. Those that write belong into `transaction()`.
 
     Attributes: `with_checkpoint`, the ids of tasks that have one, also those of the transaction under way.

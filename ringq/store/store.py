@@ -192,4 +192,5 @@ class Store(CheckpointTables):
         self._load_stragglers()
         self._load_preempted()
         self._load_graph()
+        self._load_callbacks()
         self._load_checkpoints()

@@ -139,8 +139,8 @@ def test_a_killed_server_loses_no_checkpoint_that_was_on_disk_and_a_dead_letter_
     with again.client() as client:
         assert client.handle(task.id).result(timeout=20) == 40
         dying = client.submit("p::steps", {"log": str(log), "die": "always"})
-        for number in (1, 2, 3):
-            pid = int(wait_for(lambda: (lines := attempts(log)) and len(lines) == 2 + number and lines[-1][1]))
+        for number in range(3):
+            pid = int(wait_for(lambda count=3 + number: (lines := attempts(log))[count - 1 :] and lines[-1][1]))
             wait_for(lambda: kept(again.database) == [(dying.id, 40)])
             os.kill(pid, signal.SIGKILL)
         assert dying.wait(timeout=20).status is ringq.Status.DEAD_LETTER
