@@ -59,7 +59,6 @@ class Listener:
         submit: Callable[[Batch], None], change: Callable[[Change], None],
         answers: Mapping[type, Callable[[Any], protocol.Message]], say: Callable[[str], None],
     ) -> None:  # fmt: skip
-        """`answers`: what answers each type of question that needs nothing else."""
         self._config = config
         self._selector = selector
         self._clock = clock
@@ -80,6 +79,7 @@ class Listener:
         self._inode = 0  # of the socket's file
         self._until_ns = 0  # when the time of this turn is over
         self._refusing = False
+        self.only_answered = self._others = 0  # of this turn, events that asked only; in all, other messages
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.stopping = False
 
@@ -108,6 +108,7 @@ class Listener:
     def begin_turn(self) -> None:
         """A turn of the loop begins: clients with many questions must not keep others waiting for more than TURN_NS."""
         self._until_ns = self._clock.monotonic_ns() + TURN_NS
+        self.only_answered = 0
 
     def stop(self) -> None:
         """Refuse submissions from now on; waiting clients still get their answers."""
@@ -217,7 +218,9 @@ class Listener:
                 single = connection.reader.single(chunk)
                 # the other goes on where the one before left off
                 connection.frames = connection.reader.feed(chunk) if single is None else iter((single,))
+        before = self._others
         self._serve(connection)
+        self.only_answered += before == self._others and not connection.reader.pending_bytes
 
     def _serve(self, connection: Connection) -> None:
         """Look up what is owed, then take the next requests, for as long as the client reads its answers.
@@ -233,6 +236,7 @@ class Listener:
                     is_done = True
                 else:
                     served = True
+                    self._others += type(frame.message) not in self._answers
                     self._on_message(connection, frame.request_id, frame.message)
                 if self._clock.monotonic_ns() >= self._until_ns:
                     break

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 # (worker, task_id, lease, kind, attempt, since_ns, fraction, said_ns, message, bytes_done, bytes_total), as
 # `ring.Parent.progress` gives it
 Shown = tuple[int, int, int, int, int, int, float | None, int, str, int, int | None]
+
+ROW: Final = struct.Struct("<IIIIqQQQdQQ64s")
+"""The same as `ring.Parent.packed_progress` gives it: in another order, and what is not there is all ones, or 0 ns."""
+BYTES_UNKNOWN: Final = 2**64 - 1
 
 ALPHA: Final = 0.3  # the share of the newest sample in a throughput
 SAMPLE_NS_MIN: Final = 10_000_000
@@ -65,6 +71,17 @@ class Throughput:
             # a handler may set its count back: that is no speed
             self.bps += ALPHA * (max(0, bytes_done - self._bytes) * 1e9 / span_ns - self.bps)
         self._bytes, self._at_ns = bytes_done, now_ns
+
+
+def unpacked(rows: bytes) -> Iterator[Shown]:
+    """What lies in the bytes. Raises struct.error if these are no whole rows."""
+    for worker, kind, attempt, size, task_id, lease, since_ns, said_ns, fraction, done, total, text in ROW.iter_unpack(
+        rows
+    ):
+        yield (
+            *(worker, task_id, lease, kind, attempt, since_ns, fraction if said_ns else None, said_ns),
+            *(text[:size].decode("utf-8", "replace"), done, None if total == BYTES_UNKNOWN else total),
+        )
 
 
 def progress_of(

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ringq import protocol
 from ringq.clock import Clock
-from ringq.progress import Shown, Throughput
+from ringq.progress import Throughput
 from ringq.ring import Parent
 
 USUAL_NS: Final = 5_000_000_000  # between two looks at how long tasks of each kind take
@@ -25,7 +25,8 @@ class Progressing:
         self._throughputs: dict[int, Throughput] = {}  # by lease, of attempts that have shown bytes
         self._rates: dict[int, float] = {}  # what these say
         self._kinds: dict[int, tuple[str, float | None]] = {}
-        self._labels: dict[int, str] = {}  # by task, empty for those that have none
+        self._labels: dict[int, str] = {}  # of those of these tasks that have one
+        self._named: set[int] = set()
         self._usual_ns = self._named_ns = -USUAL_NS
 
     def look(self) -> None:
@@ -41,21 +42,17 @@ class Progressing:
     def told(self, message: protocol.Progress) -> protocol.ProgressReply:
         """What is asked for."""
         now_ns = self._clock.monotonic_ns()
-        shown = self._ring().progress()
-        if message.task_id is not None:
-            shown = [row for row in shown if row[1] == message.task_id]
-        self._look_up(shown, now_ns)
-        kinds = {kind: self._kinds[kind] for kind in {row[3] for row in shown}}
-        labels = {row[1]: label for row in shown if (label := self._labels.get(row[1]))}
-        return protocol.ProgressReply(now_ns, shown, self._rates, kinds, labels)
+        shown, kinds = self._ring().packed_progress(message.task_id)
+        self._look_up(kinds, now_ns)
+        named = {kind: self._kinds[kind] for kind in kinds}
+        return protocol.ProgressReply(now_ns, shown, self._rates, named, self._labels)
 
-    def _look_up(self, shown: list[Shown], now_ns: int) -> None:
+    def _look_up(self, kinds: set[int], now_ns: int) -> None:
         """Ask the database for what is not known yet, if it is time."""
-        kinds, labels = self._kinds, self._labels
-        if now_ns - self._usual_ns >= USUAL_NS or any(row[3] not in kinds for row in shown):
+        if now_ns - self._usual_ns >= USUAL_NS or not self._kinds.keys() >= kinds:
             self._usual_ns, usual = now_ns, self._store.usual_durations()
             self._kinds = {number: (name, usual.get(number)) for number, name in self._store.kinds().items()}
-        if now_ns - self._named_ns >= NAMES_NS and any(row[1] not in labels for row in shown):
-            running = [row[1] for row in self._ring().progress()]
-            self._named_ns, found = now_ns, self._store.labels_of(running)
-            self._labels = {task_id: found.get(task_id, "") for task_id in running}
+        if now_ns - self._named_ns >= NAMES_NS:
+            self._named_ns, running = now_ns, {row[1] for row in self._ring().progress()}
+            if not running <= self._named:
+                self._labels, self._named = self._store.labels_of(running), running

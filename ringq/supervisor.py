@@ -42,6 +42,7 @@ from ringq.scheduling import Declared
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
+from ringq.sleeping import sleep
 from ringq.store import Store
 from ringq.timetable import Timetable
 from ringq.traffic import Traffic
@@ -220,16 +221,9 @@ class Supervisor:
         self._dispatcher.note_turn(turn_ns)
         timeout_ns = self._timeout_ns()
         gathering = self._writer.uncommitted > 0 and self._is_saturated()  # receipts need not wake anybody
-        if timeout_ns != 0 and not gathering and not self._ring.prepare_sleep():
-            timeout_ns = 0
-        events = self._selector.select(None if timeout_ns is None else timeout_ns / 1e9)
-        self._ring.awake()
-        self._woke_ns = self._clock.monotonic_ns()
-        self._listener.begin_turn()
-        for key, mask in events:
-            key.data(mask)
-        for key, mask in self._selector.select(0) if len(events) > 1 else ():  # those share the sync: ADR 0016
-            key.data(mask)
+        self._woke_ns = sleep(
+            self._selector, self._ring, self._listener, self._clock, timeout_ns, gathering=gathering
+        )  # fmt: skip
 
     def _timeout_ns(self) -> int | None:
         waits: list[int | None] = [

@@ -8,7 +8,7 @@ from ringq import protocol
 from ringq.client.controls import Asking
 from ringq.client.why import Reasons
 from ringq.kinds import Submitted, options
-from ringq.progress import TaskProgress, progress_of
+from ringq.progress import TaskProgress, progress_of, unpacked
 
 
 class Running(Reasons):
@@ -26,7 +26,7 @@ class Running(Reasons):
 
         Raises ServerUnavailable, ClientClosed; InvalidOption for what can be no task.
         """
-        task_id = None if task is None else options.task_id_of(task)
+        task_id = 0 if task is None else options.task_id_of(task)
         reply = self._ask(protocol.Progress(task_id), protocol.ProgressReply)
         found = [
             progress_of(
@@ -36,6 +36,6 @@ class Running(Reasons):
                 label=reply.labels.get(row[1]),
                 bps=reply.rates.get(row[2], 0.0),
             )
-            for row in reply.shown
+            for row in unpacked(reply.shown)
         ]
         return found if task is None else next(iter(found), None)

@@ -105,6 +105,8 @@ class Parent:
         `since_ns` is when the attempt was begun; for one with calls it may be a quarter of a second later. `fraction`
         is None and `said_ns` 0 as long as it has said none. `bytes_total` is None as long as it is not known.
         """
+    def packed_progress(self, task_id: int) -> tuple[bytes, set[int]]:
+        """The same of one task, or of all if it is 0, as `ringq.progress.ROW` reads it; and the kinds of these."""
     def heartbeat_ns(self, worker: int) -> int:
         """When a worker was last seen to claim, start, finish or say a fraction; 0: never."""
     def ready(self) -> int:

@@ -513,7 +513,7 @@ static void look_at_progress(struct rq_parent *p, uint32_t worker)
 }
 
 /* What the attempt in `slot` has shown; nothing, if the words are those of another one (I14). */
-static struct rq_shown shown_by(struct rq_parent *p, uint32_t worker, uint32_t slot)
+static struct rq_shown shown_by(struct rq_parent *p, uint32_t worker, uint32_t slot, uint64_t now)
 {
     const uint64_t *words = p->berths[worker].progress;
     struct rq_shown shown = {.total = RQ_BYTES_UNKNOWN};
@@ -521,7 +521,6 @@ static struct rq_shown shown_by(struct rq_parent *p, uint32_t worker, uint32_t s
     if (words[RQ_PROGRESS_ATTEMPT] != rq_cell(slot, p->entries[slot].generation)) {
         return shown;
     }
-    uint64_t now = rq_monotonic_ns();
     shown.said_ns = words[RQ_PROGRESS_SAID_NS] < now ? words[RQ_PROGRESS_SAID_NS] : now;
     memcpy(&shown.fraction, &words[RQ_PROGRESS_FRACTION], sizeof shown.fraction);
     shown.bytes = words[RQ_PROGRESS_BYTES];
@@ -534,10 +533,11 @@ static struct rq_shown shown_by(struct rq_parent *p, uint32_t worker, uint32_t s
 uint32_t rq_progress(struct rq_parent *p, struct rq_held *held, struct rq_shown *shown)
 {
     uint32_t count = rq_running(p, held);
+    uint64_t now = rq_monotonic_ns();
     for (uint32_t i = 0; i < count; i++) {
         uint32_t slot = p->berths[held[i].worker].running;
         const struct entry *entry = &p->entries[slot];
-        shown[i] = shown_by(p, held[i].worker, slot);
+        shown[i] = shown_by(p, held[i].worker, slot, now);
         shown[i].since_ns = held[i].call == 0 ? held[i].started_ns : entry->seen_running_ns;
     }
     return count;

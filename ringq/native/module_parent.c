@@ -382,6 +382,76 @@ static PyObject *progress(PyObject *self, PyObject *Py_UNUSED(none))
     return list;
 }
 
+/* As `progress.ROW` reads it. */
+struct packed {
+    uint32_t worker, kind, attempt, message_bytes;
+    int64_t task_id;
+    uint64_t lease, since_ns, said_ns;
+    double fraction;
+    uint64_t bytes, total;
+    char message[RQ_MESSAGE_BYTES_MAX + 1];
+};
+static_assert(sizeof(struct packed) == 136 && offsetof(struct packed, message) == 72, "read by Python");
+
+static void pack(struct packed *row, const struct rq_held *held, const struct rq_shown *shown)
+{
+    *row = (struct packed){
+        .worker = held->worker,
+        .kind = held->kind,
+        .attempt = held->attempt,
+        .message_bytes = shown->message_bytes,
+        .task_id = held->task_id,
+        .lease = held->lease,
+        .since_ns = shown->since_ns,
+        .said_ns = shown->said_ns,
+        .fraction = shown->fraction,
+        .bytes = shown->bytes,
+        .total = shown->total,
+    };
+    memcpy(row->message, shown->message, sizeof row->message);
+}
+
+/* A sixth of the time that progress takes: no object for each value. */
+static PyObject *packed_progress(PyObject *self, PyObject *value)
+{
+    struct rq_parent *ring = ring_of(self);
+    struct parent *parent = (struct parent *)self;
+    int64_t task_id;
+    if (ring == NULL || parse_signed(value, "task_id", &task_id) < 0) {
+        return NULL;
+    }
+    uint32_t running = rq_progress(ring, parent->held, parent->shown), count = 0;
+    PyObject *rows = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(running * sizeof(struct packed)));
+    PyObject *kinds = PySet_New(NULL);
+    uint32_t last = 0;
+    for (uint32_t i = 0; rows != NULL && kinds != NULL && i < running; i++) {
+        const struct rq_held *held = &parent->held[i];
+        if (task_id != 0 && held->task_id != task_id) {
+            continue;
+        }
+        struct packed row;
+        pack(&row, held, &parent->shown[i]);
+        memcpy(PyBytes_AS_STRING(rows) + count++ * sizeof row, &row, sizeof row);
+        if (count == 1 || held->kind != last) {
+            PyObject *kind = PyLong_FromUnsignedLong(held->kind);
+            if (kind == NULL || PySet_Add(kinds, kind) < 0) {
+                Py_CLEAR(kinds);
+            }
+            Py_XDECREF(kind);
+            last = held->kind;
+        }
+    }
+    if (rows != NULL && kinds != NULL) {
+        _PyBytes_Resize(&rows, (Py_ssize_t)(count * sizeof(struct packed)));
+    }
+    if (rows == NULL || kinds == NULL) {
+        Py_XDECREF(rows);
+        Py_XDECREF(kinds);
+        return NULL;
+    }
+    return Py_BuildValue("NN", rows, kinds);
+}
+
 static PyObject *heartbeat_ns(PyObject *self, PyObject *value)
 {
     struct rq_parent *ring = ring_of(self);
@@ -467,6 +537,7 @@ static PyMethodDef methods[] = {
     {"stop_worker", stop_worker, METH_O, "Let a worker leave when its present attempt has ended."},
     {"stop_all", stop_all, METH_NOARGS, "Let every worker leave when its present attempt has ended."},
     {"progress", progress, METH_NOARGS, "What each of the attempts that run now has shown of itself."},
+    {"packed_progress", packed_progress, METH_O, "The same as bytes, of one task or all (0); and which kinds these have."},
     {"heartbeat_ns", heartbeat_ns, METH_O, "When a worker was last seen to do something, on the monotonic clock."},
     {"ready", ready, METH_NOARGS, "Published and not yet claimed."},
     {"in_flight", in_flight, METH_NOARGS, "Slots that are not free, including drained ones not yet freed."},

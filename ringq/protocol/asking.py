@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from ringq.progress import Shown
-
 
 class Family(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask to whom a task belongs."""
@@ -47,20 +45,21 @@ class WhyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class Progress(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Ask how far running tasks are: this one; None for all."""
+    """Ask how far running tasks are: this one; 0 for all."""
 
-    task_id: int | None = None
+    task_id: int = 0
 
 
 class ProgressReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """How far they are, as their workers have shown it; the client makes of it what people read.
 
-    `now_ns` is when, on the monotonic clock. `rates`: throughputs above zero, by lease. `kinds`: names and, if any task
-    of the kind has completed, how long those took, by number. `labels`, by task, of those that have one.
+    `now_ns` is when, on the monotonic clock. `shown`: as `ringq.progress.unpacked` reads it. `rates`: throughputs above
+    zero, by lease. `kinds`: names and, if any task of the kind has completed, how long those took, by number. `labels`,
+    by task, of those that have one.
     """
 
     now_ns: int
-    shown: list[Shown]
+    shown: bytes
     rates: dict[int, float]
     kinds: dict[int, tuple[str, float | None]]
     labels: dict[int, str]

@@ -165,6 +165,6 @@ class InlineLink(Link):
 def _from_memory(message: protocol.Health | protocol.Progress) -> protocol.HealthReply | protocol.ProgressReply:
     """What a server would not have to ask its database."""
     if isinstance(message, protocol.Progress):
-        return protocol.ProgressReply(time.monotonic_ns(), [], {}, {}, {})  # nothing runs beside who asks
+        return protocol.ProgressReply(time.monotonic_ns(), b"", {}, {}, {})  # nothing runs beside who asks
     state = {"version": VERSION, "pid": os.getpid(), "inline": True, "workers": [{"ready": True}]}
     return protocol.HealthReply(json.dumps(state))

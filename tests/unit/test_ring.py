@@ -25,6 +25,7 @@ import pytest
 from ringq import ring
 from ringq.config import Config
 from ringq.errors import CannotCreate
+from ringq.progress import unpacked
 from ringq.ring import Parent, Recovery, RingDamaged, Segment, Shape, Worker
 
 UUID = bytes(range(16))
@@ -585,6 +586,17 @@ def test_progress_is_that_of_the_attempt_that_runs(made: Ring) -> None:
     assert shown(made) == [(2, LEASE + 1, None, "", 1, None)]
 
 
+def test_packed_progress_says_the_same(made: Ring) -> None:
+    first = begun(made, 1, LEASE, made.worker())
+    begun(made, 2, LEASE + 1, made.worker(1))
+    first.set_progress(LEASE, 0.25, "ü" * 40)
+    first.set_total(LEASE, 2**63 - 1)
+    packed, kinds = made.parent.packed_progress(0)
+    assert (list(unpacked(packed)), kinds) == (made.parent.progress(), {3})
+    assert [row[1] for row in unpacked(made.parent.packed_progress(2)[0])] == [2]
+    assert made.parent.packed_progress(9) == (b"", set())
+
+
 def test_progress_of_a_call_counts_from_the_start_of_the_attempt(made: Ring) -> None:
     worker = begun(made, 1, LEASE, made.worker())
     first_ns = made.parent.progress()[0][5]
@@ -1005,7 +1017,8 @@ def test_no_argument_crashes_it(made: Ring, value: Any) -> None:
         lambda: worker.claim(value), lambda: worker.finish(value, 0, b""), lambda: worker.finish(10, value, b""),
         lambda: worker.finish(10, 0, value), lambda: worker.set_progress(value, 0.5, ""),
         lambda: worker.set_progress(LEASE, value, ""), lambda: worker.set_progress(LEASE, 0.5, value),
-        lambda: worker.add_bytes(LEASE, value), lambda: worker.set_total(value, value),
+        lambda: worker.add_bytes(LEASE, value), lambda: parent.packed_progress(value),
+        lambda: worker.set_total(value, value),
         lambda: made.recovery(uuid=value), lambda: made.recovery(epoch=value), lambda: made.recovery(nonce=value),
         lambda: made.worker(value), lambda: Parent(value, value),  # type: ignore[call-arg]
         lambda: open_parent(made.segment, value, SHAPE), lambda: open_parent(made.segment, 0, SHAPE, slots=value),
