@@ -96,17 +96,17 @@ class Reporting:
             self._reports.set_total(self.lease, _bytes("total", total))
         self._reports.set_bytes(self.lease, done)
 
-    def checkpoint(self, data: Any) -> None:
-        """Keep `data` for the next attempt of the task, should this one not complete. The latest replaces the others.
+    def checkpoint(self, value: Any) -> None:
+        """Keep `value` for the next attempt of the task, should this one not complete. The latest replaces the others.
 
-        `data`: what JSON can carry, at most 64 KiB of it. The server is told at most four times a second: a call in
+        `value`: what JSON can carry, at most 64 KiB of it. The server is told at most four times a second: a call in
         between keeps the newest until then, and costs no more than its encoding. What the server was told outlives this
         process; it is on disk a quarter of a second later, so that the death of the host or the server costs the last
         half second at most. Whatever is newest when the handler ends is told before the attempt ends.
 
         Raises InvalidCheckpoint if JSON cannot give it back or it is too large.
         """
-        self._reports.keep(self.task_id, self.lease, encode_checkpoint(data))
+        self._reports.keep(self.task_id, self.lease, encode_checkpoint(value))
 
     def resume_from(self) -> Any:
         """What `checkpoint` has kept last, in an attempt before or in this one, as plain JSON; None if nothing.

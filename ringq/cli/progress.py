@@ -62,7 +62,7 @@ def facts(task_id: int, database: Path) -> tuple[ringq.TaskProgress | None, list
             return told, [
                 ("progress", " ".join(filter(None, [_bar(told), _percent(told), told.message]))),
                 ("bytes", _bytes(told)),
-                ("bytes per second", _rate(told)),
+                ("rate", _rate(told)),
                 ("time left", printing.seconds(told.eta_s)),
                 ("runs for", printing.seconds(told.elapsed_s)),
             ]
