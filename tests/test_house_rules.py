@@ -38,7 +38,8 @@ LAYER_OF = {
     **{"progress": VALUES, "reporting": EDGES, "answers": FACES, "sleeping": FACES},
     **dict.fromkeys(["checkpoints", "keeping", "progressing"], FLOWS),
     "overview": VALUES,
-    "graph": VALUES,
+    **dict.fromkeys(["drawing", "graph"], VALUES),
+    "belonging": FLOWS,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
@@ -154,6 +155,8 @@ NEIGHBOURS = {
     ("queues", "gate"): "tells it of them",
     ("query", "records"): "what it makes of rows",
     ("query", "standing"): "a part of it",
+    ("query", "belonging"): "a part of it",
+    ("belonging", "records"): "what it makes of rows",
     ("standing", "records"): "how an instant is read",
     ("verdicts", "queues"): "how long one cools down",
     ("changes", "scheduling"): "what clients ask for about schedules",

@@ -73,10 +73,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
 
 
 class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Running, Callbacks):
-    """A connection to the server of one database. Made by `ringq.connect`.
-
-    Attributes: `database`, its path.
-    """
+    """A connection to the server of one database, whose path is `database`. Made by `ringq.connect`."""
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:
         """Opens nothing yet. Raises InvalidOption for a path too long for a socket."""
