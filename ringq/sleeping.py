@@ -9,7 +9,7 @@ from ringq.listener import Listener
 from ringq.ring import Parent
 
 
-def sleep(
+def until_needed(
     selector: selectors.BaseSelector, ring: Parent, listener: Listener, clock: Clock, timeout_ns: int | None, *,
     gathering: bool,
 ) -> int:  # fmt: skip

@@ -42,7 +42,7 @@ from ringq.scheduling import Declared
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
-from ringq.sleeping import sleep
+from ringq.sleeping import until_needed
 from ringq.store import Store
 from ringq.timetable import Timetable
 from ringq.traffic import Traffic
@@ -221,7 +221,7 @@ class Supervisor:
         self._dispatcher.note_turn(turn_ns)
         timeout_ns = self._timeout_ns()
         gathering = self._writer.uncommitted > 0 and self._is_saturated()  # receipts need not wake anybody
-        self._woke_ns = sleep(
+        self._woke_ns = until_needed(
             self._selector, self._ring, self._listener, self._clock, timeout_ns, gathering=gathering
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from ringq.admission import Admission
 from ringq.clock import SystemClock
 from ringq.config import Config
 from ringq.listener import Listener
-from ringq.sleeping import sleep
+from ringq.sleeping import until_needed
 
 
 class Ring:
@@ -67,8 +67,8 @@ class Desk:
     def ask(self, client: int, *messages: protocol.Message) -> None:
         self.clients[client].sendall(b"".join(protocol.pack(message, 1) for message in messages))
 
-    def sleep(self, timeout_ns: int | None, *, gathering: bool = False) -> int:
-        return sleep(self.selector, self.ring, self.listener, SystemClock(), timeout_ns, gathering=gathering)
+    def doze(self, timeout_ns: int | None, *, gathering: bool = False) -> int:
+        return until_needed(self.selector, self.ring, self.listener, SystemClock(), timeout_ns, gathering=gathering)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_questions_are_answered_in_one_sleep_which_ends_in_time(desk: Desk) -> N
     desk.ask(0, protocol.Health())
     clock = SystemClock()
     before_ns = clock.monotonic_ns()
-    desk.sleep(30_000_000)
+    desk.doze(30_000_000)
     assert desk.asked == 5
     assert clock.monotonic_ns() - before_ns >= 30_000_000
     assert desk.ring.slept > 1  # each time it looked for receipts
@@ -110,19 +110,19 @@ def test_anything_else_ends_it(desk: Desk, happen: Callable[[Desk], object]) -> 
     happen(desk)
     desk.ask(0, protocol.Health())
     before_ns = SystemClock().monotonic_ns()
-    desk.sleep(5_000_000_000)
+    desk.doze(5_000_000_000)
     assert SystemClock().monotonic_ns() - before_ns < 4_000_000_000
 
 
 def test_receipts_end_it_and_whoever_gathers_them_does_not_look(desk: Desk) -> None:
     desk.ring.has_receipts = True
-    desk.sleep(None)
+    desk.doze(None)
     desk.ask(0, protocol.Health())
-    desk.sleep(20_000_000, gathering=True)
+    desk.doze(20_000_000, gathering=True)
     assert (desk.asked, desk.ring.slept) == (5, 1)
 
 
 def test_no_time_left_is_one_look(desk: Desk) -> None:
     desk.ask(0, protocol.Health())
-    desk.sleep(0)
+    desk.doze(0)
     assert desk.asked == 1
