@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +106,15 @@ def test_what_runs_is_shown_with_its_rate_and_the_time_that_is_left(serve: Serve
         assert "25%" in shown
         lines = [json.loads(line) for line in cli("progress", "--json").stdout.splitlines()]
         assert {line["task_id"] for line in lines} == {copies.id, quiet.id}
-        go.touch()
+        command = "progress", str(copies.id), "--follow", "--json", "--interval", "0.02", "--db", served.database
+        with subprocess.Popen([sys.executable, "-m", "ringq", *command], stdout=subprocess.PIPE, text=True) as follow:
+            assert follow.stdout is not None
+            first, second = (json.loads(follow.stdout.readline()) for _ in range(2))
+            go.touch()
+            follow.stdout.read()
+            assert follow.wait(20) == 0  # the task runs no more
+        assert first["task_id"] == second["task_id"] == copies.id
+        assert first["bytes_done"] < second["bytes_done"]
         client.wait_many([copies, quiet])
         assert copies.progress() is None
         again = client.submit("p::quiet", {"go": str(tmp_path / "again")})
