@@ -225,6 +225,7 @@ class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     tag_prefix: str | None = None  # of a key
     is_running: bool | None = None
     is_paused: bool | None = None  # by its queue, group, domain, or with all
+    waits: int | None = None  # the code of `Status.BLOCKED` or `WAITING`; 0: it is neither
 
 
 class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
