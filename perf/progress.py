@@ -2,12 +2,16 @@
 
 64 workers run a handler that says a fraction and counts bytes fifty times a second. Windows in which nobody reads take
 turns with windows in which one client does; the parent's CPU time is the kernel's. `costs_percent` is the difference,
-in percent of one core. What a handler pays for a call is measured in a worker of its own.
+in percent of one core. `bare_percent` is what a process pays that is woken as often and does nothing but send back what
+it was sent. What a handler pays for a call is measured in a worker of its own.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ringq
@@ -57,7 +61,8 @@ def calls(ctx: ringq.Context, count: int) -> dict[str, float]:
 def run(options: measure.Options) -> measure.Figures:
     """Windows of both sorts in turn; the figures."""
     workers = options.size(WORKERS, 4)
-    unread, read, reads_per_s, paid = list[float](), list[float](), list[float](), list[dict[str, float]]()
+    unread, read, bare, paid = list[float](), list[float](), list[float](), list[dict[str, float]]()
+    reads_per_s: list[float] = []
     with measure.server(options, app="perf.progress:app", workers=workers) as server:
         until = server.database.with_name("until")
         until.touch()
@@ -69,13 +74,15 @@ def run(options: measure.Options) -> measure.Figures:
                 time.sleep(0.05)
             for number in range(options.rounds):
                 measure.tell(number, options.rounds)
-                unread.append(_window(server.pid, options, None)[0])
-                percent, rate = _window(server.pid, options, client)
+                unread.append(_window(server.pid, options, lambda: None)[0])
+                percent, rate = _window(server.pid, options, client.progress)
                 read.append(percent)
                 reads_per_s.append(rate)
+                bare.append(_bare(options))
             until.unlink()
     return {
         "costs_percent": measure.spread([with_ - without for with_, without in zip(read, unread, strict=True)], 3),
+        "bare_percent": measure.spread(bare, 3),
         "parent_read_percent": measure.spread(read, 3),
         "parent_unread_percent": measure.spread(unread, 3),
         "reads_per_s": measure.spread(reads_per_s, 1),
@@ -84,14 +91,31 @@ def run(options: measure.Options) -> measure.Figures:
     }
 
 
-def _window(parent: int, options: measure.Options, client: ringq.Client | None) -> tuple[float, float]:
-    """The parent's CPU time in percent, and how often the client has read per second."""
-    before, began = Look.at([parent]), time.perf_counter()
-    reads = 0
-    for number in range(round((WINDOW_S if not options.quick else 0.2) * READS_PER_S)):
-        if client is not None:
-            client.progress()
-            reads += 1
-        time.sleep(max(0.0, began + (number + 1) / READS_PER_S - time.perf_counter()))
+def _window(pid: int, options: measure.Options, ask: Callable[[], object]) -> tuple[float, float]:
+    """The CPU time of a process in percent while it is asked, and how often it was per second."""
+    before, began = Look.at([pid]), time.perf_counter()
+    count = round((WINDOW_S if not options.quick else 0.2) * READS_PER_S)
+    for number in range(1, count + 1):
+        ask()
+        time.sleep(max(0.0, began + number / READS_PER_S - time.perf_counter()))
     span_s = time.perf_counter() - began
-    return Look.at([parent]).since(before).cpu_ns / span_s / 1e7, reads / span_s
+    return Look.at([pid]).since(before).cpu_ns / span_s / 1e7, count / span_s
+
+
+def _bare(options: measure.Options) -> float:
+    """The same of one that only sends back."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = multiprocessing.get_context("fork").Process(target=_send_back, args=(theirs,), daemon=True)
+        process.start()
+        assert process.pid is not None
+        try:
+            return _window(process.pid, options, lambda: (ours.send(b"?"), ours.recv(1)))[0]
+        finally:
+            process.kill()
+            process.join()
+
+
+def _send_back(channel: socket.socket) -> None:
+    while told := channel.recv(1):
+        channel.send(told)
