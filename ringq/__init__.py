@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ClientClosed,
         CyclicDependency,
         DependencyFailed,
+        InvalidCheckpoint,
         InvalidConfig,
         InvalidDependency,
         InvalidKind,
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     )
     from ringq.overview import CallbackRecord, ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
     from ringq.pressure import PressureSource
+    from ringq.progress import TaskProgress
     from ringq.query import Query
     from ringq.retry import Retry
     from ringq.server import Server
@@ -163,6 +165,7 @@ __all__ = [
     "Graph",
     "GraphEdge",
     "GraphTask",
+    "InvalidCheckpoint",
     "InvalidConfig",
     "InvalidDependency",
     "InvalidKind",
@@ -220,6 +223,7 @@ __all__ = [
     "TaskDead",
     "TaskFailed",
     "TaskOptions",
+    "TaskProgress",
     "TaskRecord",
     "TaskTimedOut",
     "Throttled",
@@ -257,6 +261,7 @@ _HOMES = {
     ),
     "ringq.overview": ("CallbackRecord", "ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
     "ringq.pressure": ("PressureSource",),
+    "ringq.progress": ("TaskProgress",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),

@@ -27,6 +27,7 @@ from ringq.client.maps import Maps
 from ringq.client.outcome import BatchOutcome, tell
 from ringq.client.queues import Queues
 from ringq.client.rates import RateLimits
+from ringq.client.running import Running
 from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
 from ringq.codec import decode_json
@@ -72,7 +73,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Callbacks, Watching):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Running, Callbacks, Watching):
     """A connection to the server of one database, whose path is `database`. Made by `ringq.connect`."""
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:

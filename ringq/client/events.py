@@ -15,7 +15,6 @@ from typing import Any, Final, Self
 from ringq import protocol
 from ringq.client.line import Exchange, Line
 from ringq.client.link import Link
-from ringq.client.why import Reasons
 from ringq.errors import ClientClosed, InvalidOption, ProtocolError, RingqError, WaitTimeout
 from ringq.events import LOST, Event, decode
 from ringq.kinds import Submitted, Task, options
@@ -184,7 +183,7 @@ class EventThread:
             self._stream.close()
 
 
-class Watching(Reasons):
+class Watching:
     """What happens, and why nothing does."""
 
     _exchange: Exchange

@@ -11,6 +11,7 @@ import msgspec
 from ringq.codec import ResultCodec, decode_json
 from ringq.errors import TaskCancelled, TaskDead, TaskFailed, TaskTimedOut
 from ringq.model import Cancellation, Outcome, Reason, Status
+from ringq.progress import TaskProgress
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -50,6 +51,9 @@ class Waiter(Protocol):
 
     def cancel(self, *tasks: Submitted[Any] | int) -> list[Cancellation]:
         """Cancel these tasks: what became of each."""
+
+    def progress(self, task: Submitted[Any] | int) -> TaskProgress | None:
+        """How far a task is, if it runs."""
 
 
 # Not tracked by the garbage collector: it would walk a million handles again and again; none is in a cycle.
@@ -105,6 +109,10 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         Asks the server, or the database where none runs; see `Client.cancel`, also for what it raises.
         """
         return self._client.cancel(self)[0]
+
+    def progress(self) -> TaskProgress | None:
+        """How far the task is; None if it does not run now. See `Client.progress`, also for what it raises."""
+        return self._client.progress(self)
 
     @property
     def known_end(self) -> Ended | None:

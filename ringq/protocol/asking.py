@@ -74,5 +74,26 @@ class WhyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     body: str
 
 
-Question = Health | Why | Family | Subscribe
-Answer = HealthReply | WhyReply | FamilyReply | Events
+class Progress(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask how far running tasks are: this one; 0 for all."""
+
+    task_id: int = 0
+
+
+class ProgressReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """How far they are, as their workers have shown it; the client makes of it what people read.
+
+    `now_ns` is when, on the monotonic clock. `shown`: as `ringq.progress.unpacked` reads it. `rates`: throughputs above
+    zero, by lease. `kinds`: names and, if any task of the kind has completed, how long those took, by number. `labels`,
+    by task, of those that have one.
+    """
+
+    now_ns: int
+    shown: bytes
+    rates: dict[int, float]
+    kinds: dict[int, tuple[str, float | None]]
+    labels: dict[int, str]
+
+
+Question = Health | Why | Family | Progress | Subscribe
+Answer = HealthReply | WhyReply | FamilyReply | ProgressReply | Events

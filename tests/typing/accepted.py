@@ -23,6 +23,12 @@ def plain(path: Path, size: int = 128) -> dict[str, int]:
 @media.task
 def with_context(ctx: ringq.Context, path: str, *, deep: bool = False) -> list[str]:
     ctx.progress(0.5, "half")
+    ctx.progress_of(3, 4)
+    ctx.set_bytes_total(4096)
+    ctx.add_bytes(512)
+    ctx.report_bytes(1024, 4096)
+    ctx.checkpoint({"row": 7})
+    assert_type(ctx.resume_from(), Any)
     ctx.check_cancelled()
     assert_type(ctx.remaining(), float | None)
     return [path]
@@ -128,6 +134,9 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client, ringq.Client)
     assert_type(client.submit("media::optioned", {"number": 1}), ringq.Submitted[Any])
     assert_type(client.submit(optioned, {"number": 1}), ringq.Submitted[int | None])
+    assert_type(client.progress(), list[ringq.TaskProgress])
+    assert_type(client.progress(7), ringq.TaskProgress | None)
+    assert_type(client.handle(7).progress(), ringq.TaskProgress | None)
     handles = client.submit_many([plain.submission(Path("a")), plain.options(priority=1).submission(Path("b"))])
     assert_type(handles, ringq.BatchOutcome[dict[str, int]])
     mixed = client.submit_many([ringq.Submission("a::b", {"c": 1}), ringq.Submission("a::b", "{}")])
