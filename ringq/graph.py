@@ -9,7 +9,7 @@ from ringq.errors import BatchTooLarge, CyclicDependency, InvalidDependency, Inv
 
 DEPENDENCIES_MAX: Final = 10_000
 """On how many tasks one may depend."""
-BATCH_DEPENDENCIES_MAX: Final = 2_000_000
+BATCH_DEPENDENCIES_MAX: Final = 500_000
 """How many dependencies one submission may name in all: each is a row."""
 SHOWN: Final = 12
 """So many tasks of a circle are named in a message."""

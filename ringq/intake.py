@@ -85,7 +85,7 @@ def _write(
     specs = yield from _intern_specs(store, batch.specs)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
-    held = _held(ids, decided, claims)
+    held = yield from _held(ids, decided, claims)
     for number, numbers in () if claims is None else claims.merged.items():
         batch.payloads[number] = codec.renumbered(batch.payloads[number], numbers)
     delayed: set[int] = set()
@@ -124,15 +124,15 @@ def _write(
     return Taken(answer, admitted, bool(delayed), len(ids), has_ttl, lines, ids, own_places)
 
 
-def _held(ids: range, decided: keys.Decided | None, claims: Claims | None) -> set[int]:
+def _held(ids: range, decided: keys.Decided | None, claims: Claims | None) -> Generator[None, None, set[int]]:
     """Those of the tasks that wait for others."""
     behind = set() if decided is None else set(decided.behind)
     if claims is None:
         return behind
     if decided is None:
-        claims.resolve(ids, range(len(ids)), ids)
+        yield from claims.resolve(ids, range(len(ids)), ids)
     else:
-        claims.resolve(ids, decided.places, ids if decided.told is None else decided.told.ids)
+        yield from claims.resolve(ids, decided.places, ids if decided.told is None else decided.told.ids)
     return behind | claims.blocked
 
 
