@@ -7,7 +7,7 @@ from ringq.kinds.filters import Filter
 from ringq.kinds.options import PAYLOAD
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
-from ringq.kinds.submitted import Ended, MapCall, Submitted, failure_of
+from ringq.kinds.submitted import Ended, MapCall, Stored, Submitted, failure_of
 from ringq.kinds.task import AsyncTask, Task, TaskOptions
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Filter",
     "KindReport",
     "MapCall",
+    "Stored",
     "Submission",
     "Submitted",
     "Task",

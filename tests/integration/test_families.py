@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ringq import protocol
-from ringq.errors import UnknownTask
-from ringq.families import family
-from ringq.model import CHILD
 from ringq.store import Store
-from ringq.store.graph import CHILDREN, WaitingRow
-from tests.integration.store_rows import submit
 
 
 @pytest.fixture

@@ -62,7 +62,12 @@ def test_random_bytes_raise_nothing_but_protocol_error(stream: bytes, step: int)
             list(reader.feed(stream[start : start + step]))
 
 
-@given(messages, st.binary(max_size=100), st.sampled_from([1, 2, 3, 30, 31, 51, 65, 66, 67, 92, 127]), st.integers(0, 10**6))
+@given(
+    messages,
+    st.binary(max_size=100),
+    st.sampled_from([1, 2, 3, 30, 31, 51, 65, 66, 67, 92, 127]),
+    st.integers(0, 10**6),
+)
 def test_damaged_bodies_raise_nothing_but_protocol_error(
     message: protocol.Message, noise: bytes, kind: int, at: int
 ) -> None:
