@@ -50,7 +50,7 @@ LAYER_OF = {
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
     ),
     # "" is ringq/__init__.py
-    **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
+    **dict.fromkeys(["", "aio", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
     **dict.fromkeys(["__main__", "bench", "cli", "contrib", "demo", "testing"], CLI),
 }
@@ -216,7 +216,9 @@ NEIGHBOURS = {
     ("settle", "harvest"): "tells it what is durable",
     ("settle", "listener"): "tells clients what is durable",
     ("supervisor", "listener"): "flows and faces meet there",
+    ("", "aio"): "the public names",
     ("", "client"): "the public names",
+    ("aio", "client"): "the same client, awaited",
     ("", "server"): "the public names",
     ("server", "client"): "has one of its own database",
     ("cli", "demo"): "the verb `demo`",

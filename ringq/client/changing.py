@@ -21,7 +21,9 @@ class Asking(Protocol):
     """What the verbs of a client need of it."""
 
     database: Path
-    _exchange: Exchange
+
+    @property
+    def _exchange(self) -> Exchange: ...
 
     async def _reply(
         self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None

@@ -113,15 +113,7 @@ class Client(Blocking, Core, Maps):
         Raises InvalidOption, InvalidPayload, PayloadTooLarge, UnknownKind or InvalidSubmission if the task is
         refused, and what `submit_many` raises.
         """
-        if given:
-            options.check_names("submit", given, SubmissionOptions.__annotations__)
-        submission: Submission[Any]
-        if isinstance(kind, Task):
-            source = kind.options(**given) if given else kind
-            submission = source.submission_of({} if payload is None else payload)
-        else:
-            submission = Submission(kind, payload, **given)
-        return self._submit_one(submission)
+        return self._submit_one(submission_of(kind, payload, given))
 
     def submit_many(self, submissions: Iterable[Submission[R]]) -> BatchOutcome[R]:
         """Store many tasks in one transaction, all or none; returns after they are on disk.
@@ -196,7 +188,7 @@ class Client(Blocking, Core, Maps):
         handles, seconds = self._handles(tasks), options.seconds_of("timeout", timeout)
 
         def completed() -> Iterator[Submitted[Any]]:
-            with closing(Line(self._exchange)) as line:
+            with closing(self._own_line()) as line:
                 ends = self._ends(line, handles, seconds)
                 while part := finish(ends.part):
                     yield from part
@@ -249,3 +241,15 @@ def database_of(database: object) -> Path:
     if not isinstance(path, str) or not path or "\0" in path or not os.path.basename(os.path.abspath(path)):
         raise InvalidOption(f"database: expected the path of a file, got {database!r}")
     return Path(os.path.abspath(path))
+
+
+def submission_of(
+    kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None, given: SubmissionOptions
+) -> Submission[Any]:
+    """What `submit` was asked to store. Raises InvalidOption, InvalidPayload, PayloadTooLarge."""
+    if given:
+        options.check_names("submit", given, SubmissionOptions.__annotations__)
+    if isinstance(kind, Task):
+        source = kind.options(**given) if given else kind
+        return source.submission_of({} if payload is None else payload)
+    return Submission(kind, payload, **given)

@@ -60,6 +60,10 @@ class Core(DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Rea
         """The way to the server for one conversation; whoever has it releases it when all has been answered."""
         raise NotImplementedError
 
+    def _own_line(self) -> Line:
+        """A way of its own, for what would hold up others or be held up by them. Whoever has it closes it."""
+        return Line(self._exchange)
+
     def _note_alone(self, alone: bool) -> None:
         """Whether the latest submission of who asks found no server."""
 

@@ -100,6 +100,10 @@ class Follow(Watch):
 
         return await self._line.run(talk)
 
+    def nudge(self) -> None:
+        """Have a `take` return that waits: there is something else to do."""
+        self._line.nudge()
+
     def close(self) -> None:
         """Leave the connection, and the map to others."""
         self._line.close()

@@ -202,6 +202,11 @@ class Line:
             self._link.close()
             self._link = None
 
+    def nudge(self) -> None:
+        """Have who waits for input look up."""
+        if self._link is not None:
+            self._link.nudge()
+
     def release(self) -> None:
         """All that was asked has been answered; a thread's link stays open for its next request."""
 

@@ -88,6 +88,9 @@ class Link:
         self.is_open = False
         self._socket.close()
 
+    def nudge(self) -> None:
+        """Have `has_input` return early. A thread has nobody beside it who could ask for that."""
+
     def wake(self) -> None:
         """End the connection, so that a thread that waits on it wakes up."""
         with contextlib.suppress(OSError):  # not connected any more: then nobody waits on it

@@ -70,6 +70,7 @@ class Course(Generic[R]):
         """Read no more inputs. What was submitted runs all the same; with a key it is found again."""
         self._is_over = True
         self._at.ready.clear()
+        self._source.close()
         self._follow.close()
 
     def __repr__(self) -> str:
@@ -97,6 +98,8 @@ class Course(Generic[R]):
                 self._collect([])
             elif self._source.has_ended(self._at.read) and not self._at.planned:
                 await self._finish()
+            elif self._source.is_idle and timeout is None:
+                await self._source.arrival()
             if timeout is not None:
                 break
         self._is_torn = False
@@ -118,10 +121,12 @@ class Course(Generic[R]):
                 break
             stored = await self._expected(at.read)
             if stored is not None:
+                await self._source.gather(max(1, stored.calls))
                 if not self._continue(at, stored, followed):
                     break
                 continue
             wanted = pacing.size(self._source.left(at.read))
+            await self._source.gather(wanted)
             calls = self._source.take(at.read, wanted)
             self._plan(at, calls)
             if len(calls) < wanted:

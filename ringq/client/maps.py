@@ -49,6 +49,7 @@ class Asking(changing.Asking, Protocol):
 
     _requests: itertools.count[int]
 
+    def _own_line(self) -> Line: ...
     async def _health(self) -> dict[str, Any]: ...
 
 
@@ -161,7 +162,7 @@ def course(
         return Pacing(_workers(await client._health()), None if chunk == "auto" else chunk)
 
     return results(
-        source, Follow(Line(client._exchange), client._requests.__next__, greeting), kind=kind, submit=submit,
+        source, Follow(client._own_line(), client._requests.__next__, greeting), kind=kind, submit=submit,
         pacing=pacing, key=key, ordered=given.get("ordered", True), raises=errors == "raise",
     )  # fmt: skip
 

@@ -85,6 +85,15 @@ class Source:
             return []
         return held[begin:end]
 
+    async def gather(self, count: int) -> None:
+        """Have up to so many at hand for `take`; of an iterable that is awaited, which reads ahead no further."""
+
+    async def arrival(self) -> None:
+        """Return when there is something to `take` again, of an iterable that is awaited."""
+
+    def close(self) -> None:
+        """Read no more."""
+
     def let_go(self, first: int) -> None:
         """Those before `first` are not asked for again."""
         start, held = self._held
