@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from ringq import protocol
-from ringq.client.link import Link
+from ringq.client.link import READ_BYTES, Link
 from ringq.errors import ProtocolError
 
 FULL: Final = 256
@@ -26,7 +26,7 @@ _IDS: Final = 1 << 32  # of requests, as frames have them
 _REQUEST: Final = 4  # its place in a frame's header
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """A connected socket.
 
     Attributes: `abandoned`, how many conversations were broken off and may be answered yet: the server keeps what they
@@ -41,6 +41,7 @@ class Wire(asyncio.Protocol):
         self.gone = asyncio.Event()
         self.room = asyncio.Event()
         self.room.set()
+        self._input = memoryview(bytearray(READ_BYTES))
         self._reader = protocol.FrameReader(protocol.REPLIES)
         self._channels: dict[int, Channel] = {}  # by request
         self._newest = 0
@@ -55,14 +56,19 @@ class Wire(asyncio.Protocol):
         """The loop has it."""
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to put what comes."""
+        return self._input
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Replies came, or parts of some."""
-        frame = self._reader.single(data)
+        chunk = self._input[:nbytes]
+        frame = self._reader.single(chunk)
         if frame is not None:
             self._deliver(frame)
             return
         try:
-            for frame in self._reader.feed(data):
+            for frame in self._reader.feed(chunk):
                 self._deliver(frame)
         except ProtocolError as error:
             self.end(str(error), ProtocolError)

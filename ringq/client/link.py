@@ -12,7 +12,7 @@ from typing import Final
 
 from ringq import protocol
 
-_READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 256 * 1024
 
 
 class Link:
@@ -30,7 +30,7 @@ class Link:
         """Connect. Raises OSError."""
         self._reader = protocol.FrameReader(protocol.REPLIES)
         self._frames: deque[protocol.Frame] = deque()
-        self._input = memoryview(bytearray(_READ_BYTES))  # a new one for each read would be mapped and unmapped
+        self._input = memoryview(bytearray(READ_BYTES))  # a new one for each read would be mapped and unmapped
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Without a timeout, connecting would wait for ever on a server that hangs and has a full queue of callers.
         self._socket.settimeout(1.0)

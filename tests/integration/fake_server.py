@@ -114,7 +114,9 @@ class FakeServer:
         elif isinstance(message, protocol.Wait):
             self._wait(connection, frame.request_id, message)
         else:
-            body = json.dumps({"status": "ok", "pending": len(self.tasks) - len(self.ends)})
+            body = json.dumps(
+                {"status": "ok", "pending": len(self.tasks) - len(self.ends), "workers": [{"ready": True}]}
+            )
             self._send(connection, protocol.HealthReply(body), frame.request_id)
 
     def _store(self, submit: protocol.Submit) -> protocol.Submitted:
