@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ringq import aio
     from ringq.bucket import RateRecord
     from ringq.budgets import IoBudget
+    from ringq.callback import Callback
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
     from ringq.errors import (
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
         CannotCreate,
         CannotStart,
         ClientClosed,
+        CyclicDependency,
+        DependencyFailed,
         InvalidConfig,
+        InvalidDependency,
         InvalidKind,
         InvalidOption,
         InvalidPayload,
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
         MapMismatch,
         MemoryLimit,
         NewerSchema,
+        NoParent,
         NotADatabase,
         NotBound,
         NotDead,
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
         ServerStopping,
         ServerUnavailable,
         Snooze,
+        StaleAttempt,
         StateFailed,
         StorageFailed,
         StorageFull,
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
         TaskTimedOut,
         Throttled,
         TotalTimeout,
+        UnknownCallback,
         UnknownDomain,
         UnknownKind,
         UnknownSchedule,
@@ -71,6 +78,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
         App,
@@ -79,10 +87,14 @@ if TYPE_CHECKING:
         Ended,
         Filter,
         MapCall,
+        Member,
         Submission,
         Submitted,
         Task,
         TaskOptions,
+        chain,
+        gather,
+        result_of,
     )
     from ringq.model import (
         BACKGROUND,
@@ -128,6 +140,7 @@ __all__ = [
     "BatchOutcome",
     "BatchTooLarge",
     "BurstExceeded",
+    "Callback",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -139,10 +152,13 @@ __all__ = [
     "ClientClosed",
     "Context",
     "ControlRecord",
+    "CyclicDependency",
+    "DependencyFailed",
     "Domain",
     "Ended",
     "Filter",
     "InvalidConfig",
+    "InvalidDependency",
     "InvalidKind",
     "InvalidOption",
     "InvalidPayload",
@@ -156,8 +172,10 @@ __all__ = [
     "MapInUse",
     "MapMismatch",
     "MapResults",
+    "Member",
     "MemoryLimit",
     "NewerSchema",
+    "NoParent",
     "NotADatabase",
     "NotBound",
     "NotDead",
@@ -182,6 +200,8 @@ __all__ = [
     "ServerStopping",
     "ServerUnavailable",
     "Snooze",
+    "Spawned",
+    "StaleAttempt",
     "StateFailed",
     "Status",
     "StorageFailed",
@@ -198,6 +218,7 @@ __all__ = [
     "TaskTimedOut",
     "Throttled",
     "TotalTimeout",
+    "UnknownCallback",
     "UnknownDomain",
     "UnknownKind",
     "UnknownSchedule",
@@ -207,16 +228,20 @@ __all__ = [
     "WaitTimeout",
     "Why",
     "aio",
+    "chain",
     "connect",
+    "gather",
+    "result_of",
 ]
 
 _HOMES = {
     "ringq.budgets": ("IoBudget",),
+    "ringq.callback": ("Callback",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
-        "PAYLOAD",
+        *("Member", "PAYLOAD", "chain", "gather", "result_of"),
     ),
     "ringq.model": (
         *("BACKGROUND", "HIGH", "IDLE", "NORMAL", "REALTIME"),
@@ -229,6 +254,7 @@ _HOMES = {
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
     "ringq.server": ("Server",),
+    "ringq.kin": ("Spawned",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

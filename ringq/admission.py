@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ringq import defaults, retry, tags
+from ringq import defaults, graph, retry, tags
 from ringq.clock import TIME_US_MAX
 from ringq.config import BATCH_TASKS_MAX, MEMORY_KIB_MAX, MEMORY_KIB_MIN, NAME_CHARS_MAX, PAYLOAD_BYTES_MAX
-from ringq.entries import Batch, Chunks, Spec, Told
+from ringq.entries import Batch, Chunks, Family, Spec, Told
 from ringq.errors import BatchTooLarge, InvalidOption, InvalidSubmission, PayloadTooLarge, RingqError, UnknownKind
-from ringq.model import NORMAL, OnDuplicate
+from ringq.model import NORMAL, OnDependencyFailure, OnDuplicate
 from ringq.protocol import (
     DIGEST_BYTES,
     SUBMISSION_ID_BYTES,
@@ -30,6 +30,7 @@ DEFAULT_QUEUE = "default"
 SPAN_MS_MAX = 366 * 24 * 3600 * 1000
 LIMITS: Final = ("kill_after_ms", "total_timeout_ms", "queue_timeout_ms", "memory_limit_kib")  # 0: none
 MODES = frozenset(mode.code for mode in OnDuplicate)
+POLICIES = frozenset(policy.code for policy in OnDependencyFailure)
 
 
 class Admission:
@@ -88,8 +89,11 @@ class Admission:
         if message.keys is not None or message.on_duplicate is not None:
             _check_keys(message, count)
         names = {spec.kind: self.names_of(spec.kind) for spec in specs} if message.keys is not None else {}
+        if message.depends_on is not None or message.on_dependency_failure is not None:
+            _check_dependencies(message, count)
         return Batch(
-            message.submission, specs, *columns, reply, refuse, chunks, message.keys, message.on_duplicate, names
+            message.submission, specs, *columns, reply, refuse, chunks, message.keys, message.on_duplicate, names,
+            message.depends_on, message.on_dependency_failure, _family(message),
         )  # fmt: skip
 
     def _resolve(self, fields: SpecFields) -> Spec:
@@ -187,6 +191,28 @@ def _check_keys(message: Submit, count: int) -> None:
             check_key(key)
     if modes is not None and not set(modes) <= MODES:
         raise InvalidSubmission(f"on_duplicate: expected codes {min(MODES)} to {max(MODES)}, got {max(modes)}")
+
+
+def _check_dependencies(message: Submit, count: int) -> None:
+    """What tasks depend on, one list per task, and what becomes of each if that does not complete."""
+    upstream, policies = message.depends_on, message.on_dependency_failure
+    if upstream is None or len(upstream) != count or (policies is not None and len(policies) != count):
+        raise InvalidSubmission("the submission's columns do not fit together")
+    if message.chunks is not None:
+        raise InvalidSubmission("the chunks of a map depend on nothing")
+    if policies is not None and not set(policies) <= POLICIES:
+        raise InvalidSubmission(f"on_dependency_failure: expected codes 0 to {max(POLICIES)}, got {max(policies)}")
+    spec_of = message.spec_of
+    graph.check_depends(upstream, count, lambda n: message.specs[0 if spec_of is None else spec_of[n]].kind)
+
+
+def _family(message: Submit) -> Family | None:
+    """Whose children the tasks are."""
+    if message.parent is None:
+        return None
+    if message.chunks is not None:
+        raise InvalidSubmission("the chunks of a map are nobody's children")
+    return Family(*message.parent, None, [fields.priority is not None for fields in message.specs])
 
 
 def _check_sizes(payloads: list[str]) -> None:

@@ -84,15 +84,17 @@ class Bounds:
         return self._found
 
     def facts(self, task_id: object) -> dict[str, Any]:
-        """What a handler may want to know of its task: its tags; when the time for it is over, as `Bound.ends_ns`.
+        """What a handler may want to know of its task: its tags; when the time for it is over, as `Bound.ends_ns`;
+        whose child it is.
 
         Its worker asks, and a handler may have made that ask anything.
         """
         if not isinstance(task_id, int) or not 0 < task_id < self._store.stored_below:
-            return {"tags": {}, "ends_ns": None}
+            return {"tags": {}, "ends_ns": None, "parent": None}
         return {
             "tags": self._store.tags_of(task_id),
             "ends_ns": self._of(task_id, self._clock.monotonic_ns()).ends_ns,
+            "parent": self._store.parent_of(task_id) if self._store.has_graph else None,
         }
 
     def peak_kib(self, lease: int) -> int:

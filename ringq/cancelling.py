@@ -11,7 +11,6 @@ from ringq.cancels import Cancels
 from ringq.committed import Committed
 from ringq.errors import InvalidSubmission, RingqError, UnknownTask
 from ringq.model import CancelOutcome, Status
-from ringq.places import place_of
 from ringq.verdicts import Verdicts
 
 IDS_MAX: Final = 10_000  # tasks of one request; who has more asks again
@@ -50,7 +49,7 @@ class CancelTasks:
         """See `Change`."""
         if self.selection.ids is None:
             ids, after = self._found(store, verdicts.cancels.ring is None)
-            told, requested = self._end(ids, store, verdicts, committed)
+            told, requested = cancel(ids, store, verdicts, committed, is_running=self.selection.is_running)
             return lambda: self.answer(_reply(_after_commit(told, requested, committed), after))
         if self.left is None:
             ids = sorted(set(self.selection.ids))
@@ -59,7 +58,7 @@ class CancelTasks:
                 return lambda: self.refuse(UnknownTask(f"there is no task {missing}"))
             self.left = ids
         page, self.left = self.left[:PAGE], self.left[PAGE:]
-        told, requested = self._end(page, store, verdicts, committed)
+        told, requested = cancel(page, store, verdicts, committed, is_running=self.selection.is_running)
         if self.left:
             committed.unfinished.append(self)
             return lambda: self.told.update(_after_commit(told, requested, committed))
@@ -74,42 +73,52 @@ class CancelTasks:
             ids += more
         return ids, after
 
-    def _end(self, ids: Sequence[int], store: Any, verdicts: Verdicts, committed: Committed) -> tuple[Told, set[int]]:
-        """What becomes of these tasks; those that are only asked to end."""
-        cancels = verdicts.cancels
-        states = store.task_states(ids)
-        # A dead letter that is named may have been purged since the first page.
-        told: Told = {i: (CancelOutcome.TOO_LATE, Status.DEAD_LETTER.code) for i in ids if i not in states}
-        request: list[int] = []
-        returned = set(committed.returned)
-        end: list[tuple[int, int, int]] = []
-        for task_id, state in states.items():
-            if state.status is not None:
-                told[task_id] = CancelOutcome.TOO_LATE, state.status
-            elif (ended := cancels.ended_as(task_id)) is not None:
-                told[task_id] = CancelOutcome.TOO_LATE, ended
-            elif task_id in cancels:
-                told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
-            elif withdraw(store, cancels, task_id, state, committed, returned):
-                end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
-                told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
-            elif self.selection.is_running is not False:  # else it has begun since
-                request.append(task_id)
-                told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
-        cancels.end(end, committed)
-        cancels.request(request)
-        return told, set(request)
+
+def cancel(
+    ids: Sequence[int], store: Any, verdicts: Verdicts, committed: Committed, *, is_running: bool | None = None,
+    why: str | None = None,
+) -> tuple[Told, set[int]]:  # fmt: skip
+    """End these tasks, or have them asked to end: what becomes of each, and those that are only asked.
+
+    `is_running`: what they are supposed to do, and have begun since if that is False; `why` is the error of those that
+    do not run.
+    """
+    cancels = verdicts.cancels
+    states = store.task_states(ids)
+    # A dead letter that is named may have been purged since the first page.
+    told: Told = {i: (CancelOutcome.TOO_LATE, Status.DEAD_LETTER.code) for i in ids if i not in states}
+    request: list[int] = []
+    returned = set(committed.returned)
+    end: list[tuple[int, int, int]] = []
+    for task_id, state in states.items():
+        if state.status is not None:
+            told[task_id] = CancelOutcome.TOO_LATE, state.status
+        elif (ended := cancels.ended_as(task_id)) is not None:
+            told[task_id] = CancelOutcome.TOO_LATE, ended
+        elif task_id in cancels:
+            told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
+        elif withdraw(store, cancels, task_id, state, committed, returned):
+            end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
+            told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
+        elif is_running is not False:
+            request.append(task_id)
+            told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
+    cancels.end(end, committed, why=why)
+    cancels.request(request)
+    return told, set(request)
 
 
 def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: Committed, returned: Set[int]) -> bool:
     """Whether no worker has the task, and none will get it. `returned`: tasks that this transaction puts back."""
+    if state.has_not_begun or state.is_waiting:
+        return True
     if cancels.ring is None:
         return bool(store.previous.clean)  # else its receipt may lie in what a crash has left for the next server
     is_revoked = cancels.ring.revoke(task_id)
     if is_revoked:
         committed.revoked.append(task_id)
     elif is_revoked is None and not state.is_held and task_id not in returned:
-        committed.removed.append((place_of(store.specs()[state.spec]), task_id))
+        committed.removed.append((store.place_of(task_id, state.spec), task_id))
     return is_revoked is not False
 
 

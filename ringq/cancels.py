@@ -66,6 +66,14 @@ class Cancels:
         """The code of the status in which this transaction has ended the task; None if it has not."""
         return self._ended.get(task_id)
 
+    def note_ends(self, receipts: Sequence[ReceiptRow]) -> None:
+        """This transaction ends these tasks."""
+        self._ended.update((row[0], row[4]) for row in receipts)
+
+    def note_end(self, task_id: int, status: int) -> None:
+        """This transaction ends the task, with a status of this code."""
+        self._ended[task_id] = status
+
     def request(self, task_ids: Sequence[int]) -> None:
         """A worker has these tasks: note it."""
         now_us = self._clock.now_us()
@@ -74,10 +82,13 @@ class Cancels:
 
     def end(
         self, tasks: Sequence[tuple[int, int, int]], committed: Committed, status: Status = Status.CANCELLED,
-        reason: Reason = Reason.CANCELLED, why: str | None = None,
+        reason: Reason = Reason.CANCELLED, why: str | None = None, source: Status = Status.PENDING,
     ) -> None:  # fmt: skip
-        """End active tasks that no worker has, given as (task_id, spec, attempts so far); `why` is the error."""
-        assert is_legal(Status.PENDING, status, reason)
+        """End active tasks that no worker has, given as (task_id, spec, attempts so far); `why` is the error.
+
+        `source`: what they are, or may be.
+        """
+        assert is_legal(source, status, reason), (source, status, reason)
         codes = (status.code, reason.code)
         now_us = self._clock.now_us()
         specs = self._store.specs()
@@ -103,6 +114,8 @@ class Cancels:
             self._store.delete_cancel_requests([row[0] for row in receipts if row[0] in self])
         if self._store.preempted:
             self._store.delete_preempted([row[0] for row in receipts])
+        if self._store.has_callbacks:
+            self._store.delete_callbacks([row[0] for row in receipts])
 
     # -- after COMMIT -------------------------------------------------------------------------
 

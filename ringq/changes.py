@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringq import cancelling, controlling, defaults, notation, protocol, rating, retry, scheduling
+from ringq import callbacks, cancelling, controlling, defaults, notation, protocol, rating, retry, scheduling
 from ringq.admission import Admission, check_queue_name
 from ringq.committed import Committed
 from ringq.config import WORKERS_MAX
@@ -43,7 +43,9 @@ def of(message: protocol.Message, admission: Admission, now_us: int, answer: Ans
 
 
 def _of_control(message: protocol.Message, admission: Admission, now_us: int, answer: Answer, refuse: Refuse) -> Change:
-    """What an operator says of groups, kinds, domains, the server, or how often they may start."""
+    """What an operator says of groups, kinds, domains, the server, or how often they may start; and callbacks."""
+    if isinstance(message, callbacks.REQUESTS):
+        return callbacks.of(message, now_us, answer, refuse)
     if isinstance(message, protocol.SetPause | protocol.SetControl):
         controlling.check(message, now_us)
         return controlling.Control(message, admission, now_us, answer, refuse)

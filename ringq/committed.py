@@ -44,4 +44,7 @@ class Committed:
     expiring: bool = False  # other times to live are the next that end
     queues: list[str] = field(default_factory=list)  # of which something was said
     controls: list[Said] = field(default_factory=list)  # pauses, limits and weights that are others now
+    unblocked: list[int] = field(default_factory=list)  # tasks that wait for nothing any more
+    waiting: list[tuple[int, int]] = field(default_factory=list)  # (task, live children) whose handlers have returned
+    finalizing: list[int] = field(default_factory=list)  # whose children have all ended
     body_bytes: int = 0  # of payloads and results

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ringq.budgets import IoBudget
+from ringq.callback import Callback, new_token
 from ringq.errors import (
     AttemptCancelled,
     AttemptInterrupted,
@@ -21,12 +22,14 @@ from ringq.errors import (
     TotalTimeout,
     UnknownState,
 )
+from ringq.kin import Alone, Kin, Spawning
 from ringq.model import Reason
 
 T = TypeVar("T")
 
 
-Facts = tuple[Mapping[str, str], int | None]  # tags; when the time for the whole task is over, by the monotonic clock
+# tags; when the time for the whole task is over, by the monotonic clock; whose child it is
+Facts = tuple[Mapping[str, str], int | None, int | None]
 
 
 class AttemptPort(Protocol):
@@ -46,6 +49,12 @@ class AttemptPort(Protocol):
 
     def record_io(self, **used: int) -> None:
         """Add to what the attempt has moved, in bytes by axis."""
+
+    def kin(self, task_id: int, lease: int) -> Kin:
+        """Where requests for other tasks go."""
+
+    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
+        """Have somebody outside complete the task."""
 
 
 class StateSource(Protocol):
@@ -72,6 +81,12 @@ class _Nowhere:
 
     def record_io(self, **used: int) -> None:
         pass
+
+    def kin(self, task_id: int, lease: int) -> Kin:
+        return Alone()
+
+    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
+        return Callback(new_token(task_id), task_id)
 
 
 class _Given:
@@ -102,20 +117,23 @@ _WHY = {
 }
 
 
-class Context:
+class Context(Spawning):
     """What a handler knows about its attempt.
 
     A handler whose first parameter is annotated `ringq.Context`, or is called `ctx` and not annotated, is
     given one. When the handler is called as a plain function the context is inert: ids and lease are 0, there
     is no deadline, progress goes nowhere and nothing cancels it. A test may make one with states of its own and pass
-    it first: `classify(ringq.Context(state={Model: fake}), "a.jpg")`.
+    it first: `classify(ringq.Context(state={Model: fake}), "a.jpg")`. What it then asks for is in `spawned`.
 
     Attributes: `task_id`, the same for every attempt of a task (the idempotency key for what the handler does
     outside); `lease`, unique to this attempt; `attempt`, 1 for the first; `kind`, as in `media::thumbnail`; `tags`,
     those of the task, not to be changed.
     """
 
-    __slots__ = ("_deadline_ns", "_facts", "_port", "_states", "_tags", "attempt", "kind", "lease", "task_id")
+    __slots__ = (
+        *("_deadline_ns", "_facts", "_kin", "_parent", "_port", "_states", "_tags"),
+        *("attempt", "kind", "lease", "task_id"),
+    )
 
     def __init__(
         self,
@@ -129,11 +147,14 @@ class Context:
         state: Mapping[type[Any], Any] | None = None,
         tags: Mapping[str, str] | None = None,
         facts: Callable[[], Facts] | None = None,
+        parent_id: int | None = None,
+        results: Sequence[Any] | None = None,
     ) -> None:
         """Made by the worker as the attempt starts: the deadline is `run_timeout_ms` from now, 0 is none.
 
         `state`: what `state(...)` gives, by type, and nothing else; None for the states of the App. `tags`: what `tags`
-        are. `facts`: asks for what the worker was not told, when the handler wants to know.
+        are. `facts`: asks for what the worker was not told, when the handler wants to know. `parent_id`: what that is.
+        `results`: what `results()` gives, of an inert one.
         """
         self.task_id = task_id
         self.lease = lease
@@ -143,6 +164,8 @@ class Context:
         self._port = port
         self._tags = tags
         self._facts = facts
+        self._parent = parent_id
+        self._kin: Kin | None = None if results is None else Alone(results)
         self._states: StateSource | None = None if state is None else _Given(state)
 
     def __repr__(self) -> str:
@@ -153,6 +176,12 @@ class Context:
         """The tags of the task."""
         self._ask()
         return MappingProxyType({} if self._tags is None else self._tags)
+
+    @property
+    def parent_id(self) -> int | None:
+        """The task whose child this one is; None for one that has no parent."""
+        self._ask()
+        return self._parent
 
     @property
     def deadline(self) -> datetime | None:
@@ -176,13 +205,18 @@ class Context:
         ask, self._facts = self._facts, None
         if ask is not None:
             try:
-                tags, ends_ns = ask()
+                tags, ends_ns, self._parent = ask()
             except BaseException:  # told to end while it waited
                 self._facts = ask
                 raise
             self._tags = tags if self._tags is None else self._tags
             ends = [at for at in (self._deadline_ns, ends_ns) if at is not None]
             self._deadline_ns = min(ends, default=None)
+
+    def _own_kin(self) -> Kin:
+        if self._kin is None:
+            self._kin = self._port.kin(self.task_id, self.lease)
+        return self._kin
 
     def state(self, type_: type[T]) -> T:
         """What the initialiser that `@app.state` declares for this type has made, once per process.
@@ -244,6 +278,23 @@ class Context:
         """
         used = IoBudget(disk_read=read, disk_write=write, net_rx=rx, net_tx=tx)
         self._port.record_io(**used.plain())
+
+    def callback(self, timeout: float | timedelta | None = None) -> Callback:
+        """Have somebody outside complete the task: who knows the token that this gives. Give it away, then return.
+
+        The task is parked when the handler has returned, and no worker has it: it ends with `client.complete(token,
+        result)`, in any process, or `client.fail`. What the handler returns is kept as the task's memo. If the attempt
+        does not end well the token is worth nothing, and the next attempt has to ask for its own; a second one of the
+        same attempt takes the place of the first.
+
+        `timeout`: how long from now on to wait for that, seconds or timedelta, 1 ms to 366 days, None for ever;
+        `client.extend` gives more. When it is over the attempt has failed, and the task's retry policy decides.
+
+        The token is on disk when this returns: it takes a turn of the parent's loop and a sync. Outside a worker
+        nobody knows the token. Raises InvalidOption, also in a call of a map, whose chunk cannot wait for one of them;
+        StaleAttempt if the attempt is over; ServerUnavailable.
+        """
+        return self._port.callback(self.task_id, self.lease, timeout)
 
     def check_cancelled(self) -> None:
         """Return if the attempt may go on; for loops that want to end cleanly.

@@ -55,6 +55,19 @@ class Told(NamedTuple):
     replaced: list[int]
 
 
+class Family(NamedTuple):
+    """Whose children the tasks of a batch are.
+
+    `task_id`, `lease`: the attempt that asks; `roles`: of each task, codes of `protocol`, None if all are children;
+    `urgent`: of each spec whether somebody said its priority.
+    """
+
+    task_id: int
+    lease: int
+    roles: list[int] | None
+    is_urgent: list[bool]
+
+
 @dataclass(slots=True)
 class Batch:
     """One submission, checked and resolved: all of it is written, or nothing."""
@@ -70,6 +83,11 @@ class Batch:
     keys: list[str | None] | None = None  # one per payload
     on_duplicate: list[int] | None = None  # codes of `model.OnDuplicate`, one per payload; None: all skip
     names: dict[str, list[str]] = field(default_factory=dict)  # of kinds that have keys: all that each of them has
+    depends_on: list[list[int] | None] | None = (
+        None  # ids, and -1 - n for the n-th task of the batch, one list per payload
+    )
+    roles: list[int] | None = None  # codes of `model.OnDependencyFailure`, one per payload; None: all are cancelled
+    family: Family | None = None
 
 
 @dataclass(frozen=True, slots=True)

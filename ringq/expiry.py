@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ringq import callbacks
 from ringq.cancelling import withdraw
 from ringq.committed import Committed
 from ringq.errors import RingqError
@@ -63,16 +64,23 @@ class Expire:
         over: dict[Reason, list[tuple[int, int, int]]] = defaultdict(list)
         noted, returned = {task_id: at_us for at_us, task_id in rows}, set(committed.returned)
         held: list[int] = []
+        failed: list[tuple[int, int, int]] = []
+        lapsed = callbacks.look(store, verdicts, committed, noted, self.now_us) if store.has_callbacks else ()
         for task_id, state in store.task_states(list(noted)).items():
             if state.status is not None or cancels.ended_as(task_id) is not None or task_id in cancels:
                 continue
+            if task_id in lapsed:
+                continue
             reason = _reason(store.limits_of(task_id, state.spec), noted[task_id], self.now_us, state.is_behind)
-            if reason and not withdraw(store, cancels, task_id, state, committed, returned):
+            if reason and state.is_waiting:
+                failed.append((task_id, state.spec, verdicts.attempts_of(task_id)))
+            elif reason and not withdraw(store, cancels, task_id, state, committed, returned):
                 held.append(task_id)
             elif reason:
                 over[reason].append((task_id, state.spec, verdicts.attempts_of(task_id)))
         for reason, tasks in over.items():
             cancels.end(tasks, committed, Status.EXPIRED, reason)
+        cancels.end(failed, committed, Status.FAILED, Reason.TOTAL_TIMEOUT, source=Status.WAITING)
         store.delete_expiries(rows)
         store.look_again(held, self.now_us + AGAIN_US)
         committed.expiring = True

@@ -9,15 +9,17 @@ from operator import itemgetter
 from typing import Any
 
 from ringq.backlog import Backlog
+from ringq.codec import FINALIZE_PREFIX
 from ringq.config import MIB, Config
 from ringq.entries import Row, Spec
 from ringq.lane import REFILL_ROWS_MAX
 from ringq.lifecycle import Interruptions
-from ringq.places import Place, place_of
+from ringq.places import FINALIZER, Place, place_of
 
 DUE_ROWS_MAX = 1000  # tasks that come due in one transaction
 REFILL_BYTES_MAX = 4 * MIB  # of payloads: what one refill of a lane may load
 SPEC, PAYLOAD = itemgetter(1), itemgetter(2)  # of what the store loads
+FINALIZE = FINALIZE_PREFIX.decode()
 SPARSE = 4  # a span read in one go may hold up to so many times the wanted rows
 
 
@@ -70,7 +72,7 @@ class Feed:
     def give_back(self, task_ids: Iterable[int]) -> None:
         """Put active tasks at their place in the order."""
         for task_id, spec_id in self._store.specs_of(sorted(task_ids)):
-            self.backlog.lane(place_of(self._spec(spec_id))).give_back([task_id])
+            self.backlog.lane(self._store.place_of(task_id, spec_id)).give_back([task_id])
 
     def _places_of(self, runs: Sequence[tuple[int, int]]) -> dict[int, Place]:
         """The places of the tasks of these runs of ids; of some that have ended too."""
@@ -82,6 +84,9 @@ class Feed:
         found = self._store.specs_between(first_id, last_id) if is_dense else self._store.specs_of(ids)
         places = {spec_id: place_of(self._spec(spec_id)) for spec_id in set(map(SPEC, found))}
         of_all = {task_id: places[spec_id] for task_id, spec_id in found}
+        if self._store.finalizing:
+            first = self._store.finalizing.intersection(of_all)
+            of_all.update({task_id: of_all[task_id]._replace(priority=FINALIZER) for task_id in first})
         return of_all if len(of_all) == len(ids) else {i: of_all[i] for i in ids if i in of_all}
 
     def _load(self, runs: Sequence[tuple[int, int]]) -> tuple[list[Row], int]:
@@ -106,6 +111,9 @@ class Feed:
         return self._rows(found), upto
 
     def _rows(self, found: Sequence[tuple[int, int, str]]) -> list[Row]:
+        if self._store.finalizing:
+            first = self._store.finalizing
+            found = [(i, spec, FINALIZE + text if i in first else text) for i, spec, text in found]
         specs = set(map(SPEC, found))
         heads = {spec_id: self._head(spec_id) for spec_id in specs}
         if len(specs) == 1 and not self._interruptions:  # the usual case costs a third

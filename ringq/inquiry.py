@@ -21,18 +21,19 @@ class Inquiry:
         self._number = 0
         self._received = b""
 
-    def facts(self, task_id: int) -> tuple[dict[str, str], int | None]:
-        """The tags of a task, and when the time for all of it is over by the monotonic clock; None without that limit.
+    def facts(self, task_id: int) -> tuple[dict[str, str], int | None, int | None]:
+        """The tags of a task; when the time for all of it is over by the monotonic clock, None without that limit;
+        whose child it is, None for nobody's.
 
-        In a process that was forked from the worker, which has no channel of its own: no tags, no limit.
+        In a process that was forked from the worker, which has no channel of its own: no tags, no limit, no parent.
         """
         if os.getpid() != self._pid:
-            return {}, None
+            return {}, None, None
         with self._lock:
             self._number += 1
             self._control.sendall(json.dumps({"task": task_id, "number": self._number}).encode() + b"\n")
             answer = self._answer(self._number)
-        return answer["tags"], answer["ends_ns"]
+        return answer["tags"], answer["ends_ns"], answer["parent"]
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tell the parent something that it does not answer. In a process that was forked from the worker: nothing."""

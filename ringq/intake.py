@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
-from ringq import failpoint, keys
+from ringq import depending, failpoint, keys
+from ringq.depending import Claims
 from ringq.entries import Admitted, Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
 from ringq.places import Place, Places, place_of
@@ -33,6 +34,8 @@ class Taken:
     count: int = 0
     has_ttl: bool = False
     lined: list[tuple[int, str, Sequence[int]]] = field(default_factory=list)  # as in `Committed`
+    ids: Sequence[int] = ()  # of the tasks that were inserted
+    places: Sequence[int] = ()  # theirs in the batch
 
     def join(self, committed: Any) -> None:
         """Add to what a transaction makes true."""
@@ -61,44 +64,74 @@ def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None)
         map_id = _find_map(store, batch.specs[0].kind, batch.chunks, now_us)
         if map_id is None:
             return _refused(batch, MapInUse("another program has gone on with this map"))
-    count, decided = len(batch.payloads), None
+    claims = None
+    if batch.depends_on is not None:
+        found = yield from depending.look_up(store, batch)
+        if isinstance(found, RingqError):
+            return _refused(batch, found)
+        claims = found
+    decided = None
     if batch.keys is not None:
         assert hand is not None
         decided = yield from keys.decide(store, batch, now_us, hand)
         batch = decided.batch
+    return (yield from _write(store, batch, now_us, map_id, decided, claims, None if hand is None else hand.places))
+
+
+def _write(
+    store: Any, batch: Batch, now_us: int, map_id: int | None, decided: keys.Decided | None, claims: Claims | None,
+    own: Places | None,
+) -> Generator[None, None, Taken]:  # fmt: skip
     specs = yield from _intern_specs(store, batch.specs)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
+    held = _held(ids, decided, claims)
     delayed: set[int] = set()
-    lanes = _lanes(batch.specs, None if hand is None else hand.places)
+    lanes = _lanes(batch.specs, own)
     places: dict[Lane, array[int]] = {}
     lined = [lane for lane in lanes if not isinstance(lane, Place)]
     has_ttl = any(any(_spans_ms(spec)) for spec in batch.specs)
     for part in _slices(batch, SLICE_ROWS if decided is None else keys.SLICE_KEYS):
         _insert_slice(store, batch, specs, ids[part], part, now_us)
         if batch.run_at_us is not None:
-            late = _late(batch.run_at_us[part], ids[part], now_us, decided.behind if decided else {})
+            late = _late(batch.run_at_us[part], ids[part], now_us, held)
             store.insert_delayed(late)
             delayed.update(task_id for _, task_id in late)
         if decided is not None:
             decided.keep(store, part)
-            delayed.update(decided.behind.keys() & ids[part])
+        if held:
+            delayed.update(held.intersection(ids[part]))
         if has_ttl:
-            store.insert_expiries(_expiries(batch, ids, part, now_us, decided.behind if decided else {}))
-        if lined or not _is_plain(batch):
+            store.insert_expiries(_expiries(batch, ids, part, now_us, held))
+        if lined or held or not _is_plain(batch):
             _place(batch, lanes, part, ids, delayed, places)
         if batch.chunks is not None:
             firsts, counts, digests = (column[part] for column in batch.chunks[1:])
             store.insert_chunks(map_id, list(zip(firsts, counts, ids[part], digests, strict=True)))
         failpoint.hit("writer.after_slice")
         yield
-    store.insert_submission(batch.submission, first_id, count, now_us)
+    if claims is not None:
+        yield from claims.write(store)
+    store.insert_submission(batch.submission, first_id, len(ids if batch.keys is None else batch.keys), now_us)
     store.next_task_id = first_id + len(ids)
     lines = _lines(ids, lined, places)
-    admitted = _admitted(store, batch, ids, lanes, places)
+    admitted = _admitted(store, batch, ids, lanes, places, is_plain=not held and _is_plain(batch))
     told = decided.told if decided else None
     answer = _answer(batch, first_id, False, told, _paused(store, batch, now_us))
-    return Taken(answer, admitted, bool(delayed), len(ids), has_ttl, lines)
+    own_places = range(len(ids)) if decided is None else decided.places
+    return Taken(answer, admitted, bool(delayed), len(ids), has_ttl, lines, ids, own_places)
+
+
+def _held(ids: range, decided: keys.Decided | None, claims: Claims | None) -> set[int]:
+    """Those of the tasks that wait for others."""
+    behind = set() if decided is None else set(decided.behind)
+    if claims is None:
+        return behind
+    if decided is None:
+        claims.resolve(ids, range(len(ids)), ids)
+    else:
+        claims.resolve(ids, decided.places, ids if decided.told is None else decided.told.ids)
+    return behind | claims.blocked
 
 
 def _answer(
@@ -199,23 +232,23 @@ def _spans_ms(spec: Spec) -> tuple[int, int, int]:
     return (0 if spec.ttl_from else spec.ttl_ms or 0), spec.total_timeout_ms or 0, spec.queue_timeout_ms or 0
 
 
-def _late(run_at_us: Sequence[int | None], ids: range, now_us: int, behind: Mapping[int, int]) -> list[tuple[int, int]]:
+def _late(run_at_us: Sequence[int | None], ids: range, now_us: int, held: Set[int]) -> list[tuple[int, int]]:
     """(instant, task id) of the tasks of a slice whose time has not come, and that wait for nothing else."""
     rows = zip(run_at_us, ids, strict=True)
-    return [(at, task_id) for at, task_id in rows if at and at > now_us and task_id not in behind]
+    return [(at, task_id) for at, task_id in rows if at and at > now_us and task_id not in held]
 
 
-def _expiries(batch: Batch, ids: range, part: slice, now_us: int, behind: Mapping[int, int]) -> list[tuple[int, int]]:
+def _expiries(batch: Batch, ids: range, part: slice, now_us: int, held: Set[int]) -> list[tuple[int, int]]:
     """(instant, task id) of the tasks of a slice that may not begin after an instant.
 
-    What waits `behind` another task does not wait for a worker yet.
+    What is `held` does not wait for a worker yet.
     """
     spans = list(map(_spans_ms, batch.specs))
     rows = []
     for place in range(*part.indices(len(ids))):
         ttl_ms, total_ms, queue_ms = spans[batch.spec_of[place] if batch.spec_of else 0]
         rows += [(now_us + ms * 1000, ids[place]) for ms in (ttl_ms, total_ms) if ms]
-        if queue_ms and ids[place] not in behind:
+        if queue_ms and ids[place] not in held:
             run_at_us = batch.run_at_us[place] if batch.run_at_us else None
             rows.append((max(now_us, run_at_us or 0) + queue_ms * 1000, ids[place]))
     return rows
@@ -255,12 +288,12 @@ def _lines(
 
 
 def _admitted(
-    store: Any, batch: Batch, ids: range, lanes: Sequence[Lane], places: dict[Lane, array[int]]
+    store: Any, batch: Batch, ids: range, lanes: Sequence[Lane], places: dict[Lane, array[int]], *, is_plain: bool
 ) -> list[Admitted]:
     """The batch's tasks that may start now, by lane."""
     kinds = [store.intern_kind(spec.kind) for spec in batch.specs]
     limits = [spec.run_timeout_ms or 0 for spec in batch.specs]
-    if _is_plain(batch) and isinstance(lanes[0], Place):
+    if is_plain and isinstance(lanes[0], Place):
         return [Admitted(lanes[0], ids, repeat(kinds[0]), repeat(limits[0]), batch.payloads)]
     spec_of = batch.spec_of or [0] * len(ids)
     return [

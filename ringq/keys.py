@@ -73,6 +73,8 @@ class Hand:
         """
         if self._reach is None:
             return not self._store.previous.clean
+        if self._store.has_graph and self._store.waiting_row(task_id) is not None:  # its handler has run
+            return True
         return task_id in self._cancels or self._reach.is_out(task_id)
 
     def take(self, task_id: int, place: Place) -> None:
@@ -117,6 +119,7 @@ class Decided:
     keys: list[KeyRow | None]  # of the tasks that are inserted, as the store takes them
     behind: dict[int, int] = field(default_factory=dict)  # of those, who waits for whom
     others: dict[int, list[int]] = field(default_factory=dict)  # kind -> the other kinds that are names of the same
+    places: list[int] = field(default_factory=list)  # in the batch as it was, of the tasks that are inserted
 
     def keep(self, store: Any, part: slice) -> None:
         """Write the keys of this part of the tasks that are inserted."""
@@ -130,9 +133,11 @@ def free_keys(store: Any, ended: list[int], now_us: int) -> tuple[list[tuple[int
     if not keyed:
         return [], set()
     waited = store.free_keys(list(keyed))
-    later = [(run_at_us, task_id) for task_id, run_at_us in waited if run_at_us and run_at_us > now_us]
+    blocked = store.still_blocked([task_id for task_id, _ in waited]) if store.has_graph and waited else set()
+    free = [row for row in waited if row[0] not in blocked]
+    later = [(run_at_us, task_id) for task_id, run_at_us in free if run_at_us and run_at_us > now_us]
     store.put_off(later)
-    return waited, {task_id for _, task_id in later}
+    return free, {task_id for _, task_id in later}
 
 
 def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None, None, Decided]:
@@ -183,6 +188,7 @@ def decide(store: Any, batch: Batch, now_us: int, hand: Hand) -> Generator[None,
     yield
     run_at = None if batch.run_at_us is None else [batch.run_at_us[place] for place in inserted]
     payloads = [batch.payloads[place] for place in inserted]
+    decided.places = inserted
     decided.batch = replace(batch, spec_of=[spec_of[p] for p in inserted], payloads=payloads, run_at_us=run_at)
     return decided
 

@@ -75,8 +75,8 @@ TRANSITIONS: Final[Moves] = {
     (Status.BLOCKED, Status.SUPERSEDED): (Reason.REPLACED,),
     (Status.BLOCKED, Status.DEPENDENCY_FAILED): (Reason.NONE,),
     (Status.RUNNING, Status.WAITING): (Reason.WAITING,),  # its handler has returned; children or a callback have not
-    (Status.WAITING, Status.PENDING): (Reason.NONE, Reason.CALLBACK_TIMEOUT),  # to be finalized, or tried again
-    (Status.WAITING, Status.PAUSED): (Reason.NONE, Reason.CALLBACK_TIMEOUT),
+    (Status.WAITING, Status.PENDING): (Reason.NONE, Reason.CALLBACK_TIMEOUT, Reason.CALLBACK_FAILED),  # finalize, again
+    (Status.WAITING, Status.PAUSED): (Reason.NONE, Reason.CALLBACK_TIMEOUT, Reason.CALLBACK_FAILED),
     (Status.WAITING, Status.COMPLETED): (Reason.NONE,),
     (Status.WAITING, Status.FAILED): (
         Reason.CHILD_FAILED,
@@ -183,3 +183,11 @@ def after_failure(
         return Verdict(Status.DEAD_LETTER, Reason.RETRY_LIMIT)
     delay_s = retry.delay_s(interruptions.failures - 1, chance) if after_s is None else after_s
     return Verdict(Status.PENDING, reason, delay_s=delay_s)
+
+
+def after_lapse(reason: Reason, interruptions: Interruptions, retry: Retry | None, chance: float) -> Verdict:
+    """Decide about a parked task that nobody has completed in time (CALLBACK_TIMEOUT), or that shall be tried again
+    (CALLBACK_FAILED): its attempt has failed, and `interruptions` counts that. `retry`, `chance`: as for a failure.
+    """
+    verdict = after_failure(Reason.HANDLER_ERROR, interruptions, retry, None, chance)
+    return replace(verdict, reason=reason) if verdict.reason is Reason.HANDLER_ERROR else verdict

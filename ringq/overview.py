@@ -27,6 +27,20 @@ class QueueRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CallbackRecord:
+    """How a task is completed from outside.
+
+    Attributes: `task_id`; `parked`, whether its handler has returned, so that nothing but this is waited for;
+    `expires_at`, until when, None without limit; `answered`: what the handler does not know yet.
+    """
+
+    task_id: int
+    parked: bool
+    expires_at: datetime | None
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ControlRecord:
     """What was said of a group, a domain, a kind or the server, and how many of its tasks wait and run.
 

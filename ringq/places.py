@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+FINALIZER: Final = -1  # the priority of what is to be finalized: before other work
 SEPARATOR: Final = "::"  # of domain and name in a kind
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from ringq.bucket import RateRecord
-from ringq.clock import Clock, SystemClock, microseconds_of
+from ringq.clock import Clock, SystemClock, instant, microseconds_of
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.kinds import Filter, Task
 from ringq.model import AttemptRecord, OutputRecord, Status, TaskRecord
-from ringq.overview import KindStatistics, QueueRecord, ScheduleRecord
+from ringq.overview import CallbackRecord, KindStatistics, QueueRecord, ScheduleRecord
 from ringq.protocol import Selection
 from ringq.records import attempt_record, queue_record, schedule_record, task_record
 from ringq.standing import Standing
@@ -113,6 +113,15 @@ class Query(Standing):
         _within("number of task_ids", len(ids), 0, LIMIT_MAX)
         with asking(self._path) as ask:
             return {task_id: (calls, failed) for task_id, calls, failed in ask.calls(ids)}
+
+    def callback(self, task_id: int) -> CallbackRecord | None:
+        """How somebody outside completes this task; None if nobody does. The token is known to nobody here."""
+        with asking(self._path) as ask:
+            row = ask.callback(task_id) if 0 < _whole("task_id", task_id) <= FIRST else None
+        if row is None:
+            return None
+        expires_at = None if row.expires_us is None else instant(row.expires_us)
+        return CallbackRecord(task_id, bool(row.is_parked), expires_at, row.status is not None)
 
     def tag_keys(self, prefix: str = "") -> list[str]:
         """The keys of all tags that begin so, in order."""

@@ -30,6 +30,17 @@ def result_bytes(rows: Sequence[ReceiptRow]) -> int:
     return sum(map(len, filter(None, map(RESULT, rows))))
 
 
+def joined(first: Sums, second: Sums) -> Sums:
+    """What is counted in both."""
+    if not first:
+        return second
+    counts = dict(first)
+    for key, (count, total, longest) in second.items():
+        before = counts.get(key, (0, 0, 0))
+        counts[key] = (before[0] + count, before[1] + total, max(before[2], longest))
+    return counts
+
+
 def sums(rows: Sequence[ReceiptRow]) -> Sums:
     """What is counted of these receipts."""
     entries: Sums = {}

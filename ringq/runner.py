@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -13,15 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ringq import codec, failpoint
+from ringq import codec, failpoint, protocol
+from ringq.callback import Callback, new_token
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
-from ringq.errors import InvalidResult
-from ringq.kinds import Task
+from ringq.errors import InvalidResult, StaleAttempt
+from ringq.kinds import Task, binding
 from ringq.lifecycle import STOPS
 from ringq.metering import Meter
 from ringq.model import Reason, Status
+from ringq.offspring import IN_A_CALL, IN_FINALIZE, IN_HOOK, Offspring
 from ringq.output import Printed
 from ringq.ring import Worker as RingWorker
 
@@ -31,7 +34,10 @@ SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
 WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
+WAITING = Reason.WAITING.code
 STOP_CODES = frozenset(reason.code for reason in STOPS)
+
+Claimed = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
 
 
 class Runner:
@@ -40,11 +46,12 @@ class Runner:
     def __init__(
         self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed,
         facts: Callable[[int], Facts], server: Callable[[], Any] | None = None,
-        tell: Callable[[dict[str, Any]], object] | None = None,
+        tell: Callable[[dict[str, Any]], object] | None = None, families: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
         """`facts`: asks for what the ring does not know of a task. `server`: gives a client of whoever keeps the rate
         limits; None: nobody does, so everything may pass. `tell`: tells what attempts have moved, of kinds with a
-        budget for that; None: nobody wants to know.
+        budget for that; None: nobody wants to know. `families`: gives a client of whoever knows which tasks
+        belong together; None: the server.
         """
         self._ring = ring
         self._printed = printed
@@ -55,6 +62,10 @@ class Runner:
         self._facts = facts
         self._known: tuple[int, Facts] | None = None  # of the attempt with this lease
         self._server = server
+        self._families = families or server or binding.served
+        self._claimed: Claimed = (0, 0, 0, 0, 0, b"")
+        self._offspring: Offspring | None = None  # of that attempt, once it wants any
+        self._begetting = threading.Lock()
         self._tell = tell
         self._metered = {number: task.kind for number, task in handlers.items() if tell and task.report.io is not None}
         self._meter: Meter | None = None  # while an attempt of one of these runs
@@ -82,7 +93,7 @@ class Runner:
                 printed.tell(f"a handler {printed.damage}; this worker leaves, another takes its place")
                 return
 
-    def _measure(self, claimed: tuple[int, int, int, int, int, bytes]) -> None:
+    def _measure(self, claimed: Claimed) -> None:
         """Run one attempt, and tell what it has moved."""
         assert self._tell is not None
         self._meter = Meter()
@@ -92,13 +103,13 @@ class Runner:
         finally:
             self._meter = None
 
-    def _attempt(self, claimed: tuple[int, int, int, int, int, bytes]) -> None:
+    def _attempt(self, claimed: Claimed) -> None:
         """Run one attempt to its receipt. Whatever a handler raises ends here."""
         task_id, lease, kind, attempt, limit_ms, payload = claimed
         task = self._handlers.get(kind)
         aside: Aside | None = None
         left = WHOLE  # or why calls of a chunk were not made
-        self._told = 0
+        self._told, self._claimed, self._offspring = 0, claimed, None
         ring = self._ring
         try:
             try:
@@ -107,24 +118,26 @@ class Runner:
                     failpoint.hit("worker.running")
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
+                payload = self._whole(task_id, payload)
                 if codec.is_chunk(payload):
+                    self._beget(IN_A_CALL)
                     begin = self._contexts(task, task_id, lease, attempt, limit_ms)
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
+                    reason = left.code
+                elif task.wants_context or codec.is_finalize(payload):
+                    body, reason = self._call(task, self._contexts(task, task_id, lease, attempt, limit_ms)(), payload)
                 else:
-                    context = None
-                    if task.wants_context:
-                        context = self._contexts(task, task_id, lease, attempt, limit_ms)()
-                    body = task.run(context, payload)
-                status, reason = COMPLETED, left.code
+                    body, reason = task.run(None, payload), WHOLE.code
+                status = COMPLETED
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
             status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
-            body = codec.encode_error(error)
-            if self._told == CANCELLED and aside is None and task is not None and task.cancel_hook is not None:
-                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt)(), payload)
+            body = self._failed(error)
+            if self._told == CANCELLED and aside is None and task is not None:
+                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), payload)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -144,13 +157,49 @@ class Runner:
             run_timeout_ms=limit_ms, port=self, facts=partial(self._ask, task_id, lease),
         )  # fmt: skip
 
-    def _answer_cancel(self, task: Task[..., Any], context: Context, payload: bytes) -> None:
-        """Call the task's own answer to a cancel. What it raises is printed: the task is cancelled anyhow."""
+    def _call(self, task: Task[..., Any], context: Context, payload: bytes) -> tuple[bytes, int]:
+        """Call the handler, or the function of `finalize`; body and reason of the receipt."""
+        if codec.is_finalize(payload):
+            body = self._beget(IN_FINALIZE).finalize(context)
+        else:
+            body = task.run(context, payload)
+            if self._offspring is None and task.finalizer is None:
+                return body, WHOLE.code
+        carried = (self._offspring or self._beget()).carried(body)
+        return (body, WHOLE.code) if carried is None else (carried, WAITING)
+
+    def _failed(self, error: BaseException) -> bytes:
+        """The body of the receipt of an attempt that ends so. What it has asked for was never there."""
+        if self._offspring is not None:
+            self._offspring.drop()
+        return codec.encode_error(error)
+
+    def kin(self, task_id: int, lease: int) -> Offspring:
+        """Where the requests of this attempt for other tasks go. Raises StaleAttempt if another one runs now."""
+        with self._begetting:
+            if self._claimed[1] != lease:
+                raise StaleAttempt(f"task {task_id}: this attempt has ended")
+            return self._offspring or self._beget()
+
+    def _beget(self, refuses: str | None = None) -> Offspring:
+        """What the present attempt asks for from now on; `refuses`: why that is nothing."""
+        task_id, lease, kind = self._claimed[:3]
+        self._offspring = Offspring(
+            self._handlers[kind], task_id, lease, server=self._families,
+            parent=lambda: self._ask(task_id, lease)[2], refuses=refuses,
+        )  # fmt: skip
+        return self._offspring
+
+    def _answer_cancel(self, task: Task[..., Any], context: Callable[[], Context], payload: bytes) -> None:
+        """Call the task's own answer to a cancel, if it has one. What it raises is printed: it is cancelled anyhow."""
+        if task.cancel_hook is None:
+            return
         ring = self._ring
+        self._beget(IN_HOOK)
         try:
             ring.call(CANCEL_HOOK_CALL)
             try:
-                task.answer_cancel(context, payload)
+                task.answer_cancel(context(), payload.removeprefix(codec.FINALIZE_PREFIX))
             finally:
                 ring.leave()
         except BaseException:
@@ -162,6 +211,18 @@ class Runner:
         if self._known is None or self._known[0] != lease:
             self._known = lease, self._facts(task_id)
         return self._known[1]
+
+    def _whole(self, task_id: int, payload: bytes) -> bytes:
+        """The payload with the results of other tasks where it says so."""
+        if not payload.startswith(codec.AWAITED_PREFIX):
+            return payload
+        return codec.filled(payload, partial(self._results, task_id))
+
+    def _results(self, task_id: int) -> list[codec.DependencyResult]:
+        """How all that a task depends on has ended, in order."""
+        client = self._families()
+        ids = client._ask(protocol.Family(task_id), protocol.FamilyReply).dependencies
+        return [(end.status.code, end.result) for end in client.wait_many(ids)]
 
     def _inspect(self) -> None:
         """Look for what a handler did to the process that would harm the next one, beyond what shows after each."""
@@ -188,6 +249,12 @@ class Runner:
         """Let nothing of a scope pass for a while."""
         if self._server is not None:
             self._server().hold(scope, until)
+
+    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
+        """Have somebody outside complete the task. The signal of a limit or a cancel ends the wait for the token."""
+        if self._server is None:
+            return Callback(new_token(task_id), task_id)
+        return self.kin(task_id, lease).callback(timeout)
 
     def record_io(self, **used: int) -> None:
         """Add to what the present attempt has moved, where anybody wants to know."""

@@ -133,7 +133,7 @@ class Settlement:
         turns = self._turns
         ids = (
             self._feed.backlog.min_task_id(), ring.min_task_id(), self._dispatcher.stranded.oldest(),
-            turns.returning.oldest(), turns.serials.oldest(),
+            turns.returning.oldest(), turns.serials.oldest(), turns.oldest_held(),
         )  # fmt: skip
         return min((task_id for task_id in ids if task_id is not None), default=None)
 

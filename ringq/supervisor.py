@@ -66,8 +66,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._is_unhangable = signals.was_ignored(signal.SIGHUP)  # by nohup
         self._terminal = Terminal()
-        self._signals = signals
-        self._service = service
+        self._signals, self._service = signals, service
         signals.wake(self._selector)
         self._watcher: Watcher | None = None
         self._is_reloading = self._has_orphans = self._is_listening = False
@@ -82,6 +81,8 @@ class Supervisor:
 
     def _recover(self) -> None:
         self._writer = Writer(self._store, self.config, self._clock)
+        self._admission = self._writer.admission = Admission(server=self.config.defaults)
+        self._admission.learn(self._store.reports())  # by whose kinds what its receipts carry is checked
         adopt(self.config, self._store, self._writer, self._clock, warn)
         self._feed = Feed(self._store, self.config, self._writer.interruptions)
 
@@ -100,7 +101,6 @@ class Supervisor:
         failpoint.hit("start.epoch_committed")
 
     def _open_faces(self) -> None:
-        self._admission = Admission(server=self.config.defaults)
         self._timetable = Timetable(self._store, self._clock, self._writer, self._feed, self._admission, warn)
         self._declared = Declared(self._store, self._admission, self._clock)
         self._traffic = Traffic(

@@ -70,4 +70,5 @@ def _likeness(batch: Batch) -> int:
 
 def _is_small(batch: Batch) -> bool:
     is_plain = batch.run_at_us is None and batch.keys is None and batch.chunks is None
+    is_plain = is_plain and batch.depends_on is None and batch.family is None
     return is_plain and len(batch.payloads) == 1 and len(batch.payloads[0]) <= PAYLOAD_CHARS_MAX

@@ -164,7 +164,7 @@ class Traffic:
         waiting = [priority for task_id, priority in dispatcher.urgent.items() if task_id not in running]
         for lane in dispatcher.backlog.lanes():
             place = lane.place
-            if place.priority <= threshold and not self.rating.span_us(place.kind, place.group, place.queue):
+            if 0 <= place.priority <= threshold and not self.rating.span_us(place.kind, place.group, place.queue):
                 waiting += [place.priority] * dispatcher.gate.room(place, min(len(lane), workers))
         return sorted(waiting)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
-from ringq.places import Place, Places, place_of
+from ringq.places import Place, Places
 from ringq.returning import Returning
 from ringq.serial import Serials
 
@@ -41,6 +41,8 @@ class Turns:
         self._feed.load_all()
         if self._store.has_serials:
             self._feed.give_back(self.serials.load(self._store.in_line(), self._store.begun_serials()))
+        if self._store.finalizing:
+            self._feed.give_back(self._store.finalizing)
 
     def is_out(self, task_id: int) -> bool:
         """See `keys.Reach`."""
@@ -57,6 +59,11 @@ class Turns:
             self.returning.hold(task_id)
             return True
         return self.returning.withdraw(task_id, place)
+
+    def oldest_held(self) -> int | None:
+        """The smallest id of the tasks that wait for others, or have returned and not ended."""
+        held: int | None = self._store.first_waiting() if self._store.has_graph else None
+        return held
 
     def settle(self, committed: Committed, ring: Revoking, *, stopping: bool = False) -> list[int]:
         """Follow a transaction; the tasks to be given back to the backlog.
@@ -123,8 +130,7 @@ class Turns:
                     self._dispatcher.ended([holder])
                     self._dispatcher.came_back([holder])
                 else:
-                    specs = self._store.specs()
-                    held = [specs[number] for _, number in self._store.specs_of([holder])]
-                    committed.removed += [(place_of(spec), holder) for spec in held]
+                    held = self._store.specs_of([holder])
+                    committed.removed += [(self._store.place_of(holder, number), holder) for _, number in held]
             out.pop(holder, None)
             out.update(dict.fromkeys(self.serials.pass_on(holder)))

@@ -20,7 +20,6 @@ from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
 from ringq.model import Reason, Status
-from ringq.places import place_of
 from ringq.pool import Pool
 from ringq.registry import Registry
 from ringq.verdicts import Verdicts
@@ -105,7 +104,7 @@ class GiveUp:
         for task_id, state in store.task_states(self.task_ids).items():
             if state.status is None and cancels.ended_as(task_id) is None and task_id not in cancels:
                 spec = specs[state.spec]
-                committed.removed.append((place_of(spec), task_id))
+                committed.removed.append((store.place_of(task_id, state.spec), task_id))
                 if store.paused_by(spec.queue, spec.kind, spec.group):
                     held.append(task_id)
                 else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ringq import codec, retry
@@ -24,6 +25,7 @@ from ringq.lifecycle import (
     Verdict,
     after_failure,
     after_interruption,
+    after_lapse,
     is_legal,
 )
 from ringq.model import Reason, Status
@@ -130,6 +132,27 @@ class Verdicts:
         self._record(again, committed)
         return final
 
+    def lapsed(self, rows: Sequence[ReceiptRow], committed: Committed) -> list[ReceiptRow]:
+        """Attempts had ended well, and nobody outside has completed their tasks: they failed. Returns what is final.
+
+        These have the lease 0; the others are made again. The rows are those of the attempts as they are recorded.
+        """
+        policies = self._policies([row[0] for row in rows])
+        again: list[tuple[Verdict, tuple[Any, ...]]] = []
+        final: list[ReceiptRow] = []
+        for row in rows:
+            counted = self._counted(row[0])
+            so_far = replace(counted, attempts=max(counted.attempts, row[3]), failures=counted.failures + 1)
+            verdict = after_lapse(Reason.of(row[5]), so_far, policies[row[0]], random.random())  # noqa: S311
+            assert is_legal(Status.WAITING, verdict.status, verdict.reason), verdict
+            if verdict.status is Status.PENDING:
+                self._tallies[row[0]] = so_far
+                again.append((verdict, (*row[:4], row[5], *row[6:11], row[12])))
+            else:
+                final.append((row[0], 0, *row[2:4], verdict.status.code, verdict.reason.code, *row[6:]))
+        self._record(again, committed)
+        return final
+
     def end_cancelled(self, committed: Committed) -> None:
         """End tasks that somebody cancelled, and that came back without having ended."""
         returned = [task for task in self.cancels.returned() if task[0] in self.cancels]
@@ -145,6 +168,10 @@ class Verdicts:
     def attempts_of(self, task_id: int) -> int:
         """How many attempts the task has had, but for snoozed ones."""
         return self._counted(task_id).attempts
+
+    def went_on(self, task_id: int, reason: Reason) -> None:
+        """An attempt has ended, and neither has it failed nor has its task ended."""
+        self._tallies[task_id] = self._counted(task_id).plus(reason)
 
     def released(self, task_id: int, attempts: int) -> None:
         """A dead letter is given another chance after so many attempts: every limit begins anew."""
@@ -194,6 +221,8 @@ class Verdicts:
         self._store.insert_attempts([row for _, row in again])
         self._store.prune_attempts({row[0] for verdict, row in again if verdict.reason in NO_FAILURE})
         self._store.delete_leases([row[0] for _, row in again])
+        if self._store.has_callbacks:
+            self._store.delete_callbacks([row[0] for _, row in again])
         committed.again += [row[0] for _, row in again]
         now_us = self._clock.now_us()
         later = [(now_us + round(verdict.delay_s * 1e6), row[0]) for verdict, row in again if verdict.delay_s]
@@ -254,6 +283,8 @@ class Verdicts:
             return False
         assert is_legal(Status.RUNNING, new.status, new.reason), new
         if new.tasks:
+            if self._store.has_graph:
+                self._store.move_edges(i.task_id, [row[0] for row in new.tasks])
             self._store.insert_tasks(new.tasks)
             pieces = [row[0] for row in new.tasks]
             self._store.copy_tags(i.task_id, pieces)

@@ -13,17 +13,19 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol
 
 from ringq import failpoint, together, upkeep
+from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
 from ringq.entries import Batch, Interruption
 from ringq.errors import RingqError, StorageFull, StoreBusy
-from ringq.keys import Hand, Reach, free_keys
+from ringq.keys import Hand, Reach
 from ringq.lifecycle import Interruptions
-from ringq.receipts import ReceiptRow, Sums, result_bytes, sums
+from ringq.receipts import ReceiptRow, result_bytes
+from ringq.recording import Recording
+from ringq.spawning import Spawning
 from ringq.verdicts import Verdicts
 
-REPLACED_AT_ONCE = 1024  # receipts of superseded tasks in a step: 4 ms. A batch may replace as many as it has
 OUTPUTS_HELD_MAX = 64  # accounts of what attempts printed that wait for a database that cannot be written
 RETRY_NS = 1_000_000_000  # how often a full or locked database is tried again
 STEP_NS = 4_000_000  # how long the loop may be kept by a submission of many tasks: the rest is written in later turns
@@ -58,6 +60,7 @@ class Writer:
         self._config = config
         self._clock = clock
         self.reach: Reach | None = None  # set once there is somebody who publishes tasks
+        self.admission: Admission | None = None  # set where receipts may carry tasks
         self._verdicts = Verdicts(store, config, clock)
         self.cancels = self._verdicts.cancels  # which tasks shall end
         self.stops = self._verdicts.stops  # which attempts, so that their tasks begin anew later
@@ -219,21 +222,22 @@ class Writer:
         return self._under_way is not None
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
-        committed = Committed()
+        committed, now_us = Committed(), self._clock.now_us()
         hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
+        spawning = Spawning(self._store, self.admission, self._config.aging, self._verdicts, hand, now_us)
+        recording = Recording(
+            self._store, self._verdicts, committed, hand, spawning, self._leased, self.statistics, now_us
+        )
         batches = self._next_batches()
         changes, self._changes = self._changes, []
         applied = 0
         try:
             with self._store.transaction():
                 for group in together.groups(batches):
-                    yield from self._insert_group(group, committed, hand)
+                    yield from self._insert_group(group, committed, hand, spawning)
                     yield
                 self._verdicts.begin(hand.ended)
-                for start in range(0, len(hand.ended), REPLACED_AT_ONCE):
-                    yield
-                    self._insert_receipts(hand.ended[start : start + REPLACED_AT_ONCE], committed)
-                committed.returned += hand.left
+                yield from recording.take_back()
                 if hand.ended:
                     yield
                 if self.cancels.has_returned:
@@ -244,10 +248,7 @@ class Writer:
                     applied += 1
                 if self.cancels.has_returned:
                     self._verdicts.end_cancelled(committed)
-                self._verdicts.interrupted(self._interrupted, committed)
-                committed.receipts += self._verdicts.received(self._receipts, committed)
-                committed.sums = self._insert_receipts(committed.receipts, committed)
-                committed.receipts += hand.ended
+                yield from recording.record(self._receipts, self._interrupted)
                 self._insert_leases()
                 if self._outputs:
                     self._store.insert_outputs(self._outputs)
@@ -281,32 +282,16 @@ class Writer:
         taken, self._batches = self._batches[:count], self._batches[count:]
         return taken
 
-    def _insert_group(self, group: list[Batch], committed: Committed, hand: Hand) -> Generator[None, None, None]:
-        for taken in (yield from together.insert(self._store, group, self._clock.now_us(), hand)):
+    def _insert_group(
+        self, group: list[Batch], committed: Committed, hand: Hand, spawning: Spawning
+    ) -> Generator[None, None, None]:
+        if group[0].family is not None:
+            rows = [(yield from spawning.insert(group[0]))]
+        else:
+            rows = yield from together.insert(self._store, group, self._clock.now_us(), hand)
+        for taken in rows:
             taken.join(committed)
             committed.answers.append(taken.answer)
-
-    def _insert_receipts(self, rows: Sequence[ReceiptRow], committed: Committed) -> Sums:
-        if not rows:
-            return {}
-        refused = self._store.insert_receipts(rows)
-        self.cancels.settle(rows)
-        if refused:
-            replays = sum(row[1] == lease for row, lease in refused)
-            self.statistics["replays"] += replays
-            self.statistics["stale"] += len(refused) - replays
-            keys = {row[:2] for row, _ in refused}
-            rows = [row for row in rows if row[:2] not in keys]
-        self._store.add_statistics(added := sums(rows))
-        if self._leased:
-            self._store.delete_leases([row[0] for row in rows if row[0] in self._leased])
-        if self._store.keyed:
-            now_us = self._clock.now_us()
-            waited, later = free_keys(self._store, [row[0] for row in rows], now_us)
-            committed.returned += [task_id for task_id, _ in waited if task_id not in later]
-            committed.delayed |= bool(later)
-            self._verdicts.queued(waited, now_us, committed)
-        return added
 
     def _insert_leases(self) -> None:
         if self._leases:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 from ringq.aio.exchange import Exchange, SharedLine
 from ringq.aio.maps import Maps
 from ringq.aio.submitted import BatchOutcome, Submitted
-from ringq.client.batch import columns, single
 from ringq.client.client import database_of, submission_of
 from ringq.client.controls import DomainVerbs
 from ringq.client.core import Core, Ends, task_id_of
@@ -23,6 +22,7 @@ from ringq.client.line import Line
 from ringq.client.outcome import tell
 from ringq.client.steps import Awaiting
 from ringq.kinds import Ended, Submission, Task, options
+from ringq.kinds.batch import columns, single
 from ringq.kinds.options import SubmissionOptions
 
 if TYPE_CHECKING:

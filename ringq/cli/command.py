@@ -66,6 +66,7 @@ VERBS = {
     "kind": ("ringq.cli.kind:kind", "Limit kinds."),
     "server": ("ringq.cli.server:server", "Limit, pause, resume everything."),
     "rate": ("ringq.cli.rate:rate", "Limit how often tasks start, or handlers call others."),
+    "callback": ("ringq.cli.callback:callback", "End tasks that wait for somebody outside, by their tokens."),
     "schedule": ("ringq.cli.schedule:schedule", "Submit tasks again and again, by a cron line or an interval."),
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
     "dead": ("ringq.cli.dead:dead", "List dead letters, give them another chance, or delete them."),

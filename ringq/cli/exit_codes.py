@@ -47,6 +47,7 @@ _OF_ERROR: Final[dict[type[BaseException], int]] = {
     errors.NewerSchema: USAGE,
     errors.UnknownSchedule: NO,
     errors.UnknownTask: NO,
+    errors.UnknownCallback: NO,
     errors.NotDead: NO,
     errors.UnknownScope: NO,
     errors.BurstExceeded: USAGE,

@@ -25,6 +25,9 @@ _FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "key": ("a string", (str,)),
     "on_duplicate": ("a string", (str,)),
     "serial_key": ("a string", (str,)),
+    "ref": ("a string", (str,)),
+    "depends_on": ("an id, a ref, or a list of these", (int, str, list)),
+    "on_dependency_failure": ("a string", (str,)),
     "run_timeout": ("a number", (int, float)),
     "ttl": ("a number", (int, float)),
     "kill_after": ("a number", (int, float)),
@@ -80,7 +83,9 @@ def _check(task: dict[str, Any], where: str) -> None:
         if name not in _FIELDS:
             raise InvalidSubmission(f"{where}: unknown field {name!r}{options.nearest(name, _FIELDS)}")
         word, types = _FIELDS[name]
-        if not isinstance(value, types) or isinstance(value, bool):
+        parts = value if name == "depends_on" and isinstance(value, list) else ()
+        is_wrong = isinstance(value, bool) or any(type(one) not in (int, str) for one in parts)
+        if is_wrong or not isinstance(value, types):
             raise InvalidSubmission(f"{where}: {name} must be {word}, not {json.dumps(value)[:60]}")
     if "kind" not in task:
         raise InvalidSubmission(f"{where}: no kind; add the field or name a KIND for all lines")

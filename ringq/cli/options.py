@@ -22,7 +22,7 @@ SPAN_IDS_MAX = 10_000_000
 
 ENDED = tuple(status for status in Status if status.is_terminal and status in {target for _, target in TRANSITIONS})
 """What a task can have come to in this version."""
-REACHED = (Status.PENDING, Status.PAUSED, Status.RUNNING, *ENDED)
+REACHED = (Status.PENDING, Status.PAUSED, Status.BLOCKED, Status.RUNNING, Status.WAITING, *ENDED)
 
 nearest = spelling.meant
 
@@ -252,6 +252,11 @@ def task_ids(text: str) -> range:
     if not 0 < len(found) <= SPAN_IDS_MAX or found[0] < 1:
         raise click.BadParameter(f"{text!r} is not 1 to {SPAN_IDS_MAX:,} ids from 1 on, the lowest first")
     return found
+
+
+def many_ids(text: str) -> list[int]:
+    """Ids and spans of them, with commas between: 209,300..310."""
+    return [task_id for part in text.split(",") for task_id in task_ids(part.strip())]
 
 
 def instant(text: str) -> datetime:

@@ -32,6 +32,12 @@ BATCH_TASKS = 100_000  # one transaction each; a file within this is all or noth
 @click.option("--key", help="A text that no other active task of the kind has.")
 @click.option("--on-duplicate", type=click.Choice(["skip", "supersede", "reject"]), help="If one has it; else skip.")
 @click.option("--serial-key", help="Of the tasks that have the same one, run one at a time, in order.")
+@click.option("--depends-on", type=options.many_ids, metavar="ID[,ID]", help="It starts when these have completed.")
+@click.option(
+    "--on-dependency-failure",
+    type=click.Choice(["cancel", "fail", "ignore"]),
+    help="If one of these does not complete: end, with all that depends on it (else); end alone; or run all the same.",
+)
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
 @click.option(
     "--retry", type=options.retry, metavar="RETRY", help="Try it again if it fails: 3 or e.g. '5 exponential 1s..1h'."
@@ -59,10 +65,11 @@ def submit(
 
     With --from, every line is a task: {"kind": "media::thumbnail", "payload": {"path": "a.jpg"}}, with the optional
     fields queue, priority, group, tags (an object), label, key, on_duplicate, serial_key, run_timeout, ttl, kill_after,
-    total_timeout and queue_timeout (seconds), memory_limit, retry and run_at; KIND and the options are the defaults of
-    lines that do not say. Every line is checked for its form before the first is submitted; the server checks the
-    kinds, the worker the arguments. A file of up to 100,000 lines is all or nothing; a longer one goes in batches of
-    that many, each all or nothing.
+    total_timeout and queue_timeout (seconds), memory_limit, retry, run_at and on_dependency_failure; KIND and the
+    options are the defaults of lines that do not say. A line may have a "ref", a name by which others of the input
+    depend on it: "depends_on" is an id, a ref, or a list of these. Every line is checked for its form before the first
+    is submitted; the server checks the kinds, the worker the arguments. A file of up to 100,000 lines is all or
+    nothing; a longer one goes in batches of that many, each all or nothing.
 
     A task with a --key is stored once: while a task of its kind and key has not ended, another one is skipped (or
     runs after it, if that one runs already), supersedes it, or is rejected. The id that is printed is then that of the
@@ -96,7 +103,9 @@ def _submit(
     database: Path, tasks: list[dict[str, Any]], *, single: bool, wait: bool, timeout: float | None, as_json: bool
 ) -> int:
     import ringq
+    from ringq.cli.references import References
 
+    references = References(tasks)
     places = [task.pop("where", None) for task in tasks]
     submissions = [_submission(task, where) for task, where in zip(tasks, places, strict=True)]
     handles: list[ringq.Submitted[Any]] = []
@@ -104,7 +113,8 @@ def _submit(
         try:
             for at in range(0, len(submissions), BATCH_TASKS):
                 end = at + BATCH_TASKS
-                handles += _stored(client, submissions[at:end], places[at:end])
+                batch = references.linked(submissions[at:end], at, handles, places[at:end])
+                handles += _stored(client, batch, places[at:end])
         except KeyboardInterrupt:
             doubt = "whether the tasks under way were stored is not known: see `ringq task list`"
             click.echo(f"ringq: interrupted; {f'{_whereabouts(handles)}; ' if handles else ''}{doubt}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from itertools import repeat
@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from ringq import protocol
-from ringq.client.batch import columns, single
 from ringq.client.controls import DomainControl
 from ringq.client.core import Core, Ends, task_id_of
 from ringq.client.line import Exchange, Line
@@ -23,6 +22,7 @@ from ringq.client.outcome import BatchOutcome, tell
 from ringq.client.steps import Blocking, finish
 from ringq.errors import InvalidOption
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
+from ringq.kinds.batch import columns, single
 from ringq.kinds.options import SubmissionOptions
 
 if TYPE_CHECKING:
@@ -131,15 +131,7 @@ class Client(Blocking, Core, Maps):
         of an older ringq is upgraded by servers only, since that copies the whole file.
         """
         batch = submissions if isinstance(submissions, (list, tuple)) else list(submissions)
-        if not batch:
-            return BatchOutcome()
-        message = columns(batch)
-        reply = finish(self._store, message, batch)
-        ids = range(reply.first_id, reply.first_id + len(batch))
-        kinds = map(_kind, map(_spec, batch))
-        handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
-        tell(handles, reply, message.spec_of)
-        return handles
+        return self._submit_batch(batch) if batch else BatchOutcome()
 
     # -- wait -------------------------------------------------------------------------------------
 
@@ -230,6 +222,17 @@ class Client(Blocking, Core, Maps):
     def _ask(self, message: protocol.Message, expected: type[Reply]) -> Reply:
         """The server's reply to a message for which no verb stands here."""
         return finish(self._reply, message, expected)
+
+    def _submit_batch(self, batch: Sequence[Submission[R]], parent: tuple[int, int] | None = None) -> BatchOutcome[R]:
+        """As `submit_many`; `parent`: the task whose children these become, and the lease of its attempt."""
+        message = columns(batch)
+        message.parent = parent
+        reply = finish(self._store, message, batch)
+        ids = range(reply.first_id, reply.first_id + len(batch))
+        kinds = map(_kind, map(_spec, batch))
+        handles: BatchOutcome[R] = BatchOutcome(map(Submitted, ids, kinds, repeat(self), map(_results, batch)))
+        tell(handles, reply, message.spec_of)
+        return handles
 
     def _ends(self, line: Line, handles: list[Submitted[R]], timeout: float | None) -> Ends[Submitted[R]]:
         return Ends(line, self._requests.__next__, self.database, handles, timeout)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ringq import protocol
+from ringq.client.callbacks import Callbacks
 from ringq.client.cancel import Cancelling
 from ringq.client.controls import Controls
 from ringq.client.dead import DeadLetters
@@ -36,7 +37,7 @@ REPLY_TIMEOUT_S: Final = 60.0
 """How long a server that is connected may take to answer a submission."""
 
 
-class Core(DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons):
+class Core(DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons, Callbacks):
     """What both clients are."""
 
     def __init__(self, exchange: Exchange) -> None:

@@ -9,7 +9,8 @@ what was sent, and a large array does not belong into a queue.
 
 from __future__ import annotations
 
-from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_mapping
+from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_awaiting, encode_mapping
+from ringq.codec.awaited import AWAITED_PREFIX, DependencyResult, ResultOf, awaits, filled, is_awaiting
 from ringq.codec.chunk import (
     ASIDE_SUFFIX,
     Account,
@@ -31,6 +32,7 @@ from ringq.codec.result import ResultCodec
 
 __all__ = [
     "ASIDE_SUFFIX",
+    "AWAITED_PREFIX",
     "DEPTH_MAX",
     "FINALIZE_PREFIX",
     "REQUIRED",
@@ -39,18 +41,24 @@ __all__ = [
     "ArgumentsCodec",
     "Call",
     "ChunkCodec",
+    "DependencyResult",
     "Failure",
     "Parameter",
     "ResultCodec",
+    "ResultOf",
     "Split",
     "asked_delay_s",
+    "awaits",
     "by_name",
     "decode_json",
+    "encode_awaiting",
     "encode_calls",
     "encode_error",
     "encode_json",
     "encode_mapping",
     "error_details",
+    "filled",
+    "is_awaiting",
     "is_chunk",
     "is_finalize",
     "join_accounts",

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import date, time
 from typing import Any, Final
 
+from ringq.codec.awaited import ResultOf
+
 ARRAY_LIBRARIES: Final = ("numpy", "torch", "pandas", "polars", "jax", "jaxlib", "tensorflow", "cupy")
 
 _STEPS_MAX = 200
@@ -20,6 +22,7 @@ _OF_ARRAYS = {  # by the method that gives the plain values, in the order of pre
     "to_dict": '{verb} frame.to_dict("records"), ' + _SAVED,
 }
 _OF_CLASSES: tuple[tuple[Any, str], ...] = (
+    (ResultOf, "{verb} it as an argument of its own, or in a list that is one"),
     (Mapping, "{verb} dict(...) of it"),
     (Coroutine, "await it in an `async def` function, and {verb} what it gives"),
     (io.IOBase, "{verb} the path of the file, or what is in it"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
 import msgspec
 
-from ringq.codec import hints, plain
+from ringq.codec import awaited, hints, plain
 from ringq.config import PAYLOAD_BYTES_MAX
 from ringq.errors import InvalidKind, InvalidPayload, PayloadTooLarge
 from ringq.spelling import nearest
@@ -38,6 +38,7 @@ class ArgumentsCodec:
     def __init__(self, kind: str, parameters: Sequence[Parameter], extra: Any = None) -> None:
         """`extra`: the hint of **kwargs, None without. Raises InvalidKind for a hint JSON cannot carry."""
         self.kind = kind
+        self._parameters, self._hint_of_others = tuple(parameters), extra
         self._names = tuple(parameter.name for parameter in parameters)
         self._positional = tuple(parameter.name for parameter in parameters if parameter.positional)
         self._loose = {p.name for p in parameters if hints.is_loose(kind, p.name, p.hint)}
@@ -51,6 +52,7 @@ class ArgumentsCodec:
         self._has_loose = bool(self._loose) or self._extra_loose
         self._is_simple = not self._has_loose and extra is None  # what decodes arrives as it was given
         self._rows: dict[int, type[msgspec.Struct]] = {}  # by how many arguments come by position
+        self._lenient: dict[frozenset[str], ArgumentsCodec] = {}  # by which arguments may be anything
 
     def encode(self, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """The payload of a call with these arguments.
@@ -67,6 +69,8 @@ class ArgumentsCodec:
         payload = _encode(self.kind, given)
         if b"null" in payload:
             self._refuse_non_finite(_as_dict(given))
+        if self._extra is not None:
+            _refuse_no_name(self.kind, payload)
         if self._is_simple:
             try:
                 self._decode(payload)
@@ -75,6 +79,24 @@ class ArgumentsCodec:
         else:
             self._refuse_changed_keys(_as_dict(given), self.decode(payload))
         return payload.decode()
+
+    def encode_awaiting(
+        self, args: Sequence[Any], kwargs: dict[str, Any], number_of: Callable[[awaited.ResultOf], int]
+    ) -> str:
+        """As `encode`, of arguments among which are results of other tasks.
+
+        `number_of`: the place of each of these among what the task depends on. What they will be is checked by the
+        worker, all else here.
+        """
+        left, marks = awaited.without_results(self._bind(args, kwargs), number_of)
+        names = frozenset(marks)
+        lenient = self._lenient.get(names)
+        if lenient is None:
+            own = [replace(one, hint=Any) if one.name in names else one for one in self._parameters]
+            others = Any if self._hint_of_others is not None and names.difference(self._names) else self._hint_of_others
+            lenient = self._lenient[names] = ArgumentsCodec(self.kind, own, others)
+        lenient.encode((), left)
+        return _encode(self.kind, awaited.marked(left, marks)).decode()
 
     def decode(self, payload: bytes | str) -> dict[str, Any]:
         """The typed arguments of a payload, defaults included. Raises InvalidPayload if they do not fit."""
@@ -228,6 +250,7 @@ def encode_mapping(kind: str, arguments: Mapping[str, Any] | str) -> str:
         if not isinstance(name, str):
             raise InvalidPayload(f"{kind}: arguments are named by text, got {name!r}")
     payload = _encode(kind, given)
+    _refuse_no_name(kind, payload)
     try:
         if b"null" in payload:
             plain.refuse_non_finite("", given)
@@ -236,6 +259,13 @@ def encode_mapping(kind: str, arguments: Mapping[str, Any] | str) -> str:
     except plain.LossError as loss:
         raise InvalidPayload(f"{kind}: {loss}") from None
     return payload.decode()
+
+
+def encode_awaiting(kind: str, arguments: Mapping[str, Any] | str, number_of: Callable[[awaited.ResultOf], int]) -> str:
+    """As `encode_mapping`, of arguments among which are results of other tasks: see `ArgumentsCodec`."""
+    left, marks = awaited.without_results(by_name(kind, arguments), number_of)
+    encode_mapping(kind, left)
+    return _encode(kind, awaited.marked(left, marks)).decode()
 
 
 def by_name(kind: str, arguments: object) -> dict[str, Any]:
@@ -265,6 +295,11 @@ def _struct_of(kind: str, parameters: Sequence[Parameter], *, forbid_unknown: bo
 def _always(value: Any) -> Callable[[], Any]:
     # The very object of the signature, mutable or not, as a plain call gives it.
     return lambda: value
+
+
+def _refuse_no_name(kind: str, payload: bytes) -> None:
+    if payload.startswith(awaited.AWAITED_PREFIX):
+        raise InvalidPayload(f"{kind}: an argument has a name, this one has none: ''")
 
 
 def _read_object(kind: str, text: str) -> dict[str, Any]:

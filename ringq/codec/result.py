@@ -17,12 +17,20 @@ LOSSLESS = frozenset({str, int, bool, type(None)})
 class ResultCodec:
     """The results of one kind."""
 
-    def __init__(self, kind: str, hint: Any = Any) -> None:
-        """`hint`: what the handler says it returns. Raises InvalidKind for a hint JSON cannot carry."""
+    def __init__(self, kind: str, hint: Any = Any, what: str = "result") -> None:
+        """`hint`: what the handler says it returns; `what`: what messages call it.
+
+        Raises InvalidKind for a hint JSON cannot carry.
+        """
         self.kind = kind
+        self._hint, self._what = hint, what
         self._loose = hints.is_loose(kind, "return", hint)
         self._decoder = plain.decoder(hint)
         self._array: msgspec.json.Decoder[list[Any]] = plain.decoder(list[hint])
+
+    def named(self, what: str) -> ResultCodec:
+        """The same, that calls a value by another name."""
+        return ResultCodec(self.kind, self._hint, what)
 
     def encode(self, value: Any) -> bytes:
         """The JSON of a result.
@@ -56,7 +64,7 @@ class ResultCodec:
                 plain.refuse_changed_keys("", value, typed)
             return encoded
         except plain.LossError as loss:
-            raise InvalidResult(f"{self.kind}: result: {loss}") from None
+            raise InvalidResult(f"{self.kind}: {self._what}: {loss}") from None
 
     def fits_all(self, results: bytes) -> bool:
         """Whether every entry of a JSON array fits the return hint."""
@@ -79,5 +87,5 @@ class ResultCodec:
             return self._decoder.decode(result)
         except (ValueError, RecursionError) as error:
             what, where = plain.split_place(str(error))
-            place = f"result: {where}" if where else "result"
+            place = f"{self._what}: {where}" if where else self._what
             raise InvalidResult(f"{self.kind}: {place}: {plain.in_words(what)}") from None

@@ -86,6 +86,7 @@ class Domain(Scheduling):
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
         rate: str | None = None,
+        fail_fast: bool = True,
         **defaults: Unpack[DomainOptions],
     ) -> TaskDecorator: ...
     def task(
@@ -101,6 +102,7 @@ class Domain(Scheduling):
         max_concurrency: int | None = None,
         serial_key: SerialKey | None = None,
         rate: str | None = None,
+        fail_fast: bool = True,
         **defaults: Unpack[DomainOptions],
     ) -> Any:
         """Make a function a kind of this domain: `@domain.task`, or `@domain.task(queue="bulk")`.
@@ -126,15 +128,16 @@ class Domain(Scheduling):
         its tasks are found, beside those of the domain and of the call. `max_concurrency`: how many of its tasks run at
         a time, from 0 on, and `rate`: how often they may start, "10/s" or "100/m burst 20", unless an operator has said
         otherwise. `preemptible`: False for one that runs to its end though more urgent tasks wait. `io`: an IoBudget,
-        the bytes of disk and network that an attempt is expected to use; it starts while there is room for them. What
-        is not given is decided by the domain, the server.
+        the bytes of disk and network that an attempt is expected to use; it starts while there is room for them.
+        `fail_fast`: False for one that waits for all its children, though some have not completed; else the first of
+        these ends the others, and the task. What is not given is decided by the domain, the server.
 
         Raises InvalidKind for a function that workers could not call, a name that is no name or taken;
         InvalidOption for an option out of range.
         """
         if function is not None and not callable(function):
             raise InvalidKind(f"{self.name}: options of a task are given by keyword, got {function!r}")
-        traits = traits_of(permanent, aliases, key, on_duplicate, serial_key, rate)
+        traits = traits_of(permanent, aliases, key, on_duplicate, serial_key, rate, fail_fast)
         limit = max_concurrency_of(max_concurrency)
         may_be = preemptible_of(defaults.get("preemptible"), self._preemptible)
         io = io_of(defaults.get("io"), self._io)

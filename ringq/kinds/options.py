@@ -15,6 +15,7 @@ from ringq.clock import TIME_US_MAX, SystemClock, microseconds_of
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds.limits import LimitOptions, limit_fields
+from ringq.kinds.waits import DependencyOptions
 from ringq.model import OnDuplicate
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
@@ -80,7 +81,7 @@ class DomainOptions(SharedOptions, total=False):
     io: IoBudget | None
 
 
-class SubmissionOptions(SharedOptions, total=False):
+class SubmissionOptions(SharedOptions, DependencyOptions, total=False):
     """The options of a submission, as `Submission` says."""
 
     label: str | None

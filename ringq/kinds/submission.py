@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
-from ringq.codec import ResultCodec, by_name, encode_mapping
+from ringq.codec import ResultCodec, by_name, encode_awaiting, encode_mapping, is_awaiting
+from ringq.errors import InvalidOption, InvalidPayload
 from ringq.kinds import options
-from ringq.kinds.limits import LimitOptions
-from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
+from ringq.kinds.limits import limits_of
+from ringq.kinds.options import PAYLOAD, DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
+from ringq.kinds.submitted import Stored
 from ringq.kinds.traits import mode_of
+from ringq.kinds.waits import CallOptions, Member, Waits, awaiting, said_of
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -29,7 +33,7 @@ class Submission(Generic[R_co]):
     needs no handler: the arguments are checked as JSON here, by the hints in the worker.
     """
 
-    __slots__ = ("_once", "_payload", "_report", "_results", "_run_at_us", "_spec")
+    __slots__ = ("_once", "_payload", "_report", "_results", "_run_at_us", "_spec", "_waits")
 
     _once: Once | None
     _payload: str
@@ -37,6 +41,7 @@ class Submission(Generic[R_co]):
     _results: ResultCodec | None
     _run_at_us: int | None
     _spec: SpecFields
+    _waits: Waits | None
 
     def __init__(
         self: Submission[Any],
@@ -57,7 +62,7 @@ class Submission(Generic[R_co]):
         key: str | Payload | None = None,
         on_duplicate: DuplicateMode | None = None,
         serial_key: str | None = None,
-        **limits: Unpack[LimitOptions],
+        **more: Unpack[CallOptions],
     ) -> None:
         """A call of `kind`: `domain::name`, or the task itself, whose hints then check the arguments.
 
@@ -70,8 +75,8 @@ class Submission(Generic[R_co]):
         arguments themselves; `on_duplicate`: if one has it, "skip" (else), "supersede" or "reject".
         `serial_key`: 1 to 200 characters; tasks that have the same one run one at a time, in order. `tags`: texts by
         which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes, values of up to
-        256. `label`: what it is called where tasks are listed, up to 256 bytes; its kind if not given. `limits`: as
-        `LimitOptions` says. What is not given is decided by the kind, its domain, the server.
+        256. `label`: what it is called where tasks are listed, up to 256 bytes; its kind if not given. `more`: as
+        `LimitOptions` and `DependencyOptions` say. What is not given is decided by the kind, its domain, the server.
 
         Raises InvalidOption, InvalidPayload, PayloadTooLarge.
         """
@@ -79,17 +84,17 @@ class Submission(Generic[R_co]):
         name = options.check_kind(kind if task is None else task.kind)
         spec = options.spec_of(
             name, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
-            ttl=ttl, ttl_from=ttl_from, tags=tags, label=label, **limits,
+            ttl=ttl, ttl_from=ttl_from, tags=tags, label=label, **limits_of(more),
         )  # fmt: skip
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload
-        self._payload = encode_mapping(name, arguments) if task is None else task.encode(arguments)
+        self._payload, self._waits = encoded(name, task, arguments, said_of(name, more))
         if key is None and task is not None and task.derived is not None:
             once = task.derived.but(on_duplicate).once((), by_name(name, arguments))  # text was refused above
         else:
             derived = None if task is None else task.derived
             once = options.once_of(key, mode_of(key, on_duplicate, derived))
-        self._once = None if once is None else once.of(self._payload)
+        self._once = None if once is None else _of(once, self._payload)
         self._spec = spec = in_line(spec, serial_key)
         if task is not None and task.serial_key is not None:
             self._spec = lined(spec, task.serial_key, (), by_name(name, arguments))
@@ -138,6 +143,23 @@ class Submission(Generic[R_co]):
         """The kind's own defaults, for when no server runs that knows them; None without a handler at hand."""
         return self._report
 
+    @property
+    def waits(self) -> Waits | None:
+        """What it depends on; None for nothing."""
+        return self._waits
+
+    def after(self, *tasks: Stored[Any] | Submission[Any] | Member | int) -> Submission[R_co]:
+        """The same call, depending on these tasks as well: another submission, this one stays as it is.
+
+        Raises as `depends_on` does.
+        """
+        waits = (self._waits or Waits()).and_also(self.kind, tasks)
+        same: Submission[R_co] = prepared(
+            self._spec, self._payload, self._run_at_us, self._results, self._report, None, waits
+        )  # fmt: skip
+        same._once = self._once
+        return same
+
     def __repr__(self) -> str:
         payload = self._payload if len(self._payload) <= 80 else f"{self._payload[:77]}..."
         return f"Submission({self.kind}, {payload})"
@@ -145,17 +167,42 @@ class Submission(Generic[R_co]):
 
 def prepared(
     spec: SpecFields, payload: str, run_at_us: int | None, results: ResultCodec | None, report: KindReport | None,
-    once: Once | None = None,
+    once: Once | None = None, waits: Waits | None = None,
 ) -> Submission[Any]:  # fmt: skip
     """A submission of parts that were checked before. For ringq's own use."""
     submission: Submission[Any] = _new(Submission)  # a classmethod that asks its class would take 0.3 us, not 0.17
     submission._spec = spec
     submission._payload = payload
     submission._run_at_us = run_at_us
-    submission._once = None if once is None else once.of(payload)
+    submission._once = None if once is None else _of(once, payload)
     submission._results = results
     submission._report = report
+    submission._waits = waits
     return submission
+
+
+def encoded(
+    kind: str, task: Task[..., Any] | None, arguments: Mapping[str, Any] | str, waits: Waits | None
+) -> tuple[str, Waits | None]:
+    """The payload of arguments by name, and what it waits for: also the tasks whose results are among them.
+
+    Raises InvalidPayload, PayloadTooLarge, and InvalidSubmission for too many dependencies.
+    """
+    try:
+        return encode_mapping(kind, arguments) if task is None else task.encode(arguments), waits
+    except InvalidPayload as error:
+        if not isinstance(arguments, Mapping):
+            raise
+        encode = partial(encode_awaiting, kind, arguments) if task is None else task.encoder((), arguments)
+        return awaiting(kind, arguments.values(), encode, waits, error)
+
+
+def _of(once: Once, payload: str) -> Once:
+    if once.key is PAYLOAD and is_awaiting(payload.encode()):
+        raise InvalidOption(
+            "key: the arguments cannot be one, since results of other tasks are among them: give a text"
+        )
+    return once.of(payload)
 
 
 _new = object.__new__

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from ringq.codec import ChunkCodec, by_name
 from ringq.context import Context
-from ringq.errors import InvalidKind, InvalidPayload
+from ringq.errors import InvalidKind, InvalidPayload, InvalidSubmission
 from ringq.kinds import binding, options
+from ringq.kinds.finalizer import Finalizer
 from ringq.kinds.handler import Handler, reference
-from ringq.kinds.limits import LimitOptions
-from ringq.kinds.options import DuplicateMode, Once, Payload, TtlFrom
+from ringq.kinds.limits import limits_of
+from ringq.kinds.options import DuplicateMode, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
-from ringq.kinds.submission import Submission, prepared
+from ringq.kinds.submission import Submission, encoded, prepared
 from ringq.kinds.submitted import Submitted
-from ringq.kinds.traits import Derived, Traits, mode_of
+from ringq.kinds.task_options import TaskOptions
+from ringq.kinds.traits import Traits, mode_of
+from ringq.kinds.waits import CallOptions, awaiting, said_of
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ringq.kinds.app import App
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,8 +41,9 @@ class Task(Generic[P, R]):
 
     Attributes: `kind`, as in `media::thumbnail`; `function`, the handler as it was written; `report`, its
     defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
-    makes keys; `serial_key`, how it makes serial keys; `cancel_hook`, what `on_cancel` was given; `app`, where it
-    is registered.
+    makes keys; `serial_key`, how it makes serial keys; `cancel_hook`, what `on_cancel` was given; `finalizer`,
+    what `finalize` was; `fail_fast`, whether the first child that does not complete ends a task; `app`, where it is
+    registered.
     """
 
     app: App
@@ -54,9 +59,10 @@ class Task(Generic[P, R]):
         self._is_async = handler.is_async
         self.plain_function = handler.plain_function
         self._arguments = handler.arguments
-        self._results = handler.results
-        self.permanent, self.aliases, self.derived, self.serial_key, _ = traits
+        self._results = self._returned = handler.results
+        self.permanent, self.aliases, self.derived, self.serial_key, _, self.fail_fast = traits
         self.cancel_hook: Handler | None = None
+        self.finalizer: Finalizer | None = None
         self._spec = SpecFields(report.name)
 
     @overload
@@ -93,10 +99,14 @@ class Task(Generic[P, R]):
 
         Raises InvalidPayload or PayloadTooLarge if the arguments do not fit.
         """
-        payload = self._arguments.encode(args, kwargs)
+        waits = None
+        try:
+            payload = self._arguments.encode(args, kwargs)
+        except InvalidPayload as error:
+            payload, waits = awaiting(self.kind, (*args, *kwargs.values()), self.encoder(args, kwargs), None, error)
         once = None if self.derived is None else self.derived.once(args, kwargs)
         spec = self._spec if self.serial_key is None else lined(self._spec, self.serial_key, args, kwargs)
-        return prepared(spec, payload, None, self._results, self.report, once)
+        return prepared(spec, payload, None, self._results, self.report, once, waits)
 
     def options(
         self,
@@ -115,7 +125,7 @@ class Task(Generic[P, R]):
         key: str | Payload | None = None,
         on_duplicate: DuplicateMode | None = None,
         serial_key: str | None = None,
-        **limits: Unpack[LimitOptions],
+        **more: Unpack[CallOptions],
     ) -> TaskOptions[P, R]:
         """This task with options for one or more submissions; they win over those of kind and domain.
 
@@ -127,7 +137,8 @@ class Task(Generic[P, R]):
         `on_duplicate`: what becomes of a submission if one has it, "skip" (else), "supersede" or "reject".
         `serial_key`: 1 to 200 characters; tasks that have the same one run one at a time, in order. `tags`: texts by
         which it is found, beside those of kind and domain, up to 32 in all; keys of up to 64 bytes, values of up to
-        256. `label`: what it is called where tasks are listed, up to 256 bytes. `limits`: as `LimitOptions` says.
+        256. `label`: what it is called where tasks are listed, up to 256 bytes. `more`: as `LimitOptions` and
+        `DependencyOptions` say.
 
         Raises InvalidOption naming option and range.
         """
@@ -142,14 +153,14 @@ class Task(Generic[P, R]):
             ttl_from=ttl_from,
             tags=tags,
             label=label,
-            **limits,
+            **limits_of(more),
         )
         spec = in_line(spec, serial_key)
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand
         derived = None if key is not None or self.derived is None else self.derived.but(on_duplicate)
         mode = mode_of(key, on_duplicate, self.derived)
         once = options.once_of(key, mode) if derived is None else None
-        return TaskOptions(self, spec, run_at, run_after, once, derived)
+        return TaskOptions(self, spec, run_at, run_after, once, derived, said_of(self.kind, more))
 
     def on_cancel(self, function: F) -> F:
         """Have `function` called when a running attempt was cancelled, to tidy up: a decorator.
@@ -171,20 +182,49 @@ class Task(Generic[P, R]):
         self.cancel_hook = hook
         return function
 
+    @overload
+    def finalize(self, function: Callable[Q, Coroutine[Any, Any, R]]) -> Callable[Q, Coroutine[Any, Any, R]]: ...
+    @overload
+    def finalize(self, function: Callable[Q, R]) -> Callable[Q, R]: ...
+    def finalize(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `function` called when the children that the handler has spawned have ended: a decorator.
+
+        `function`: takes (memo, results), or a Context before them: what the handler has returned, and the results of
+        the children in the order in which they were spawned, each as its hint says, the latter `list[...]`. None stands
+        for a child that has not completed, as is possible with `fail_fast=False`. It may be `async`. Its result is the
+        task's. It is tried again as the handler would be, which is not called again. The handler has to spawn in each
+        attempt: `ctx.spawn_many([])` if there is nothing to do.
+
+        To type checkers both return the same: let the handler return `Any` if its memo is of another type. Raises
+        InvalidKind if there is one already, if the handler takes no Context, for what workers could not call so.
+        """
+        name = f"{self.kind}: finalize"
+        if self.finalizer is not None:
+            raise InvalidKind(f"{name} was given {self.finalizer.place} already")
+        if not self.wants_context:
+            raise InvalidKind(f"{name} is for handlers that spawn: let its first parameter be ctx, a ringq.Context")
+        self.finalizer = Finalizer(self.kind, function, name)
+        self._returned, self._results = self._results.named("memo"), self.finalizer.results
+        return function
+
     # -- for the client ---------------------------------------------------------------------------
 
     def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
         """A call with the arguments in `payload`. Raises InvalidPayload or PayloadTooLarge."""
-        text = self.encode(payload)
+        text, waits = encoded(self.kind, self, payload, None)
         once = None if self.derived is None else self.derived.once((), by_name(self.kind, payload))
         spec = lined(self._spec, self.serial_key, (), by_name(self.kind, payload))
-        return prepared(spec, text, None, self._results, self.report, once)
+        return prepared(spec, text, None, self._results, self.report, once, waits)
 
     def encode(self, payload: Mapping[str, Any] | str) -> str:
         """Arguments by name as payload. Raises InvalidPayload or PayloadTooLarge."""
         if isinstance(payload, str):
             raise InvalidPayload(f"{self.kind}: JSON text goes with a kind as text, got the task itself")
         return self._arguments.encode((), by_name(self.kind, payload))
+
+    def encoder(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Callable[..., int]], str]:
+        """Makes the payload of a call that takes results of other tasks, given what numbers these."""
+        return functools.partial(self._arguments.encode_awaiting, args, dict(kwargs))
 
     @property
     def results(self) -> Any:
@@ -204,11 +244,20 @@ class Task(Generic[P, R]):
         """
         if self.plain_function is not None:
             return self._results.encode(self.plain_function(*self._arguments.decode_values(payload)))
-        return self._results.encode(self.invoke(context, self._arguments.decode(payload)))
+        return self._returned.encode(self.invoke(context, self._arguments.decode(payload)))
+
+    def run_finalize(self, context: Context, memo: str, results: Iterable[tuple[int, str | None]]) -> bytes:
+        """Call the function of `finalize`; the result as JSON. Raises as `Finalizer.call`, and InvalidResult."""
+        assert self.finalizer is not None
+        context.offer(self.app.states)
+        value = self.finalizer.call(context, memo, results)
+        return self._results.encode(_awaited(value) if self.finalizer.is_async else value)
 
     @functools.cached_property
     def chunks(self) -> ChunkCodec:
-        """The codec of many calls in one payload."""
+        """The codec of many calls in one payload. Raises InvalidSubmission for a kind with `finalize`."""
+        if self.finalizer is not None:
+            raise InvalidSubmission(f"{self.kind} has children to wait for: submit each call, a map has none")
         return ChunkCodec(self._arguments, self._results)
 
     def invoke(self, context: Context | None, arguments: dict[str, Any], args: tuple[Any, ...] = ()) -> Any:
@@ -248,57 +297,6 @@ class AsyncTask(Task[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
         """Call the handler as the plain coroutine function it is."""
         return super().__call__(*args, **kwargs)
-
-
-class TaskOptions(Generic[P, R]):
-    """A task with options, from `task.options(...)`. May be used for many submissions."""
-
-    __slots__ = ("_derived", "_once", "_run_after", "_run_at", "_spec", "task")
-
-    def __init__(
-        self,
-        task: Task[P, R],
-        spec: SpecFields,
-        run_at: datetime | None,
-        run_after: float | timedelta | None,
-        once: Once | None,
-        derived: Derived | None,
-    ) -> None:
-        """Made by `task.options(...)`."""
-        self.task = task
-        self._spec = spec
-        self._run_at = run_at
-        self._run_after = run_after
-        self._once = once
-        self._derived = derived
-
-    def __repr__(self) -> str:
-        return f"<options of {self.task.kind}>"
-
-    @property
-    def spec(self) -> SpecFields:
-        """Kind and options as the protocol carries them."""
-        return self._spec
-
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Submitted[R]:
-        """Store a call with these options; as `Task.submit`."""
-        submission = self.submission(*args, **kwargs)  # wrong arguments are told of before a missing client
-        return binding.current()._submit_one(submission)
-
-    def submission(self, *args: P.args, **kwargs: P.kwargs) -> Submission[R]:
-        """A call with these options for `Client.submit_many`; as `Task.submission`."""
-        return self._prepared(self.task._arguments.encode(args, kwargs), args, kwargs)
-
-    def submission_of(self, payload: Mapping[str, Any] | str) -> Submission[R]:
-        """A call with the arguments in `payload` and these options; as `Task.submission_of`."""
-        return self._prepared(self.task.encode(payload), (), by_name(self.task.kind, payload))
-
-    def _prepared(self, payload: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Submission[R]:
-        is_at_once = self._run_at is None and self._run_after is None
-        at = None if is_at_once else options.instant_us(self._run_at, self._run_after)
-        once = self._once if self._derived is None else self._derived.once(args, kwargs)
-        spec = lined(self._spec, self.task.serial_key, args, kwargs)
-        return prepared(spec, payload, at, self.task._results, self.task.report, once)
 
 
 def _awaited(coroutine: Any) -> Any:

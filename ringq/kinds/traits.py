@@ -38,7 +38,8 @@ class Traits(NamedTuple):
     """What a kind has besides the defaults of its tasks.
 
     Attributes: `permanent`, exceptions after which a task is not tried again; `aliases`, kinds it had before;
-    `derived`, how it makes keys; `serial_key`, how it makes serial keys; `rate`, how often its tasks may start.
+    `derived`, how it makes keys; `serial_key`, how it makes serial keys; `rate`, how often its tasks may start;
+    `fail_fast`, whether the first child that does not complete ends a task and its other children.
     """
 
     permanent: tuple[type[BaseException], ...] = ()
@@ -46,13 +47,18 @@ class Traits(NamedTuple):
     derived: Derived | None = None
     serial_key: SerialKey | None = None
     rate: str | None = None
+    fail_fast: bool = True
 
 
-def traits_of(permanent: Any, aliases: Any, key: Any, on_duplicate: Any, serial_key: Any, rate: Any) -> Traits:
+def traits_of(
+    permanent: Any, aliases: Any, key: Any, on_duplicate: Any, serial_key: Any, rate: Any, fail_fast: Any = True
+) -> Traits:
     """What a kind has besides the defaults of its tasks. Raises InvalidOption."""
     said = None if rate is None else str(rate_of(rate))
     derived = _derived_of(key, on_duplicate)
-    return Traits(_exceptions_of(permanent), _kinds_of(aliases), derived, line_of(serial_key), said)
+    if not isinstance(fail_fast, bool):
+        raise InvalidOption(f"fail_fast: expected True or False, got {fail_fast!r}")
+    return Traits(_exceptions_of(permanent), _kinds_of(aliases), derived, line_of(serial_key), said, fail_fast)
 
 
 def mode_of(key: Any, on_duplicate: Any, derived: Derived | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Why, WhyReply
+from ringq.protocol.callbacks import ExtendCallback, OpenCallback, ResolveCallback
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
 from ringq.protocol.messages import (
@@ -86,6 +87,7 @@ __all__ = [
     "Chunks",
     "Dead",
     "Ended",
+    "ExtendCallback",
     "Failure",
     "Family",
     "FamilyReply",
@@ -99,6 +101,7 @@ __all__ = [
     "MapChunks",
     "MapForgotten",
     "Message",
+    "OpenCallback",
     "OpenMap",
     "Outcomes",
     "PurgeDead",
@@ -106,6 +109,7 @@ __all__ = [
     "RateFields",
     "Reply",
     "Request",
+    "ResolveCallback",
     "RetryDead",
     "RunSchedule",
     "ScheduleFields",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Why, WhyReply
+from ringq.protocol.callbacks import CallbackChange
 
 SUBMISSION_ID_BYTES: Final = 16
 DIGEST_BYTES: Final = 16
@@ -335,7 +336,7 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 RateChange = SetRate | HoldRate | Acquire
 Control = SetQueue | SetPause | SetControl | RateChange
-Change = RetryDead | PurgeDead | Cancel | PutSchedule | ChangeSchedule | RunSchedule | Control
+Change = RetryDead | PurgeDead | Cancel | PutSchedule | ChangeSchedule | RunSchedule | Control | CallbackChange
 Request = Submit | Wait | Health | Why | Family | OpenMap | ForgetMap | Change
 Answer = HealthReply | WhyReply | FamilyReply
 Reply = Submitted | Ended | Answer | MapChunks | MapForgotten | Changed | Cancelled | Granted | Failure

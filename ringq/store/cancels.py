@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from ringq.store.filters import fits, specs_of, tagged, wanted_tags, whole_tag
 from ringq.store.queues import QueueTables
+from ringq.store.schema_graph import FINALIZING
 from ringq.store.session import Rows
 from ringq.store.tasks import DELETE_DELAYED
 
@@ -18,7 +19,9 @@ SELECT_STATES: Final = """
 SELECT task.id, task.spec, receipt.status,
     EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id),
     EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id),
-    EXISTS (SELECT 1 FROM preempted WHERE preempted.task_id = task.id)
+    EXISTS (SELECT 1 FROM preempted WHERE preempted.task_id = task.id),
+    EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = task.id AND edge.role < 3),
+    (SELECT phase FROM waiting WHERE waiting.task_id = task.id)
 FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
 """
@@ -74,13 +77,16 @@ LED: Final = 3_000  # … if an index has led to each of them, or tags of each a
 
 class State(NamedTuple):
     """Of a task: the number of its spec, the code of its terminal status or None, whether it is in no lane: it waits
-    for its time, behind the task that has its key (`is_behind`), or until nothing more urgent does.
+    for its time, for another task (`is_behind`), until nothing more urgent does, or its handler has returned
+    (`is_waiting`).
     """
 
     spec: int
     status: int | None
     is_held: bool
     is_behind: bool
+    is_waiting: bool = False
+    has_not_begun: bool = False  # for sure: what it depends on has not ended
 
 
 class CancelTables(QueueTables):
@@ -89,7 +95,7 @@ class CancelTables(QueueTables):
     def task_states(self, task_ids: Sequence[int]) -> dict[int, State]:
         """The state of each of these tasks; without those that do not exist."""
         rows = self._read(SELECT_STATES, (json.dumps(task_ids),))
-        return {row[0]: State(row[1], row[2], bool(row[3] or row[4] or row[5]), bool(row[4])) for row in rows}
+        return {row[0]: _state(*row[1:]) for row in rows}
 
     def missing_of(self, task_ids: Sequence[int]) -> int | None:
         """The first of these ids that no task has, or None."""
@@ -168,3 +174,17 @@ class CancelTables(QueueTables):
 
     def _ids(self, sql: str, *parameters: object) -> list[int]:
         return [task_id for (task_id,) in self._read(sql, parameters)]
+
+
+def _state(
+    spec: int,
+    status: int | None,
+    is_delayed: int,
+    is_behind: int,
+    is_preempted: int,
+    is_blocked: int,
+    phase: int | None,
+) -> State:
+    is_waiting = phase is not None and phase != FINALIZING
+    is_held = bool(is_delayed or is_behind or is_preempted or is_blocked or is_waiting)
+    return State(spec, status, is_held, bool(is_behind or is_blocked), is_waiting, bool(is_blocked))

@@ -6,8 +6,10 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from ringq.places import Place, place_of
+from ringq.model import Reason
+from ringq.places import FINALIZER, Place, place_of
 from ringq.store.rates import RateTables
+from ringq.store.schema_graph import FINALIZING
 from ringq.store.session import Rows
 
 # `task_id` waits for `upstream` from now on. What is named twice is one.
@@ -29,10 +31,12 @@ LEFT JOIN task ON task.id = wanted.value
 LEFT JOIN receipt ON receipt.task_id = task.id
 """
 
-# Some of those that wait for tasks which have ended, in the order of these.
+# Some of those that wait for tasks which have ended, from behind one on; those are given in order. By the primary key:
+# the plus keeps SQLite from walking along all open edges, as it would rather do.
 SELECT_OPEN: Final = """
 SELECT edge.upstream, edge.task_id, edge.role FROM json_each(?1) AS ended
-CROSS JOIN edge ON edge.upstream = ended.value AND edge.is_open = 1
+CROSS JOIN edge ON edge.upstream = ended.value AND edge.task_id > CASE ended.value WHEN ?3 THEN ?4 ELSE 0 END
+WHERE ended.value >= ?3 AND +edge.is_open = 1
 LIMIT ?2
 """
 
@@ -53,11 +57,23 @@ SELECT wanted.value FROM json_each(?) AS wanted
 WHERE EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = wanted.value)
 """
 
+# The same, without parents.
+SELECT_STILL_BLOCKED: Final = """
+SELECT wanted.value FROM json_each(?) AS wanted
+WHERE EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = wanted.value AND edge.role < 3)
+"""
+
 # The children of tasks, that have not ended.
 SELECT_ACTIVE_CHILDREN: Final = """
-SELECT edge.upstream FROM json_each(?1) AS parents
+SELECT edge.upstream, edge.task_id FROM json_each(?1) AS parents
 CROSS JOIN edge ON edge.is_open = 1 AND edge.task_id = parents.value AND edge.role = 3
 LIMIT ?2
+"""
+
+# Who has such children.
+SELECT_PARENTS: Final = """
+SELECT wanted.value FROM json_each(?) AS wanted
+WHERE EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = wanted.value AND edge.role = 3)
 """
 
 # The children of a task that have ended, and have not completed.
@@ -81,15 +97,15 @@ SELECT upstream FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (role = 3
 # Another task takes the place of this one, for all that wait for it.
 INSERT_MOVED: Final = """
 INSERT INTO edge (upstream, task_id, role, place, is_open)
-SELECT ?2, task_id, role, place, 1 FROM edge WHERE upstream = ?1 AND is_open = 1
+SELECT ?2, task_id, role, place, 1 FROM edge WHERE upstream = ?1 AND +is_open = 1
 ON CONFLICT (upstream, task_id) DO NOTHING
 """
-DELETE_MOVED: Final = "DELETE FROM edge WHERE upstream = ? AND is_open = 1"
+DELETE_MOVED: Final = "DELETE FROM edge WHERE upstream = ? AND +is_open = 1"
 
 # Everything that waits for this one, at any depth.
 SELECT_BELOW: Final = """
 WITH RECURSIVE below (id) AS (
-    SELECT ?1 UNION SELECT edge.task_id FROM below CROSS JOIN edge ON edge.upstream = below.id AND edge.is_open = 1)
+    SELECT ?1 UNION SELECT edge.task_id FROM below CROSS JOIN edge ON edge.upstream = below.id AND +edge.is_open = 1)
 SELECT id FROM below
 """
 
@@ -126,14 +142,19 @@ SELECT_PHASES: Final = "SELECT task_id, phase FROM waiting"
 UPDATE_PHASE: Final = "UPDATE waiting SET phase = ? WHERE task_id = ?"
 DELETE_WAITING: Final = "DELETE FROM waiting WHERE task_id IN (SELECT value FROM json_each(?))"
 
+# From when on tasks may run.
+SELECT_RUN_TIMES: Final = """
+SELECT task.id, task.run_at_us FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
+"""
+
+# An attempt that has ended, and not its task.
+SELECT_ATTEMPT: Final = "SELECT ended_us - duration_us, worker FROM attempt WHERE task_id = ? AND lease = ?"
+
 # What such a handler has returned.
 INSERT_MEMO: Final = """
 INSERT INTO memo (task_id, text) VALUES (?, ?) ON CONFLICT (task_id) DO UPDATE SET text = excluded.text
 """
 SELECT_MEMO: Final = "SELECT text FROM memo WHERE task_id = ?"
-
-CHILDREN, FINALIZING, PARKED = range(3)  # phases
-FINALIZER: Final = -1  # the priority of what is to be finalized: before other work
 
 
 class WaitingRow(NamedTuple):
@@ -170,9 +191,11 @@ class GraphTables(RateTables):
         self._write(INSERT_CLOSED_EDGE, closed)
         self._note_graph()
 
-    def open_edges(self, ended: Sequence[int], limit: int) -> list[tuple[int, int, int]]:
-        """(upstream, task_id, role) of the first of those that wait for these tasks."""
-        return self._read(SELECT_OPEN, (json.dumps(list(ended)), limit))
+    def open_edges(
+        self, ended: Sequence[int], limit: int, after: tuple[int, int] = (0, 0)
+    ) -> list[tuple[int, int, int]]:
+        """(upstream, task_id, role) of those that wait for these tasks, in order, the first behind `after`."""
+        return self._read(SELECT_OPEN, (json.dumps(sorted(ended)), limit, *after))
 
     def close_edges(self, rows: Iterable[tuple[int, int]]) -> None:
         """These wait no longer, given as (upstream, task_id)."""
@@ -186,9 +209,17 @@ class GraphTables(RateTables):
         """Those of these tasks that wait for another one."""
         return {row[0] for row in self._read(SELECT_STILL, (json.dumps(list(task_ids)),))}
 
-    def active_children(self, parents: Sequence[int], limit: int) -> list[int]:
-        """The first of the children of these tasks that have not ended."""
-        return [row[0] for row in self._read(SELECT_ACTIVE_CHILDREN, (json.dumps(list(parents)), limit))]
+    def still_blocked(self, task_ids: Collection[int]) -> set[int]:
+        """Those of these tasks that depend on one that has not ended."""
+        return {row[0] for row in self._read(SELECT_STILL_BLOCKED, (json.dumps(list(task_ids)),))}
+
+    def active_children(self, parents: Sequence[int], limit: int) -> list[tuple[int, int]]:
+        """(child, parent) of the first of the children of these tasks that have not ended."""
+        return self._read(SELECT_ACTIVE_CHILDREN, (json.dumps(list(parents)), limit))
+
+    def parents_among(self, task_ids: Sequence[int]) -> set[int]:
+        """Those of these tasks that have children which have not ended."""
+        return {row[0] for row in self._read(SELECT_PARENTS, (json.dumps(list(task_ids)),))}
 
     def failed_child(self, parent: int) -> tuple[int, int] | None:
         """(task id, code of its status) of the first child that has ended without completing."""
@@ -257,10 +288,26 @@ class GraphTables(RateTables):
             self._reload.add(self._load_graph)
             self.finalizing.difference_update(task_ids)
 
+    def run_times(self, task_ids: Sequence[int]) -> list[tuple[int, int | None]]:
+        """(task id, the instant before which it does not run) of these tasks."""
+        return self._read(SELECT_RUN_TIMES, (json.dumps(list(task_ids)),))
+
+    def attempt_of(self, task_id: int, lease: int) -> tuple[int, int | None]:
+        """(when it began, its worker) of an attempt that is on record."""
+        row: tuple[int, int | None] = self._read_one(SELECT_ATTEMPT, (task_id, lease))
+        return row
+
     def memo(self, task_id: int) -> str | None:
         """What its handler has returned, as JSON text."""
         row = self._read_one(SELECT_MEMO, (task_id,))
         return None if row is None else str(row[0])
+
+    def limits_of(self, task_id: int, spec: int) -> list[tuple[int, Reason]]:
+        """As for all tasks; one whose handler has returned is bound by the time for all of it alone."""
+        limits = super().limits_of(task_id, spec)
+        if limits and self.has_graph and self.waiting_row(task_id) is not None:
+            return [limit for limit in limits if limit[1] is Reason.TOTAL_TIMEOUT]
+        return limits
 
     # -- order --------------------------------------------------------------------------------
 

@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 from ringq.store.maps import MapTables
 from ringq.tags import digest_of
 
-# Who has a key: the task, whether its time has not come, who waits behind it.
+# Who has a key: the task, whether its time has not come or it is blocked, who waits behind it.
 SELECT_HOLDER: Final = """
 SELECT
     active_key.task_id,
     task.spec,
-    task.run_at_us IS NOT NULL AND EXISTS (
-        SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id),
+    (task.run_at_us IS NOT NULL AND EXISTS (
+        SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id))
+    OR EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = task.id AND edge.role < 3),
     follower.task_id,
     (SELECT spec FROM task AS next WHERE next.id = follower.task_id)
 FROM active_key
@@ -97,7 +98,7 @@ class Holder(NamedTuple):
 
     task_id: int
     spec: int
-    is_delayed: bool
+    is_delayed: bool  # or blocked: in no lane
     follower: int | None
     follower_spec: int | None
 

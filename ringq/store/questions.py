@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from ringq.bucket import RateRow
 from ringq.model import Status
+from ringq.store.callbacks import SELECT_CALLBACKS_OF, CallbackRow
 from ringq.store.engine import READ_SECONDS_MAX, open_reader
 from ringq.store.failures import translated
 from ringq.store.filters import LAST, asks_for_specs, specs_of, wanted_tags, whole_tag
@@ -308,6 +309,11 @@ class Questions:
     def rates(self) -> list[RateRow]:
         """All rate limits, by scope."""
         return list(map(RateRow._make, self._rows(SELECT_RATES)))
+
+    def callback(self, task_id: int) -> CallbackRow | None:
+        """How the task is completed from outside, if it is."""
+        rows = self._rows(SELECT_CALLBACKS_OF, json.dumps([task_id]))
+        return CallbackRow._make(rows[0]) if rows else None
 
     def schedules(self) -> list[ScheduleRow]:
         """All schedules, by name."""

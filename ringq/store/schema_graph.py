@@ -22,6 +22,8 @@ CREATE TABLE edge (
 # row for each task, would be one more row to write for each edge.
 EDGE_TASK: Final = "CREATE INDEX edge_task ON edge (is_open, task_id, role, place)"
 
+CHILDREN, FINALIZING, PARKED = range(3)  # phases
+
 # The handler has returned, the task has not ended: `phase` 0, its children have not; 1, it may be finalized; 2,
 # somebody outside has to complete it. `lease` is that of the attempt which began it.
 WAITING: Final = """
@@ -43,22 +45,20 @@ CREATE TABLE memo (
 ) STRICT
 """
 
-# Who knows the token whose digest this is may complete the task, once: `status` is set then. Until the attempt that
-# asked for it has ended, the answer waits here for it.
+# Who knows the token whose digest this is may complete the task, once. Until the attempt that asked for it has ended,
+# the answer waits here for it: `status` says where the task goes then, 0 (pending) that it is tried again. The time of
+# a parked task is in `expiry`, with those of all others.
 CALLBACK: Final = """
 CREATE TABLE callback (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),
     digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
     lease INTEGER NOT NULL,
     expires_us INTEGER,
-    status INTEGER CHECK (status IN (10, 11)),
+    status INTEGER CHECK (status IN (0, 10, 11)),
     result TEXT CHECK (result IS NULL OR status = 10),
-    error TEXT CHECK (error IS NULL OR status = 11)
+    error TEXT CHECK (error IS NULL OR status <> 10)
 ) STRICT
 """
-
-# Serves "whose time is over".
-CALLBACK_EXPIRES: Final = "CREATE INDEX callback_expires ON callback (expires_us) WHERE expires_us IS NOT NULL"
 
 # What an attempt has left for the next one of its task, until the task completes.
 CHECKPOINT: Final = """
@@ -85,5 +85,5 @@ CREATE TABLE event (
 EVENT_TASK: Final = "CREATE INDEX event_task ON event (task_id, id) WHERE task_id IS NOT NULL"
 
 GRAPH_TABLES: Final = (
-    EDGE, EDGE_TASK, WAITING, MEMO, CALLBACK, CALLBACK_EXPIRES, CHECKPOINT, EVENT, EVENT_TASK,
+    EDGE, EDGE_TASK, WAITING, MEMO, CALLBACK, CHECKPOINT, EVENT, EVENT_TASK,
 )  # fmt: skip

@@ -49,6 +49,8 @@ SELECT_IN_LINE: Final = (
     + """
     AND NOT EXISTS (SELECT 1 FROM delayed WHERE delayed.run_at_us = task.run_at_us AND delayed.task_id = task.id)
     AND NOT EXISTS (SELECT 1 FROM follower WHERE follower.task_id = task.id)
+    AND NOT EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = task.id AND edge.role < 3)
+    AND NOT EXISTS (SELECT 1 FROM waiting WHERE waiting.task_id = task.id)
 ORDER BY serial.task_id
 """
 )

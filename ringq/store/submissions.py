@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence, Set
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ringq.store.session import Rows, statements
 from ringq.store.tags import TagTables
@@ -225,6 +226,10 @@ class SubmissionTables(TagTables):
     def registry(self) -> list[str]:
         """The kinds that the last server's workers reported, as JSON text each."""
         return [report for (report,) in self._read(SELECT_REGISTRY)]
+
+    def reports(self) -> list[dict[str, Any]]:
+        """The same, as they were reported."""
+        return [json.loads(report) for report in self.registry()]
 
     def names_of(self, kind: str) -> list[str]:
         """All names of a kind: what was stored under an alias is of this kind too."""

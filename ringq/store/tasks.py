@@ -144,7 +144,7 @@ SELECT
     SUM(lease > 0 AND attempt.reason NOT IN (?2, ?9, ?11, ?12)),
     SUM(lease > died AND attempt.reason = ?3),
     SUM(lease > died AND attempt.reason IN (?4, ?5)),
-    SUM(lease > died AND attempt.reason IN (?6, ?7, ?8, ?10))
+    SUM(lease > died AND attempt.reason IN (?6, ?7, ?8, ?10, ?13, ?14))
 FROM active CROSS JOIN attempt ON attempt.task_id = active.task_id
 GROUP BY active.task_id
 """
@@ -161,6 +161,7 @@ REASONS: Final = (
     *(Reason.SNOOZED.code, Reason.CRASH.code, Reason.LOST.code, Reason.DAMAGED_RECEIPT.code),
     *(Reason.HANDLER_ERROR.code, Reason.RUN_TIMEOUT.code, Reason.RETRY_LATER.code, Reason.THROTTLED.code),
     *(Reason.MEMORY_LIMIT.code, Reason.PAUSED.code, Reason.PREEMPTED.code),
+    *(Reason.CALLBACK_TIMEOUT.code, Reason.CALLBACK_FAILED.code),
 )
 
 LAG_MAX: Final = 100_000  # ids by which the mark may lag because of a few old tasks

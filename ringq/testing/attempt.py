@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ringq.context import interruption
+from ringq.context import Facts, interruption
 from ringq.errors import AttemptInterrupted
 from ringq.kinds import Task
 from ringq.model import Reason
@@ -29,10 +31,12 @@ class Receipt(NamedTuple):
 
 
 def attempt(
-    task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None, tags: dict[str, str]
-) -> Receipt:
+    task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None, tags: dict[str, str],
+    parent: int | None, families: Callable[[], Any],
+) -> Receipt:  # fmt: skip
     """Run a claimed task. `spill`: the folder for files that a worker would leave there. `ends_us`: when the time for
-    the whole task is over, None for never. `tags`: those of the task.
+    the whole task is over, None for never. `tags`: those of the task. `parent`: whose child it is. `families`: gives a
+    client that stores children, and knows them.
 
     What a handler raises is in the receipt, as in production. Raises only what is not meant for a handler:
     KeyboardInterrupt, and what pytest ends or skips a test with. Then there is no receipt.
@@ -41,7 +45,8 @@ def attempt(
     ring: Any = slot
     printed: Any = _Unheard()
     with clock.during(slot.look):
-        Runner(ring, {claim[2]: task}, spill, printed, lambda _: (tags, slot.ends_ns)).run()
+        facts = partial(slot.facts, tags, parent)
+        Runner(ring, {claim[2]: task}, spill, printed, facts, families=families).run()
     assert slot.receipt is not None
     error = slot.receipt.error
     if error is not None and not isinstance(error, _RECORDED):
@@ -65,12 +70,11 @@ class _Slot:
         self._error: BaseException | None = None
         self.receipt: Receipt | None = None
 
-    @property
-    def ends_ns(self) -> int | None:
+    def facts(self, tags: dict[str, str], parent: int | None, _task_id: int) -> Facts:
         """When the time for the whole task is over, by the monotonic clock of the system, which handlers see."""
         if self._ends_us is None:
-            return None
-        return time.monotonic_ns() + (self._ends_us - self._clock.now_us()) * 1000
+            return tags, None, parent
+        return tags, time.monotonic_ns() + (self._ends_us - self._clock.now_us()) * 1000, parent
 
     @property
     def stopping(self) -> bool:

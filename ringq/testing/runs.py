@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringq import changes, protocol
-from ringq.client import alone
+from ringq.client import alone, connect
 from ringq.committed import Committed
 from ringq.config import Config
 from ringq.controlling import ResumeDue
@@ -89,6 +89,7 @@ class Runs:
         self._config = Config(database)
         self._spill = spill_dir(self._config)
         self._spill.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._client = connect(database, reconnect=0)  # of those that ask for children
         self._changed = threading.Condition()
         self._running: dict[int, int] = {}  # the thread of each task that runs
         self.held = Held(self._running)
@@ -195,10 +196,11 @@ class Runs:
             task = self._app.kinds()[store.kinds()[kind]]
             spec, since_us = store.since_of(task_id)
             total_ms, tags = store.specs()[spec].total_timeout_ms, store.tags_of(task_id)
+            parent = store.parent_of(task_id)
         lease, started_us = next(self._leases), self._clock.now_us()
         ends_us = None if total_ms is None else since_us + total_ms * 1000
         claim = (task_id, lease, kind, number, limit_ms, payload.encode())
-        receipt = attempt(task, claim, self._spill, self._clock, ends_us, tags)
+        receipt = attempt(task, claim, self._spill, self._clock, ends_us, tags, parent, lambda: self._client)
         row = _row((task_id, lease, kind, number), receipt, started_us, self._clock.now_us())
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)

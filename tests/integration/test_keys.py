@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ringq import changes, keys, protocol, writer
+from ringq import changes, keys, protocol, recording, writer
 from ringq.admission import Admission
 from ringq.backlog import Backlog
 from ringq.changes import RetryDead
@@ -359,7 +359,7 @@ def test_what_a_large_batch_replaces_ends_a_few_in_each_step_of_its_transaction(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "STEP_NS", 0)
-    monkeypatch.setattr(writer, "REPLACED_AT_ONCE", 3)
+    monkeypatch.setattr(recording, "AT_ONCE", 3)
     monkeypatch.setattr(keys, "PART", 4)
     names = [f"k{n}" for n in range(10)]
     bench.submit(*names)

@@ -168,3 +168,51 @@ of_a_task: ringq.Submission[Any] = ringq.Submission(plain, {"path": "a"})
 anything: ringq.Submitted[object] = plain.submit(Path("a"))
 assert_type(app.kinds(), dict[str, ringq.Task[..., Any]])
 assert_type(ringq.HIGH, int)
+
+
+@app.task
+def measured(path: str) -> int:
+    return len(path)
+
+
+@app.task
+def summed(sizes: list[int], *, unit: str = "B") -> str:
+    return f"{sum(sizes)} {unit}"
+
+
+first = measured.submission("a")
+assert_type(ringq.result_of(first), int)
+assert_type(ringq.result_of(measured.submit("a")), int)
+last = summed.options(depends_on=[first, 5, ringq.Member(3)], on_dependency_failure="fail").submission(
+    [ringq.result_of(first), 7]
+)
+assert_type(last, ringq.Submission[str])
+assert_type(last.after(first, 4), ringq.Submission[str])
+assert_type(ringq.gather([first, measured.submission("b")], then=summed.submission), list[ringq.Submission[Any]])
+ringq.gather([ringq.chain(first, summed.submission)], then=lambda texts: measured.submission(texts[0]))
+ringq.chain(first, lambda size: summed.submission([size]), measured.submission, plain.submission(Path("x")))
+
+
+@app.task(fail_fast=False)
+def parent(ctx: ringq.Context, paths: list[str]) -> int:
+    assert_type(ctx.spawn(plain.submission(Path("a")), at_once=True), ringq.Spawned)
+    assert_type(ctx.spawn_many(plain.options(priority=1).submission(Path(path)) for path in paths), list[ringq.Spawned])
+    ctx.spawn_siblings([plain.submission(Path("b")), no_arguments.submission()])
+    assert_type(ctx.follow_up(no_arguments.submission()).id, int | None)
+    assert_type(ctx.results(int), list[int | None])
+    assert_type(ctx.result_of(0, str), str)
+    return len(paths)
+
+
+@parent.finalize
+def report(ctx: ringq.Context, memo: int, results: list[dict[str, int] | None]) -> int:
+    assert_type(ctx.children(), list[ringq.Ended])
+    return memo
+
+
+@parent.finalize
+async def report_later(memo: int, results: list[int]) -> int:
+    return memo
+
+
+assert_type(report(ringq.Context(), 1, []), int)

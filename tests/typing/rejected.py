@@ -96,3 +96,29 @@ with ringq.connect("photos.db") as client:
     client.nothing()  # error
 nothing = ringq.nothing  # error
 ringq.connect(5)  # error
+
+
+@app.task
+def summed(sizes: list[int]) -> str:
+    return str(sizes)
+
+
+first = plain.submission("a")
+summed.submission([ringq.result_of(summed.submission([1]))])  # error
+summed.submission(ringq.result_of(first))  # error
+summed.options(on_dependency_failure="stop")  # error
+summed.options(depends_on="12")  # error
+ringq.gather([first], then=plain.submission)  # error
+ringq.Member("a")  # error
+
+
+@with_context.finalize  # error
+def counted(memo: str, results: list[int]) -> int:
+    return 0
+
+
+@app.task
+def spawning(ctx: ringq.Context) -> None:
+    ctx.spawn(plain)  # error
+    ctx.spawn("photos::plain")  # error
+    ctx.follow_up(plain.submission("a"), at_once=True)  # error

@@ -10,10 +10,10 @@ import pytest
 import ringq
 from ringq import protocol
 from ringq.admission import Admission
-from ringq.client.batch import columns
 from ringq.client.outcome import tell
 from ringq.errors import InvalidSubmission, ProtocolError
 from ringq.kinds import Submitted
+from ringq.kinds.batch import columns
 from ringq.protocol import Chunks, SpecFields, Submit
 
 app = ringq.App("media")

@@ -39,12 +39,11 @@ CREATE TABLE callback (
     digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
     lease INTEGER NOT NULL,
     expires_us INTEGER,
-    status INTEGER CHECK (status IN (10, 11)),
+    status INTEGER CHECK (status IN (0, 10, 11)),
     result TEXT CHECK (result IS NULL OR status = 10),
-    error TEXT CHECK (error IS NULL OR status = 11)
+    error TEXT CHECK (error IS NULL OR status <> 10)
 ) STRICT
 """,
-    "CREATE INDEX callback_expires ON callback (expires_us) WHERE expires_us IS NOT NULL",
     """
 CREATE TABLE checkpoint (
     task_id INTEGER PRIMARY KEY REFERENCES task (id),

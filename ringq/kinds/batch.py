@@ -9,17 +9,19 @@ from typing import Any
 from ringq import protocol
 from ringq.config import BATCH_TASKS_MAX
 from ringq.errors import BatchTooLarge, InvalidSubmission
-from ringq.kinds import Submission
+from ringq.kinds.members import dependencies
 from ringq.kinds.options import Once
+from ringq.kinds.submission import Submission
 
 _once = attrgetter("_once")
 _spec = attrgetter("_spec")
 _payload = attrgetter("_payload")
 _run_at_us = attrgetter("_run_at_us")
+_waits = attrgetter("_waits")
 
 
 def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
-    """A batch column by column, equal specs once. Raises BatchTooLarge, InvalidSubmission."""
+    """A batch column by column, equal specs once. Raises BatchTooLarge, InvalidSubmission and its heirs."""
     if len(batch) > BATCH_TASKS_MAX:
         raise BatchTooLarge(f"the batch has {len(batch):,} tasks, the limit is {BATCH_TASKS_MAX:,}: send several")
     try:
@@ -27,6 +29,7 @@ def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
         payloads = list(map(_payload, batch))
         run_at = list(map(_run_at_us, batch))
         once = list(map(_once, batch))
+        waits = list(map(_waits, batch))
     except AttributeError:
         strange = next(one for one in batch if not isinstance(one, Submission))
         raise InvalidSubmission(f"expected what task.submission(...) returns, got {strange!r}") from None
@@ -35,6 +38,8 @@ def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
     for key, spec in dict(zip(map(id, specs), specs, strict=True)).items():
         number_of[key] = numbers.setdefault(spec, len(numbers))
     columns_of_keys = (None, None) if once.count(None) == len(once) else keys(once)
+    are_free = waits.count(None) == len(waits)
+    columns_of_dependencies = (None, None) if are_free else dependencies(batch, waits)
     return protocol.Submit(
         submission=protocol.submission_id(),
         specs=list(numbers),
@@ -43,6 +48,8 @@ def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
         run_at_us=None if run_at.count(None) == len(run_at) else run_at,
         keys=columns_of_keys[0],
         on_duplicate=columns_of_keys[1],
+        depends_on=columns_of_dependencies[0],
+        on_dependency_failure=columns_of_dependencies[1],
     )
 
 
@@ -60,4 +67,6 @@ def single(submission: Submission[Any]) -> protocol.Submit:
     )  # fmt: skip
     if once is not None:
         message.keys, message.on_duplicate = keys([once])
+    if submission._waits is not None:
+        message.depends_on, message.on_dependency_failure = dependencies([submission], [submission._waits])
     return message

@@ -1,0 +1,127 @@
+"""Flow: what the tasks of a submission depend on. Inside the writer's transaction, before and after they are written.
+
+it has completed ──► remembered      it has ended otherwise ──► refused, or with `ignore` remembered
+it is active ──► an open edge: the task is blocked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ringq.entries import Batch
+from ringq.errors import CyclicDependency, DependencyFailed, InvalidDependency, RingqError
+from ringq.graph import find_cycle
+from ringq.model import OnDependencyFailure, OnDuplicate, Status
+from ringq.tags import digest_of
+
+IDS_AT_ONCE: Final = 4096  # that are looked up in a step: 4 ms
+EDGES_AT_ONCE: Final = 2048  # that are written in a step: 4 ms
+COMPLETED: Final = Status.COMPLETED.code
+SUPERSEDE: Final = OnDuplicate.SUPERSEDE.code
+CANCEL, IGNORE = OnDependencyFailure.CANCEL.code, OnDependencyFailure.IGNORE.code
+Edge = tuple[int, int, int, int]  # (upstream, task id, role, place), as the store takes them
+
+
+@dataclass(slots=True)
+class Claims:
+    """Attributes: `blocked`, those of the tasks that have to wait; `edges`, and those that are only `remembered`."""
+
+    upstream: list[list[int] | None]
+    roles: list[int] | None
+    statuses: dict[int, int | None]  # of tasks that were there before: how they have ended
+    blocked: set[int] = field(default_factory=set)
+    edges: list[Edge] = field(default_factory=list)
+    remembered: list[Edge] = field(default_factory=list)
+
+    def resolve(self, ids: Sequence[int], places: Sequence[int], all_ids: Sequence[int]) -> None:
+        """Name the tasks by their ids: `ids` are inserted, from these `places`; `all_ids` are at each place."""
+        for task_id, place in zip(ids, places, strict=True):
+            own = self.upstream[place]
+            if not own:
+                continue
+            role = CANCEL if self.roles is None else self.roles[place]
+            for number, reference in enumerate(own):
+                upstream = reference if reference > 0 else all_ids[-1 - reference]
+                if self.statuses.get(upstream) is None:
+                    self.edges.append((upstream, task_id, role, number))
+                    self.blocked.add(task_id)
+                else:
+                    self.remembered.append((upstream, task_id, role, number))
+
+    def write(self, store: Any) -> Iterator[None]:
+        """Write the edges; yields after each part."""
+        for rows, is_open in ((self.edges, True), (self.remembered, False)):
+            for start in range(0, len(rows), EDGES_AT_ONCE):
+                part = rows[start : start + EDGES_AT_ONCE]
+                store.insert_edges(*((part, ()) if is_open else ((), part)))
+                yield
+
+
+def look_up(store: Any, batch: Batch) -> Generator[None, None, Claims | RingqError]:
+    """What the tasks of this batch depend on; or why they cannot. Yields after each part."""
+    assert batch.depends_on is not None
+    statuses: dict[int, int | None] = {}
+    wanted = sorted({one for own in batch.depends_on if own for one in own if one > 0})
+    for start in range(0, len(wanted), IDS_AT_ONCE):
+        part = wanted[start : start + IDS_AT_ONCE]
+        for task_id, (is_there, status) in store.upstream_states(part).items():
+            if not is_there:
+                return _nobody(batch, task_id)
+            statuses[task_id] = status
+        yield
+    failed = {task_id for task_id, status in statuses.items() if status not in (None, COMPLETED)}
+    refused = _failed(batch, failed, statuses) if failed else None
+    circle = None if batch.keys is None else _circle(store, batch, batch.keys)
+    return refused or circle or Claims(batch.depends_on, batch.roles, statuses)
+
+
+def _nobody(batch: Batch, task_id: int) -> InvalidDependency:
+    place = next(n for n, own in enumerate(batch.depends_on or ()) if own and task_id in own)
+    return InvalidDependency(f"{_name(batch, place)} depends on task {task_id}, and there is no such task")
+
+
+def _failed(batch: Batch, failed: set[int], statuses: dict[int, int | None]) -> DependencyFailed | None:
+    for place, own in enumerate(batch.depends_on or ()):
+        if own and (batch.roles is None or batch.roles[place] != IGNORE) and not failed.isdisjoint(own):
+            task_id = next(one for one in own if one in failed)
+            how = Status.of(statuses[task_id] or 0).value
+            return DependencyFailed(
+                f"{_name(batch, place)} depends on task {task_id}, which has ended as {how}: it would never run; with "
+                'on_dependency_failure="ignore" it runs all the same'
+            )
+    return None
+
+
+def _circle(store: Any, batch: Batch, keys: Sequence[str | None]) -> CyclicDependency | None:
+    """Whether keys make tasks wait for each other: of duplicates in the batch, and of what is superseded."""
+    upstream, spec_of = batch.depends_on or [], batch.spec_of or [0] * len(keys)
+    kinds = [batch.specs[n].kind for n in spec_of]
+    last = {name: place for place, name in enumerate(zip(kinds, keys, strict=True)) if name[1] is not None}
+    counts = [last.get(name, place) for place, name in enumerate(zip(kinds, keys, strict=True))]
+    if any(place != counts[place] for place in range(len(keys))):
+        merged = [
+            [one if one > 0 else -1 - counts[-1 - one] for one in own] if own and counts[place] == place else None
+            for place, own in enumerate(upstream)
+        ]
+        circle = find_cycle(merged)
+        if circle:
+            path = " -> ".join(_name(batch, place) for place in circle)
+            return CyclicDependency(f"with one task for each key these would wait for each other for ever: {path}")
+    for place, key in enumerate(keys):
+        own = upstream[place]
+        if key is None or not own or batch.on_duplicate is None or batch.on_duplicate[place] != SUPERSEDE:
+            continue
+        holder = store.find_holder(store.intern_kind(kinds[place]), digest_of(key))
+        waits = set() if holder is None else store.below(holder.task_id).intersection(own)
+        if waits:
+            return CyclicDependency(
+                f"{_name(batch, place)} takes the place of task {holder.task_id}, and depends on task {min(waits)}, "
+                "which waits for that one"
+            )
+    return None
+
+
+def _name(batch: Batch, place: int) -> str:
+    return f"{batch.specs[0 if batch.spec_of is None else batch.spec_of[place]].kind} ({place + 1})"
