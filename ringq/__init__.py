@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ringq.callback import Callback
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
+    from ringq.drawing import Graph, GraphEdge, GraphTask
     from ringq.errors import (
         AlreadyServed,
         AppImportError,
@@ -114,7 +115,7 @@ if TYPE_CHECKING:
         TaskRecord,
         Why,
     )
-    from ringq.overview import ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
+    from ringq.overview import CallbackRecord, ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
     from ringq.pressure import PressureSource
     from ringq.query import Query
     from ringq.retry import Retry
@@ -141,6 +142,7 @@ __all__ = [
     "BatchTooLarge",
     "BurstExceeded",
     "Callback",
+    "CallbackRecord",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -157,6 +159,9 @@ __all__ = [
     "Domain",
     "Ended",
     "Filter",
+    "Graph",
+    "GraphEdge",
+    "GraphTask",
     "InvalidConfig",
     "InvalidDependency",
     "InvalidKind",
@@ -239,6 +244,7 @@ _HOMES = {
     "ringq.callback": ("Callback",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
+    "ringq.drawing": ("Graph", "GraphEdge", "GraphTask"),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
         *("Member", "PAYLOAD", "chain", "gather", "result_of"),
@@ -248,7 +254,7 @@ _HOMES = {
         *("AttemptRecord", "CancelOutcome", "Cancellation", "Cause", "Outcome"),
         *("OutputRecord", "PauseReason", "Reason", "Status", "TaskRecord", "Why"),
     ),
-    "ringq.overview": ("ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
+    "ringq.overview": ("CallbackRecord", "ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
     "ringq.pressure": ("PressureSource",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),

@@ -22,8 +22,8 @@ from ringq.errors import SPAN_S_MAX, InvalidOption, InvalidResult, RingqError, S
 from ringq.model import Reason, Status
 from ringq.receipts import ReceiptRow
 from ringq.store.callbacks import CallbackRow
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import PARKED
+from ringq.store.waiting import WaitingRow
 from ringq.verdicts import Verdicts
 
 ERROR_BYTES_MAX: Final = MIB // 16

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ringq.budgets import IoBudget
-from ringq.callback import Callback, new_token
+from ringq.callback import Callback
 from ringq.errors import (
     AttemptCancelled,
     AttemptInterrupted,
@@ -53,9 +53,6 @@ class AttemptPort(Protocol):
     def kin(self, task_id: int, lease: int) -> Kin:
         """Where requests for other tasks go."""
 
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        """Have somebody outside complete the task."""
-
 
 class StateSource(Protocol):
     """Where a Context's states come from: the App's."""
@@ -84,9 +81,6 @@ class _Nowhere:
 
     def kin(self, task_id: int, lease: int) -> Kin:
         return Alone()
-
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        return Callback(new_token(task_id), task_id)
 
 
 class _Given:
@@ -291,10 +285,11 @@ class Context(Spawning):
         `client.extend` gives more. When it is over the attempt has failed, and the task's retry policy decides.
 
         The token is on disk when this returns: it takes a turn of the parent's loop and a sync. Outside a worker
-        nobody knows the token. Raises InvalidOption, also in a call of a map, whose chunk cannot wait for one of them;
-        StaleAttempt if the attempt is over; ServerUnavailable.
+        nobody knows the token. Raises InvalidSubmission in a call of a map, in `finalize` and in `on_cancel`;
+        InvalidOption; StaleAttempt if the attempt is over; ServerUnavailable. An attempt that has spawned children as
+        well fails as it ends: the task can wait for one of the two only.
         """
-        return self._port.callback(self.task_id, self.lease, timeout)
+        return self._own_kin().callback(timeout)
 
     def check_cancelled(self) -> None:
         """Return if the attempt may go on; for loops that want to end cleanly.

@@ -26,7 +26,9 @@ Edge = tuple[int, int, int, int]  # (upstream, task id, role, place), as the sto
 
 @dataclass(slots=True)
 class Claims:
-    """Attributes: `blocked`, those of the tasks that have to wait; `edges`, and those that are only `remembered`."""
+    """Attributes: `blocked`, those of the tasks that have to wait; `edges`, and those that are only `remembered`;
+    `merged`, the numbers of dependencies by the numbers they had, for the n-th that is inserted, where some are one.
+    """
 
     upstream: list[list[int] | None]
     roles: list[int] | None
@@ -34,6 +36,7 @@ class Claims:
     blocked: set[int] = field(default_factory=set)
     edges: list[Edge] = field(default_factory=list)
     remembered: list[Edge] = field(default_factory=list)
+    merged: dict[int, list[int]] = field(default_factory=dict)
 
     def resolve(self, ids: Sequence[int], places: Sequence[int], all_ids: Sequence[int]) -> None:
         """Name the tasks by their ids: `ids` are inserted, from these `places`; `all_ids` are at each place."""
@@ -42,8 +45,11 @@ class Claims:
             if not own:
                 continue
             role = CANCEL if self.roles is None else self.roles[place]
-            for number, reference in enumerate(own):
-                upstream = reference if reference > 0 else all_ids[-1 - reference]
+            own = [reference if reference > 0 else all_ids[-1 - reference] for reference in own]
+            if len(own) > 1 and len(set(own)) < len(own):  # duplicates of one key
+                firsts = {upstream: number for number, upstream in reversed(list(enumerate(own)))}
+                self.merged[task_id - ids[0]] = [firsts[upstream] for upstream in own]
+            for number, upstream in enumerate(own):
                 if self.statuses.get(upstream) is None:
                     self.edges.append((upstream, task_id, role, number))
                     self.blocked.add(task_id)

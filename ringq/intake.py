@@ -10,7 +10,7 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
-from ringq import depending, failpoint, keys
+from ringq import codec, depending, failpoint, keys
 from ringq.depending import Claims
 from ringq.entries import Admitted, Batch, Chunks, Spec, Told
 from ringq.errors import InvalidSubmission, MapInUse, RingqError
@@ -86,6 +86,8 @@ def _write(
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
     held = _held(ids, decided, claims)
+    for number, numbers in () if claims is None else claims.merged.items():
+        batch.payloads[number] = codec.renumbered(batch.payloads[number], numbers)
     delayed: set[int] = set()
     lanes = _lanes(batch.specs, own)
     places: dict[Lane, array[int]] = {}

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ringq import protocol
 from ringq.callback import Callback
-from ringq.codec import ResultCodec
+from ringq.codec import DependencyResult, ResultCodec
 from ringq.config import BATCH_TASKS_MAX, FRAME_BYTES_MAX, MIB
 from ringq.errors import BatchTooLarge, InvalidSubmission, NoParent, StaleAttempt
 from ringq.kin import Role, Spawned
@@ -112,10 +112,19 @@ class Offspring:
                 "that does"
             )
         callback: Callback = self._server()._open_callback(self._task_id, self._lease, timeout)
-        self._parks = True
+        with self._lock:
+            if self._is_over:
+                raise StaleAttempt(f"{self._name} needs no callback any more: the attempt has ended")
+            self._parks = True
         return callback
 
     # -- for the attempt --------------------------------------------------------------------------
+
+    def to_fill_in(self) -> dict[int, DependencyResult]:
+        """How all that the task depends on has ended, by its numbers."""
+        family = self._known()
+        ends = self._ends(family.dependencies)
+        return {place: (end.status.code, end.result) for place, end in zip(family.places, ends, strict=True)}
 
     def finalize(self, context: Any) -> bytes:
         """Call the function of `finalize`; the result as JSON. Without one the memo is the result.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from ringq.belonging import Belonging, belonging_of
 from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock, instant, microseconds_of
 from ringq.errors import InvalidOption, UnknownTask
@@ -21,7 +22,7 @@ from ringq.store.questions import FIRST, asking
 LIMIT_MAX = 10_000
 
 
-class Query(Standing):
+class Query(Standing, Belonging):
     """Questions to one database.
 
     Each call opens the file read-only for at most a second and sees one consistent state. A Query holds nothing
@@ -43,7 +44,7 @@ class Query(Standing):
             row = ask.task(task_id) if 0 < _whole("task_id", task_id) <= FIRST else None
             if row is None:
                 raise UnknownTask(f"there is no task {task_id}")
-            return task_record(row, tuple(attempt_record(row) for row in ask.attempts(task_id)))
+            return task_record(row, tuple(map(attempt_record, ask.attempts(task_id))), **belonging_of(ask, task_id))
 
     def output(self, task_id: int) -> tuple[OutputRecord, ...]:
         """What the task's attempts printed, the first attempt first. Raises UnknownTask.
@@ -82,6 +83,10 @@ class Query(Standing):
         _within("limit", limit, 1, LIMIT_MAX)
         with asking(self._path) as ask:
             return [task_record(row) for row in ask.tasks(wanted, _kind(kind), _queue(queue), before, limit, selection)]
+
+    def blocked(self, *, after: int | None = None, limit: int = 100) -> list[TaskRecord]:
+        """Tasks that wait for what they depend on, the highest id first; how many there are is among `counts()`."""
+        return self.tasks(status=Status.BLOCKED, after=after, limit=limit)
 
     def history(
         self,
@@ -148,15 +153,17 @@ class Query(Standing):
     def counts(self) -> dict[Status, int]:
         """How many tasks have each status; a status that no task has is left out, except pending and running.
 
-        Delayed tasks are pending, and those of a paused queue, group or domain and preempted ones paused. Running are
-        those that have been for a quarter of a second; shorter ones count as pending until they end.
+        Delayed tasks are pending, and those of a paused queue, group or domain and preempted ones paused; blocked are
+        those that wait for what they depend on, waiting those whose handler has returned. Running are those that have
+        been for a quarter of a second; shorter ones count as pending until they end.
         """
         with asking(self._path) as ask:
             active, running, ended = ask.counts()
             paused = ask.paused()
-        counts = {Status.PENDING: active - running - paused, Status.RUNNING: running}
-        if paused:
-            counts[Status.PAUSED] = paused
+            blocked, waiting = ask.belonging.counts()
+        held = {Status.PAUSED: paused, Status.WAITING: waiting, Status.BLOCKED: blocked}
+        counts = {Status.PENDING: active - running - sum(held.values()), Status.RUNNING: running}
+        counts |= {status: count for status, count in held.items() if count}
         return counts | {Status.of(code): count for code, count in sorted(ended) if count}
 
     def delayed(self) -> int:

@@ -81,7 +81,7 @@ class Resolution:
         self._harmless |= goes_no_further
         candidates = {task_id for _, task_id, role in edges if role != CHILD and task_id not in failing}
         if candidates:
-            self._release(sorted(candidates.difference(self._store.still_waiting(candidates))))
+            self._release(candidates)
         self._settle_parents(parents)
 
     def _fail(self, failing: dict[int, int]) -> None:
@@ -98,19 +98,18 @@ class Resolution:
                 status, source = Status.DEPENDENCY_FAILED, Status.BLOCKED
                 cancels.end([task], self._committed, status, Reason.NONE, why, source)
 
-    def _release(self, task_ids: Sequence[int]) -> None:
-        """These wait for no other task any more: they may start, or when their time comes."""
-        if not task_ids:
-            return
+    def _release(self, task_ids: set[int]) -> None:
+        """Those of these that depend on nothing any more may start, or when their time comes."""
         cancels, committed = self._verdicts.cancels, self._committed
-        behind = {task_id for task_id, state in self._store.task_states(task_ids).items() if state.is_behind}
-        found = [row for row in self._store.run_times(task_ids) if cancels.ended_as(row[0]) is None]
+        found = [row for row in self._store.free_of(task_ids) if cancels.ended_as(row[0]) is None]
+        committed.unblocked += [task_id for task_id, _ in found]
+        behind = self._store.behind(task_ids) if self._store.keyed else ()
         free = [row for row in found if row[0] not in behind]
         later = [(run_at_us, task_id) for task_id, run_at_us in free if run_at_us and run_at_us > self._now_us]
-        self._store.put_off(later)
-        committed.delayed |= bool(later)
+        if later:
+            self._store.put_off(later)
+            committed.delayed = True
         delayed = {task_id for _, task_id in later}
-        committed.unblocked += [task_id for task_id, _ in found]
         committed.returned += [task_id for task_id, _ in free if task_id not in delayed]
         self._verdicts.queued(free, self._now_us, committed)
 
@@ -165,7 +164,7 @@ class Resolution:
         seen: set[int] = set()
         why = json.dumps({"type": "ParentEnded", "message": "the task that spawned it has ended"})
         while children := self._store.active_children(parents, CHILDREN_AT_ONCE):
-            self._store.close_edges([(child, parent) for child, parent in children])
+            self._store.close_edges_to(children)
             fresh = [child for child, _ in children if child not in seen]
             seen.update(fresh)
             cancel(fresh, self._store, self._verdicts, self._committed, why=why)

@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ringq import codec, failpoint, protocol
-from ringq.callback import Callback, new_token
+from ringq import codec, failpoint
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
@@ -35,6 +34,7 @@ FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
 WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
 WAITING = Reason.WAITING.code
+MARKED = (codec.FINALIZE_PREFIX, codec.AWAITED_PREFIX)  # payloads that are not the arguments of a call as they stand
 STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 Claimed = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
@@ -118,14 +118,13 @@ class Runner:
                     failpoint.hit("worker.running")
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
-                payload = self._whole(task_id, payload)
                 if codec.is_chunk(payload):
                     self._beget(IN_A_CALL)
                     begin = self._contexts(task, task_id, lease, attempt, limit_ms)
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
                     reason = left.code
-                elif task.wants_context or codec.is_finalize(payload):
+                elif task.wants_context or payload.startswith(MARKED):
                     body, reason = self._call(task, self._contexts(task, task_id, lease, attempt, limit_ms)(), payload)
                 else:
                     body, reason = task.run(None, payload), WHOLE.code
@@ -137,7 +136,7 @@ class Runner:
             status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
             body = self._failed(error)
             if self._told == CANCELLED and aside is None and task is not None:
-                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), payload)
+                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), self._claimed[5])
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -162,6 +161,9 @@ class Runner:
         if codec.is_finalize(payload):
             body = self._beget(IN_FINALIZE).finalize(context)
         else:
+            if codec.is_awaiting(payload):
+                payload = codec.filled(payload, self._beget().to_fill_in)
+                self._claimed = (*self._claimed[:5], payload)
             body = task.run(context, payload)
             if self._offspring is None and task.finalizer is None:
                 return body, WHOLE.code
@@ -212,18 +214,6 @@ class Runner:
             self._known = lease, self._facts(task_id)
         return self._known[1]
 
-    def _whole(self, task_id: int, payload: bytes) -> bytes:
-        """The payload with the results of other tasks where it says so."""
-        if not payload.startswith(codec.AWAITED_PREFIX):
-            return payload
-        return codec.filled(payload, partial(self._results, task_id))
-
-    def _results(self, task_id: int) -> list[codec.DependencyResult]:
-        """How all that a task depends on has ended, in order."""
-        client = self._families()
-        ids = client._ask(protocol.Family(task_id), protocol.FamilyReply).dependencies
-        return [(end.status.code, end.result) for end in client.wait_many(ids)]
-
     def _inspect(self) -> None:
         """Look for what a handler did to the process that would harm the next one, beyond what shows after each."""
         self._printed.inspect()
@@ -249,12 +239,6 @@ class Runner:
         """Let nothing of a scope pass for a while."""
         if self._server is not None:
             self._server().hold(scope, until)
-
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        """Have somebody outside complete the task. The signal of a limit or a cancel ends the wait for the token."""
-        if self._server is None:
-            return Callback(new_token(task_id), task_id)
-        return self.kin(task_id, lease).callback(timeout)
 
     def record_io(self, **used: int) -> None:
         """Add to what the present attempt has moved, where anybody wants to know."""

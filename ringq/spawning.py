@@ -23,8 +23,8 @@ from ringq.keys import Hand
 from ringq.model import CHILD, Reason, Status
 from ringq.receipts import ReceiptRow
 from ringq.resolving import Resolution
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import CHILDREN
+from ringq.store.waiting import WaitingRow
 from ringq.tags import TAGS_MAX, ordered
 from ringq.verdicts import Verdicts
 

@@ -36,7 +36,8 @@ LAYER_OF = {
     **dict.fromkeys(["pressure_watch", "records", "timetable", "whereabouts"], FLOWS),
     "reasons": VALUES,
     "overview": VALUES,
-    "graph": VALUES,
+    **dict.fromkeys(["drawing", "graph"], VALUES),
+    "belonging": FLOWS,
     **dict.fromkeys(
         ["bounds", "cancelling", "cancels", "controlling", "controls", "lane", "standing", "steering"], FLOWS
     ),
@@ -152,6 +153,8 @@ NEIGHBOURS = {
     ("queues", "gate"): "tells it of them",
     ("query", "records"): "what it makes of rows",
     ("query", "standing"): "a part of it",
+    ("query", "belonging"): "a part of it",
+    ("belonging", "records"): "what it makes of rows",
     ("standing", "records"): "how an instant is read",
     ("verdicts", "queues"): "how long one cools down",
     ("changes", "scheduling"): "what clients ask for about schedules",

@@ -13,13 +13,15 @@ class Family(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 class FamilyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ids: of the task whose child it is, of those it depends on in the order in which they were named, and of its
-    children in the order in which they were spawned. `memo`: what its handler has returned, as JSON text.
+    children in the order in which they were spawned. `memo`: what its handler has returned, as JSON text. `places`:
+    under which number it named each of the dependencies; a task that was named twice has the first.
     """
 
     parent: int | None
     dependencies: list[int]
     children: list[int]
     memo: str | None
+    places: list[int] = []
 
 
 class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -265,6 +265,8 @@ class ScheduleFields(msgspec.Struct, array_like=True, frozen=True, forbid_unknow
     skip_if_running: bool = True
     end_on_failure: bool = False
     occurrences_max: int | None = None
+    depends_on: Annotated[tuple[int, ...], _COLUMN] = ()  # ids, of each task that it makes
+    on_dependency_failure: int = 0  # a code of that enum
 
 
 class PutSchedule(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
