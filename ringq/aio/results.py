@@ -8,8 +8,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar
 
+from ringq.aio.wire import close_soon
 from ringq.client.mapping import Course
 from ringq.client.source import IDLE, READ_S, Source
+from ringq.errors import ClientClosed
 from ringq.kinds import MapCall
 from ringq.kinds.options import seconds_of
 
@@ -22,13 +24,14 @@ class MapResults(Course[R], AsyncIterator[R], Generic[R]):
     def __init__(self, source: Source, *args: Any, **kwargs: Any) -> None:
         super().__init__(source, *args, **kwargs)
         self._turn = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         if isinstance(source, Awaited):
             source.tell = self._follow.nudge
 
     def __del__(self) -> None:
         # Who breaks off an `async for` often closes nothing.
-        if hasattr(self, "_source"):
-            self._source.close()
+        close_soon(self._loop, self._source.close)
+        close_soon(self._loop, self._follow.close)
 
     async def __anext__(self) -> R:
         """The next result. May be awaited by several tasks: each result goes to one of them.
@@ -61,11 +64,16 @@ class MapResults(Course[R], AsyncIterator[R], Generic[R]):
         self.close()
 
     async def _next(self, seconds: float | None) -> MapCall[R] | None:
+        self._loop = asyncio.get_running_loop()
         async with self._turn:
             while not (ready := self._at.ready):
                 if self._is_over:
                     return None
-                await self._advance(seconds)
+                try:
+                    await self._advance(seconds)
+                except ClientClosed:
+                    if not self._is_over:
+                        raise
                 if seconds is not None and not self._at.ready:
                     return None
             return ready.popleft()
@@ -107,10 +115,8 @@ class Awaited(Source):
 
     def close(self) -> None:
         """Read no more: what gives the inputs is cancelled where it waits."""
-        if self._reading is not None and not self._reading.done():
-            loop = self._reading.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._reading.cancel)
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _arrival(self, timeout: float | None) -> None:
         self._news.clear()

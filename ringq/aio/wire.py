@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 from ringq import protocol
 from ringq.client.link import READ_BYTES, Link
-from ringq.errors import ProtocolError
+from ringq.errors import ClientClosed, ProtocolError
 
 FULL: Final = 256
 """So many replies nobody has taken yet stop the reading: a slow reader of results must not have all of them at once."""
@@ -48,6 +48,7 @@ class Wire(asyncio.BufferedProtocol):
         self._held = 0
         self._is_paused = False
         self._transport: asyncio.Transport
+        self._loop: asyncio.AbstractEventLoop
         self._why: Callable[[], Exception] | None = None
 
     # -- for the loop -----------------------------------------------------------------------------
@@ -55,6 +56,7 @@ class Wire(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The loop has it."""
         self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to put what comes."""
@@ -130,7 +132,8 @@ class Wire(asyncio.BufferedProtocol):
         """Close it, now; every conversation is told so."""
         if self._why is None:
             self._why = lambda: error(text)
-            self._transport.abort()
+            if not self._loop.is_closed():
+                self._transport.abort()
             self.room.set()
             for channel in set(self._channels.values()):
                 channel.nudge()
@@ -184,7 +187,7 @@ class Channel(Link):
     async def receive(self, deadline: float | None) -> protocol.Frame:
         """As of any link."""
         while not self._arrived:
-            self._wire.check()
+            self._check()
             if not await self._news(deadline):
                 raise TimeoutError
         self._wire.took()
@@ -196,8 +199,9 @@ class Channel(Link):
             if timeout == 0:
                 await asyncio.sleep(0)  # the loop looks at the socket
             else:
-                self._wire.check()
+                self._check()
                 await self._news(None if timeout is None else time.monotonic() + timeout)
+                self._check()
         return bool(self._arrived)
 
     def nudge(self) -> None:
@@ -225,10 +229,16 @@ class Channel(Link):
             self._wire.forget(self._requests)
             if self._is_own:
                 self._wire.end("closed")
+            self.nudge()
 
     def wake(self) -> None:
         """As `nudge`: the wire has ended."""
         self.nudge()
+
+    def _check(self) -> None:
+        if not self.is_open:
+            raise ClientClosed("closed by another task, while this one was waiting")
+        self._wire.check()
 
     async def _news(self, deadline: float | None) -> bool:
         """Wait until something may have changed. False if nothing has before the monotonic `deadline`."""
@@ -241,6 +251,12 @@ class Channel(Link):
             self._waiter = None
             if timer is not None:
                 timer.cancel()
+
+
+def close_soon(loop: asyncio.AbstractEventLoop | None, close: Callable[[], None]) -> None:
+    """Have what nobody has any more closed by its loop: it is found by whatever thread collects the garbage."""
+    if loop is not None and not loop.is_closed():
+        loop.call_soon_threadsafe(close)
 
 
 def _over(waiter: asyncio.Future[Any]) -> None:

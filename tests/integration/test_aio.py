@@ -337,13 +337,29 @@ def test_a_map_that_nobody_has_any_more_reads_no_further(database: Path) -> None
         return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("ringq")]
 
     async def test() -> None:
-        with serving(database, run):
+        with serving(database, run) as server:
             async with ringq.aio.connect(database) as client:
                 async for _ in client.map(echo, inputs()):
                     assert readers() == ["ringq: inputs of a map"]
+                    assert server.connected == 2
                     break
                 gc.collect()
                 await until(lambda: not readers())
+                await until(lambda: server.connected == 1)
+
+    lead(test)
+
+
+def test_a_map_closed_by_another_task_ends_for_who_waits(database: Path) -> None:
+    async def test() -> None:
+        with serving(database) as server:
+            async with ringq.aio.connect(database) as client:
+                results = client.map(echo, ["a"])
+                waiting = asyncio.create_task(anext(results, "over"))
+                await until(lambda: bool(server.seen_waits))
+                results.close()
+                assert await waiting == "over"
+            assert server.accepted == 2
 
     lead(test)
 
