@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from ringq.active_tags import ActiveTags
 from ringq.belonging import Belonging, belonging_of
 from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock, instant, microseconds_of
@@ -118,6 +119,11 @@ class Query(Standing, Belonging):
         _within("number of task_ids", len(ids), 0, LIMIT_MAX)
         with asking(self._path) as ask:
             return {task_id: (calls, failed) for task_id, calls, failed in ask.calls(ids)}
+
+    @property
+    def active_tags(self) -> ActiveTags:
+        """The tags of tasks that have not ended, and those tasks by their tags."""
+        return ActiveTags(self._path)
 
     def callback(self, task_id: int) -> CallbackRecord | None:
         """How somebody outside completes this task; None if nobody does. The token is known to nobody here."""

@@ -150,14 +150,9 @@ class Resolution:
 
     def _complete(self, row: Any) -> None:
         """It has nothing left to do: what its handler has returned is its result."""
-        ((_, spec),) = self._store.specs_of([row.task_id])
-        kind = self._store.intern_kind(self._store.specs()[spec].kind)
-        began_us, worker = self._store.attempt_of(row.task_id, row.lease)
-        times = (self._now_us, max(0, self._now_us - began_us), worker, None, None)
-        codes = (self._verdicts.attempts_of(row.task_id), COMPLETED, Reason.NONE.code)
-        memo = self._store.memo(row.task_id)
-        self._committed.receipts.append((row.task_id, row.lease, kind, *codes, *times, memo, None))
-        self._verdicts.cancels.note_end(row.task_id, COMPLETED)
+        receipt = _receipt(self._store, row, self._now_us, self._store.memo(row.task_id))
+        self._committed.receipts.append(receipt)
+        self._verdicts.cancels.note_ends([receipt])
 
     def _cancel_children(self, parents: Sequence[int]) -> Generator[None, None, None]:
         """What is left of the children of tasks that have ended."""
@@ -169,3 +164,15 @@ class Resolution:
             seen.update(fresh)
             cancel(fresh, self._store, self._verdicts, self._committed, why=why)
             yield
+
+
+def _receipt(store: Any, row: Any, now_us: int, result: str | None) -> ReceiptRow:
+    """The receipt of a task that waits, as its `WaitingRow`, and completes without another attempt.
+
+    It has taken as long as its handler did: that is what workers are shared by, and it had none since. No attempt ends
+    it: that of its handler has ended before.
+    """
+    own = store.returned_attempt(row.task_id, row.lease)
+    codes = (own.attempt, COMPLETED, Reason.NONE.code)
+    times = (now_us, own.duration_us, own.worker or 0, own.cpu_us, own.rss_kib)
+    return (row.task_id, 0, own.kind, *codes, *times, result, None)

@@ -113,6 +113,7 @@ class Spawning:
         self._go_on(row, committed)
         waiting = WaitingRow(task_id, CHILDREN, lease, carried.finalizes, carried.fail_fast, self._now_us)
         self._store.insert_waiting(waiting, carried.result)
+        self._verdicts.bound_waiting(task_id, committed)
         committed.waiting.append((task_id, children))
         resolution.look_at_parent(task_id)
         return None

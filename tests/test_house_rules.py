@@ -47,7 +47,7 @@ LAYER_OF = {
         ["changes", "committed", "expiry", "keys", "queues", "splitting", "verdicts", "worker", "writer"],
         FLOWS,
     ),
-    **dict.fromkeys(["families", "inquiry", "offspring", "returning"], FLOWS),
+    **dict.fromkeys(["active_tags", "families", "inquiry", "offspring", "returning"], FLOWS),
     **dict.fromkeys(
         ["duties", "firing", "retention", "scheduling", "serial", "stranded", "turns", "upkeep", "vanishing"], FLOWS
     ),
@@ -153,6 +153,7 @@ NEIGHBOURS = {
     ("queues", "gate"): "tells it of them",
     ("query", "records"): "what it makes of rows",
     ("query", "standing"): "a part of it",
+    ("query", "active_tags"): "a part of it",
     ("query", "belonging"): "a part of it",
     ("belonging", "records"): "what it makes of rows",
     ("standing", "records"): "how an instant is read",

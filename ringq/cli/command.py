@@ -60,6 +60,7 @@ VERBS = {
     "map": ("ringq.cli.mapping:map_", "Call a task with each line of a pipe, on all cores."),
     "wait": ("ringq.cli.wait:wait", "Wait until tasks have ended; print how."),
     "task": ("ringq.cli.task:task", "List tasks, show one."),
+    "tag": ("ringq.cli.tag:tag", "Find active tasks by their tags, and count them."),
     "queue": ("ringq.cli.queue:queue", "Limit, pause, resume queues."),
     "group": ("ringq.cli.group:group", "Limit, pause, resume groups; how they share the workers."),
     "domain": ("ringq.cli.domain:domain", "Limit, pause, resume the kinds of a domain."),

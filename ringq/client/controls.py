@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 from ringq import protocol
 from ringq.client.changing import Asking, change
@@ -12,6 +12,9 @@ from ringq.errors import InvalidOption
 from ringq.kinds import Task, options
 from ringq.kinds.controls import SETTINGS, name_problem, problem_of, until_us_of
 from ringq.overview import ControlRecord
+
+if TYPE_CHECKING:
+    from ringq.active_tags import ActiveTags
 
 Running = Literal["stop", "finish"]
 PauseScope = Literal["server", "queue", "domain", "group"]
@@ -172,6 +175,11 @@ class DomainVerbs:
 
 class DomainControl(Blocking, DomainVerbs):
     """The domain of a client that blocks."""
+
+    @property
+    def active_tags(self) -> ActiveTags:
+        """As `Query.active_tags`, for the tasks of this domain."""
+        return self._client._query_of().active_tags.of(self.name)
 
 
 async def set_pause(client: Asking, scope: PauseScope, name: str, until: Until, running: Running) -> bool:

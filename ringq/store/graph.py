@@ -48,10 +48,7 @@ CLOSE_EDGE: Final = "UPDATE edge SET is_open = 0 WHERE upstream = ? AND task_id 
 
 # What has ended waits for nothing.
 CLOSE_EDGES_OF: Final = """
-UPDATE edge SET is_open = 0
-WHERE (upstream, task_id) IN (
-    SELECT edge.upstream, edge.task_id FROM json_each(?) AS ended
-    CROSS JOIN edge ON edge.is_open = 1 AND edge.task_id = ended.value)
+UPDATE edge SET is_open = 0 WHERE is_open = 1 AND task_id IN (SELECT value FROM json_each(?))
 """
 
 # Who still waits.
@@ -100,7 +97,7 @@ SELECT upstream, place FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (r
 # Another task takes the place of this one, for all that wait for it.
 INSERT_MOVED: Final = """
 INSERT INTO edge (upstream, task_id, role, place, is_open)
-SELECT ?2, task_id, role, place, 1 FROM edge WHERE upstream = ?1 AND +is_open = 1
+SELECT ?2, task_id, role, place, 1 FROM edge WHERE upstream = ?1 AND +is_open = 1 AND task_id <> ?2
 ON CONFLICT (upstream, task_id) DO NOTHING
 """
 DELETE_MOVED: Final = "DELETE FROM edge WHERE upstream = ? AND +is_open = 1"

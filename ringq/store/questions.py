@@ -40,6 +40,7 @@ from ringq.store.rates import SELECT_RATES
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.standing import Standing
 from ringq.store.submissions import SELECT_NAMES, SELECT_SPECS, SpecRow
+from ringq.store.tag_questions import TagQuestions
 from ringq.store.task_rows import (
     SELECT_BLOCKED_ROWS,
     SELECT_COMPLETED_ROWS,
@@ -179,6 +180,11 @@ class Questions:
         self._connection = connection
         self.standing = Standing(self._rows)
         self.belonging = Belonging(self._rows)
+
+    @property
+    def active_tags(self) -> TagQuestions:
+        """Questions about the tags of active tasks."""
+        return TagQuestions(self._rows, self.tag_keys)
 
     def task(self, task_id: int) -> Row | None:
         """One task, in the columns of TASK_ROW."""

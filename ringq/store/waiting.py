@@ -34,8 +34,10 @@ SELECT_PHASES: Final = "SELECT task_id, phase FROM waiting"
 UPDATE_PHASE: Final = "UPDATE waiting SET phase = ? WHERE task_id = ?"
 DELETE_WAITING: Final = "DELETE FROM waiting WHERE task_id IN (SELECT value FROM json_each(?))"
 
-# An attempt that has ended, and not its task.
-SELECT_ATTEMPT: Final = "SELECT ended_us - duration_us, worker FROM attempt WHERE task_id = ? AND lease = ?"
+# The attempt whose handler has returned.
+SELECT_RETURNED: Final = """
+SELECT kind, attempt, duration_us, worker, cpu_us, rss_kib FROM attempt WHERE task_id = ? AND lease = ?
+"""
 
 # What such a handler has returned.
 INSERT_MEMO: Final = """
@@ -53,6 +55,17 @@ class WaitingRow(NamedTuple):
     finalizes: int
     fail_fast: int
     since_us: int
+
+
+class ReturnedRow(NamedTuple):
+    """An attempt that has ended well, and whose task goes on."""
+
+    kind: int
+    attempt: int
+    duration_us: int
+    worker: int | None
+    cpu_us: int | None
+    rss_kib: int | None
 
 
 class WaitingTables(RateTables):
@@ -94,10 +107,9 @@ class WaitingTables(RateTables):
             self._reload.add(self._load_graph)
             self.finalizing.difference_update(task_ids)
 
-    def attempt_of(self, task_id: int, lease: int) -> tuple[int, int | None]:
-        """(when it began, its worker) of an attempt that is on record."""
-        row: tuple[int, int | None] = self._read_one(SELECT_ATTEMPT, (task_id, lease))
-        return row
+    def returned_attempt(self, task_id: int, lease: int) -> ReturnedRow:
+        """The attempt with which the handler has returned."""
+        return ReturnedRow._make(self._read_one(SELECT_RETURNED, (task_id, lease)))
 
     def memo(self, task_id: int) -> str | None:
         """What its handler has returned, as JSON text."""
