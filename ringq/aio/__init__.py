@@ -10,7 +10,8 @@ Its verbs are those of `ringq.Client`, awaited: they take the same steps, see `r
 from __future__ import annotations
 
 from ringq.aio.client import Client, DomainControl, connect
+from ringq.aio.events import EventStream
 from ringq.aio.results import MapResults
 from ringq.aio.submitted import BatchOutcome, Submitted
 
-__all__ = ["BatchOutcome", "Client", "DomainControl", "MapResults", "Submitted", "connect"]
+__all__ = ["BatchOutcome", "Client", "DomainControl", "EventStream", "MapResults", "Submitted", "connect"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, Unpack, overload
 
+from ringq.aio.events import Watching
 from ringq.aio.exchange import Exchange, SharedLine
 from ringq.aio.maps import Maps
 from ringq.aio.submitted import BatchOutcome, Submitted
@@ -57,7 +58,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(database_of(database), seconds)
 
 
-class Client(Awaiting, Core, Maps):
+class Client(Awaiting, Core, Maps, Watching):
     """A connection to the server of one database, for one event loop. Made by `ringq.aio.connect`.
 
     Attributes: `database`, its path.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from ringq import protocol
 from ringq.client.controls import DomainControl
 from ringq.client.core import Core, Ends, task_id_of
+from ringq.client.events import Watching
 from ringq.client.line import Exchange, Line
 from ringq.client.maps import Maps
 from ringq.client.outcome import BatchOutcome, tell
@@ -58,7 +59,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(database_of(database), seconds)
 
 
-class Client(Blocking, Core, Maps):
+class Client(Blocking, Core, Maps, Watching):
     """A connection to the server of one database. Made by `ringq.connect`.
 
     Attributes: `database`, its path.

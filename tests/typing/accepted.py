@@ -225,6 +225,17 @@ async def report_later(memo: int, results: list[int]) -> int:
 assert_type(report(ringq.Context(), 1, []), int)
 
 
+@app.on("failed", "dead_letter", kind=parent)
+def tell(event: ringq.Event) -> None:
+    assert_type(event.task, int | None)
+
+
+tell(ringq.Event(word="failed", at=datetime.now(UTC)))
+with ringq.connect("t.db").events("completed", kind=[parent, "a::b"], task=handle) as events:
+    for event in events:
+        assert_type(event, ringq.Event)
+
+
 async def awaited() -> None:
     async with ringq.aio.connect("photos.db", reconnect=5) as client:
         assert_type(client, ringq.aio.Client)
@@ -251,3 +262,10 @@ async def awaited() -> None:
         assert_type(await client.domain("photos").resume(), bool)
         assert_type(await client.query(ringq.Query.tasks, kind=plain), list[ringq.TaskRecord])
         plain.submission(Path("a")).after(submitted)
+
+
+async def watching(client: ringq.aio.Client) -> None:
+    async with client.events("completed", kind=plain, timeout=5) as stream:
+        assert_type(stream, ringq.aio.EventStream)
+        async for event in stream:
+            assert_type(event, ringq.Event)
