@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ringq import aio
     from ringq.bucket import RateRecord
     from ringq.budgets import IoBudget
     from ringq.callback import Callback
@@ -237,6 +238,7 @@ __all__ = [
     "UnknownTask",
     "WaitTimeout",
     "Why",
+    "aio",
     "chain",
     "connect",
     "gather",
@@ -276,6 +278,8 @@ if not TYPE_CHECKING:  # a checker that saw this would take every name for one o
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module 'ringq' has no attribute {name!r}")
+        if name == "aio":  # asyncio is half of what a client imports, for those who need it
+            return importlib.import_module("ringq.aio")
         value = getattr(importlib.import_module(_HOME_OF.get(name, "ringq.errors")), name)
         globals()[name] = value
         return value

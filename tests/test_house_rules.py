@@ -58,7 +58,7 @@ LAYER_OF = {
     ),
     **dict.fromkeys(["depending", "recording", "resolving", "spawning"], FLOWS),
     # "" is ringq/__init__.py
-    **dict.fromkeys(["", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
+    **dict.fromkeys(["", "aio", "client", "connection", "harvest", "health", "listener", "maps", "renewal"], FACES),
     **dict.fromkeys(["server", "serving", "settle", "shutdown", "supervisor", "waiters"], FACES),
     **dict.fromkeys(["__main__", "bench", "cli", "contrib", "demo", "testing"], CLI),
 }
@@ -277,7 +277,9 @@ NEIGHBOURS = {
     ("hooks", "client"): "reads events as any client",
     ("waiters", "maps"): "what both need of the store",
     ("supervisor", "companions"): "runs beside it",
+    ("", "aio"): "the public names",
     ("", "client"): "the public names",
+    ("aio", "client"): "the same client, awaited",
     ("", "server"): "the public names",
     ("server", "client"): "has one of its own database",
     ("cli", "demo"): "the verb `demo`",

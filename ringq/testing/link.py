@@ -53,7 +53,7 @@ class InlineLink(Link):
         self._asked: list[dict[int, set[int]]] = [{}]
         self.is_open = True
 
-    def send(self, frame: bytes, deadline: float | None) -> None:
+    async def send(self, frame: bytes, deadline: float | None) -> None:
         """Answer a request."""
         for request in self._reader.feed(frame):
             try:
@@ -63,7 +63,7 @@ class InlineLink(Link):
             if reply is not None:
                 self._frames.append(protocol.Frame(request.request_id, reply))
 
-    def receive(self, deadline: float | None) -> protocol.Frame:
+    async def receive(self, deadline: float | None) -> protocol.Frame:
         """The next reply; runs tasks until there is one.
 
         Raises TimeoutError at once if nothing may run and there is a `deadline`, NothingToRun if there is none.
@@ -72,7 +72,7 @@ class InlineLink(Link):
             raise TimeoutError if deadline is not None else self._stuck()
         return self._frames.popleft()
 
-    def has_input(self, timeout: float | None) -> bool:
+    async def has_input(self, timeout: float | None) -> bool:
         """Whether a reply is there. With a `timeout` of 0 nothing is run for it. Raises NothingToRun if it is None."""
         if timeout == 0:
             return bool(self._frames) or self._look_up()

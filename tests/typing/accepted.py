@@ -243,3 +243,38 @@ tell(ringq.Event(word="failed", at=datetime.now(UTC)))
 with ringq.connect("t.db").events("completed", kind=[parent, "a::b"], task=handle) as events:
     for event in events:
         assert_type(event, ringq.Event)
+
+
+async def awaited() -> None:
+    async with ringq.aio.connect("photos.db", reconnect=5) as client:
+        assert_type(client, ringq.aio.Client)
+        assert_type(await client.submit("media::optioned", {"number": 1}), ringq.aio.Submitted[Any])
+        assert_type(await client.submit(optioned, {"number": 1}), ringq.aio.Submitted[int | None])
+        assert_type(await client.submit(plain.submission(Path("a"))), ringq.aio.Submitted[dict[str, int]])
+        submitted = await client.submit(asynchronous, {"number": 1}, queue="bulk")
+        assert_type(await submitted.result(timeout=1.5), float)
+        assert_type(await submitted, float)
+        assert_type(await submitted.cancel(), ringq.Cancellation)
+        handles = await client.submit_many([plain.submission(Path("a")), plain.submission(Path("b"))])
+        assert_type(handles, ringq.aio.BatchOutcome[dict[str, int]])
+        assert_type(handles.inserted[0], ringq.aio.Submitted[dict[str, int]])
+        assert_type(await client.wait_many(handles, timeout=5), list[ringq.Ended])
+        async for handle in client.as_completed(handles):
+            assert_type(await handle, dict[str, int])
+        async for result in client.map(optioned, [1, 2]):
+            assert_type(result, int | None)
+        async for either in client.map(optioned, [1, 2], errors="return"):
+            assert_type(either, int | None | Exception)
+        assert_type(await client.health(), dict[str, Any])
+        assert_type(await client.pause_group("acme", timedelta(hours=1), running="finish"), bool)
+        assert_type(await client.cancel_all(queue="bulk"), ringq.CancelCounts)
+        assert_type(await client.domain("photos").resume(), bool)
+        assert_type(await client.query(ringq.Query.tasks, kind=plain), list[ringq.TaskRecord])
+        plain.submission(Path("a")).after(submitted)
+
+
+async def watching(client: ringq.aio.Client) -> None:
+    async with client.events("completed", kind=plain, timeout=5) as stream:
+        assert_type(stream, ringq.aio.EventStream)
+        async for event in stream:
+            assert_type(event, ringq.Event)
