@@ -108,6 +108,7 @@ class Plant:
     """A parent, and how it is killed and started again."""
 
     stopping = False  # as the listener says
+    admission: Admission | None = None  # by which what receipts carry is checked
 
     def __init__(
         self, folder: Path, *, clock: ManualClock | None = None, segment: Segment | None = None, **config: Any
@@ -122,6 +123,7 @@ class Plant:
         """As `Supervisor` does."""
         self.store = Store.open(self.config.database, durability="normal", check=False)
         self.writer = Writer(self.store, self.config, self.clock)
+        self.writer.admission = self.admission
         if not self.store.previous.clean:
             recover._record(self.config, self.store, self.writer, self.clock, segment, lambda _: None)  # type: ignore[arg-type]
         recover._end_cancelled(self.writer)
