@@ -88,7 +88,7 @@ def cancel(
     # A dead letter that is named may have been purged since the first page.
     told: Told = {i: (CancelOutcome.TOO_LATE, Status.DEAD_LETTER.code) for i in ids if i not in states}
     request: list[int] = []
-    returned = set(committed.returned)
+    returned, over = set(committed.returned), set(committed.again)  # those have a slot until COMMIT, and no worker
     end: list[tuple[int, int, int]] = []
     for task_id, state in states.items():
         if state.status is not None:
@@ -97,7 +97,7 @@ def cancel(
             told[task_id] = CancelOutcome.TOO_LATE, ended
         elif task_id in cancels:
             told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
-        elif withdraw(store, cancels, task_id, state, committed, returned):
+        elif task_id in over or withdraw(store, cancels, task_id, state, committed, returned):
             end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
             told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
         elif is_running is not False:

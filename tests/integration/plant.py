@@ -42,6 +42,7 @@ class Slot:
     kind: int
     attempt: int
     lease: int
+    payload: str
     is_claimed: bool = False
     receipt: ReceiptRow | None = None
     is_drained: bool = False
@@ -57,7 +58,7 @@ class Slots:
     def publish(self, tasks: Sequence[Row], first_lease: int) -> int:
         for number, row in enumerate(tasks):
             assert row[0] not in self.by_task, f"task {row[0]} is published twice"
-            self.by_task[row[0]] = Slot(row[0], row[1], row[2], first_lease + number)
+            self.by_task[row[0]] = Slot(row[0], row[1], row[2], first_lease + number, row[4])
             self.published.append(self.by_task[row[0]])
         return len(tasks)
 

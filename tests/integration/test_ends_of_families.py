@@ -1,0 +1,127 @@
+"""Several ends at once: of children and their parents, of what others depend on - and the server killed in between."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plant import Plant
+
+from ringq import protocol, writer
+from ringq.admission import Admission
+from ringq.clock import ManualClock
+from ringq.codec import FINALIZE_PREFIX
+from ringq.errors import CyclicDependency
+from ringq.model import OnDependencyFailure, Reason, Status
+
+FAIL = OnDependencyFailure.FAIL
+CANCELLED, COMPLETED, FAILED = Status.CANCELLED, Status.COMPLETED, Status.FAILED
+
+
+class Home(Plant):
+    """A plant whose tasks spawn."""
+
+    def __init__(self, folder: Path) -> None:
+        self.numbers = itertools.count(1)
+        self.admission = Admission()
+        self.admission.learn([{"name": "home::task"}])
+        super().__init__(folder, clock=ManualClock())
+
+    def message(self, *depends_on: list[int], policy: OnDependencyFailure | None = None, **fields: Any) -> Any:
+        """Tasks, one for each list of what it depends on."""
+        number = next(self.numbers).to_bytes(16, "big")
+        policies = None if policy is None else [policy.code] * len(depends_on)
+        spec = protocol.SpecFields("home::task", **fields)
+        upstream = list(depends_on) if any(depends_on) else None
+        return protocol.Submit(
+            number, [spec], None, ["{}"] * len(depends_on), None, depends_on=upstream,
+            on_dependency_failure=policies if upstream else None,
+        )  # fmt: skip
+
+    def send(self, message: protocol.Submit) -> int:
+        """The id of the first of these tasks."""
+        first: int = self.store.next_task_id
+        assert self.admission is not None
+        self.submit(self.admission.check(message, lambda *_: None, self.answers.append))
+        self.turn()
+        return first
+
+    def give(self, *depends_on: int, **fields: Any) -> int:
+        return self.send(self.message(list(depends_on), **fields))
+
+    def begin(self, *task_ids: int) -> None:
+        self.fill(99)
+        for task_id in task_ids:
+            self.claim(task_id)
+
+    def end(self, task_id: int, status: Status = COMPLETED) -> None:
+        """An attempt has ended; nothing of it is written yet."""
+        self.receive(task_id, status, Reason.NONE if status is COMPLETED else Reason.HANDLER_ERROR, "{}")
+
+    def spawn(self, task_id: int, batch: Any, roles: Sequence[int] = (), **options: Any) -> None:
+        """A handler returns, and leaves children."""
+        own = list(roles) or [protocol.CHILD] * len(batch.payloads)
+        body = protocol.encode_carried(protocol.Carried("1", batch, own, True, **options)).decode()
+        self.receive(task_id, COMPLETED, Reason.WAITING, body)
+
+    def parent(self, *depends_on: list[int], retry: str | None = None, serial_key: str | None = None, **options: Any) -> int:
+        """A task that waits for its children: those have the next ids. `options`: of the children, and how it waits."""
+        task_id = self.give(retry=retry, serial_key=serial_key)
+        self.begin(task_id)
+        waits = {name: options.pop(name) for name in ("finalizes", "fail_fast") if name in options}
+        upstream = [[one if one < 0 else task_id + one for one in own] for own in depends_on]
+        self.spawn(task_id, self.message(*upstream, **options), **waits)
+        self.turn()
+        return task_id
+
+    def turn(self) -> None:
+        self.look_at_the_time()
+        self.commit()
+
+    def end_of(self, task_id: int) -> tuple[Status, Reason, dict[str, Any]] | None:
+        rows = self.read(f"SELECT status, reason, error FROM receipt WHERE task_id = {task_id}")
+        return next(((Status.of(s), Reason.of(r), json.loads(e or "{}")) for s, r, e in rows), None)
+
+    def status(self, task_id: int) -> Status | None:
+        found = self.end_of(task_id)
+        return None if found is None else found[0]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    home.store.close()
+
+
+def test_a_child_that_has_just_failed_and_may_again_does_not_run_again_when_its_parent_ends(home: Home) -> None:
+    parent = home.parent([], [])
+    again, last = parent + 1, parent + 2
+    home.begin(again, last)
+    home.receive(again, FAILED, Reason.SNOOZED, '{"after":60}')
+    home.end(last, FAILED)
+    home.turn()
+    assert [home.status(one) for one in (parent, again, last)] == [FAILED, CANCELLED, FAILED]
+    home.clock.advance(100)
+    home.turn()
+    assert home.fill(9) == []
+    assert home.read("SELECT * FROM delayed UNION ALL SELECT task_id, 0 FROM cancel_request") == []
+
+
+def test_a_child_that_shall_run_alone_keeps_nobody_waiting_when_it_has_ended_with_its_parent(home: Home) -> None:
+    parent = home.parent([], [])
+    lost, last = parent + 1, parent + 2
+    for _ in range(2):
+        home.begin(lost)
+        home.interrupt(lost, Reason.LOST)
+        home.turn()
+    home.begin(lost, last)
+    home.interrupt(lost, Reason.LOST)
+    home.end(last, FAILED)
+    home.turn()
+    assert home.status(lost) is CANCELLED
+    assert home.dispatcher._alone == set()
