@@ -118,7 +118,9 @@ def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: 
     if is_revoked:
         committed.revoked.append(task_id)
     elif is_revoked is None and not state.is_held and task_id not in returned:
-        committed.removed.append((store.place_of(task_id, state.spec), task_id))
+        place = store.place_of(task_id, state.spec)
+        if cancels.hand is None or not cancels.hand.take(task_id, place):  # at once: others are published before COMMIT
+            committed.removed.append((place, task_id))
     return is_revoked is not False
 
 

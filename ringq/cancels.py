@@ -16,6 +16,7 @@ from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.lifecycle import is_legal
 from ringq.model import Reason, Status
+from ringq.places import Place
 from ringq.receipts import ReceiptRow
 
 NOT_BEGUN: Final = '{"message":"before it had begun"}'
@@ -28,17 +29,24 @@ class Revoking(Protocol):
     def revoke(self, task_id: int) -> bool | None: ...
 
 
+class Taking(Protocol):
+    """What is needed of the hand of a transaction."""
+
+    def take(self, task_id: int, place: Place) -> bool: ...
+
+
 class Cancels:
     """The tasks that a worker had when somebody cancelled them. In memory, so that all others cost nothing.
 
     Attributes: `asked_ns`, since when this parent knows of each, by the monotonic clock; `ring`, None while there is
-    none.
+    none; `hand`, that of the transaction under way.
     """
 
     def __init__(self, store: Any, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self.ring: Revoking | None = None
+        self.hand: Taking | None = None
         self.asked_ns: dict[int, int] = dict.fromkeys(store.cancel_requests(), 0)
         self._new: set[int] = set()  # of this transaction; true after its COMMIT
         self._ended: dict[int, int] = {}  # likewise: with the code of what they ended as

@@ -223,7 +223,7 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed, now_us = Committed(), self._clock.now_us()
-        hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
+        hand = self.cancels.hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         spawning = Spawning(self._store, self.admission, self._config.aging, self._verdicts, hand, now_us)
         recording = Recording(
             self._store, self._verdicts, committed, hand, spawning, self._leased, self.statistics, now_us

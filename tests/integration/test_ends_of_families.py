@@ -125,3 +125,42 @@ def test_a_child_that_shall_run_alone_keeps_nobody_waiting_when_it_has_ended_wit
     home.turn()
     assert home.status(lost) is CANCELLED
     assert home.dispatcher._alone == set()
+
+
+def test_children_that_end_with_their_parent_are_not_given_out_while_that_is_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = home.parent(*[[]] * 50)
+    home.fill(1)
+    (first,) = home.ring.by_task
+    home.claim(first)
+    home.end(first, FAILED)
+    monkeypatch.setattr(writer, "STEP_NS", 0)
+    ring: Any = home.ring
+    home.settlement.commit(ring)
+    published = []
+    while home.writer.is_under_way:
+        published += home.fill(9)
+        for slot in home.ring.by_task.values():
+            slot.is_claimed = True
+        home.settlement.commit(ring)
+    assert home.status(parent) is FAILED
+    assert [home.status(slot.task_id) for slot in published] == [None] * len(published)
+
+
+def test_a_task_that_was_cancelled_is_not_given_out_while_that_is_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [home.give() for _ in range(5)]
+    for task_id in tasks:
+        home.give(task_id)
+    monkeypatch.setattr(writer, "STEP_NS", 0)
+    home.cancel(*tasks)
+    ring: Any = home.ring
+    home.settlement.commit(ring)
+    published = []
+    while home.writer.is_under_way:
+        published += [slot.task_id for slot in home.fill(9)]
+        home.settlement.commit(ring)
+    assert [home.status(one) for one in tasks] == [CANCELLED] * 5
+    assert set(published).isdisjoint(tasks)
