@@ -270,6 +270,8 @@ class Writer:
             self.ring.free()
         failpoint.hit("writer.after_free")
         self._count(committed)
+        if self.cancels.has_returned:
+            self._stamp()
         committed.body_bytes = result_bytes(committed.receipts) + sum(sum(map(len, b.payloads)) for b in batches)
         return committed
 

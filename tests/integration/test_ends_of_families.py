@@ -164,3 +164,29 @@ def test_a_task_that_was_cancelled_is_not_given_out_while_that_is_written(
         home.settlement.commit(ring)
     assert [home.status(one) for one in tasks] == [CANCELLED] * 5
     assert set(published).isdisjoint(tasks)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_task_that_must_not_run_and_comes_back_while_something_is_written_ends_next(
+    home: Home, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    other = home.give()
+    home.give(other)
+    back = home.give(ttl_ms=1000)
+    home.begin(other, back)
+    if is_cancelled:
+        home.cancel(back)
+        home.turn()
+    else:
+        home.clock.advance(2)
+    home.end(other)
+    monkeypatch.setattr(writer, "STEP_NS", 0)
+    ring: Any = home.ring
+    while home.status(other) is None:  # in the transaction under way
+        home.settlement.commit(ring)
+    assert home.writer.is_under_way
+    home.drop(back)
+    home.turn()
+    home.turn()
+    assert home.status(back) is (CANCELLED if is_cancelled else Status.EXPIRED)
+    assert home.writer.wait_ns(saturated=False) is None
