@@ -166,6 +166,18 @@ def test_a_task_that_was_cancelled_is_not_given_out_while_that_is_written(
     assert set(published).isdisjoint(tasks)
 
 
+def test_a_failure_that_goes_no_further_and_a_cancel_at_once_are_a_cancel(home: Home) -> None:
+    parent = home.parent([], [-1], policy=FAIL, fail_fast=False)
+    first, second = parent + 1, parent + 2
+    outside = home.give(second)
+    home.begin(first)
+    home.end(first, FAILED)
+    home.cancel(parent)
+    home.turn()
+    assert [home.status(one) for one in (parent, first, second)] == [CANCELLED, FAILED, CANCELLED]
+    assert home.status(outside) is Status.DEPENDENCY_FAILED
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_a_task_that_must_not_run_and_comes_back_while_something_is_written_ends_next(
     home: Home, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
