@@ -6,7 +6,7 @@ it is active ──► an open edge: the task is blocked
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -75,6 +75,36 @@ def look_up(store: Any, batch: Batch) -> Generator[None, None, Claims | RingqErr
     refused = _failed(batch, failed, statuses) if failed else None
     circle = None if batch.keys is None else _circle(store, batch, batch.keys)
     return refused or circle or Claims(batch.depends_on, batch.roles, statuses)
+
+
+def circle_of_family(
+    store: Any, batch: Batch, roles: Sequence[int], parents: Mapping[int, int]
+) -> CyclicDependency | None:
+    """Whether a task of this batch would wait for what waits for it, being a child. `parents`: whose, by role."""
+    named = {one for own in batch.depends_on or () if own for one in own if one > 0}
+    for role, parent in parents.items() if named else ():
+        waits = named.intersection(store.below(parent))
+        for place in (place for place, own in enumerate(roles) if own == role and waits):
+            found = waits.intersection(_reached(batch.depends_on or (), place))
+            if found:
+                return CyclicDependency(
+                    f"{_name(batch, place)} depends on task {min(found)}, which waits for it: it is a child of task "
+                    f"{parent}"
+                )
+    return None
+
+
+def _reached(depends_on: Sequence[list[int] | None], place: int) -> set[int]:
+    """The tasks outside the batch that the one at this place depends on, also by others of the batch."""
+    seen, ids, left = {place}, set[int](), [place]
+    while left:
+        for one in depends_on[left.pop()] or ():
+            if one > 0:
+                ids.add(one)
+            elif -1 - one not in seen:
+                seen.add(-1 - one)
+                left.append(-1 - one)
+    return ids
 
 
 def _nobody(batch: Batch, task_id: int) -> InvalidDependency:

@@ -178,6 +178,55 @@ def test_a_failure_that_goes_no_further_and_a_cancel_at_once_are_a_cancel(home: 
     assert home.status(outside) is Status.DEPENDENCY_FAILED
 
 
+@pytest.mark.parametrize("depends_on", [[[0]], [[-2], [0]]], ids=["itself", "through another child"])
+def test_a_child_that_depends_on_its_parent_is_refused(home: Home, depends_on: list[list[int]]) -> None:
+    parent = home.parent(*depends_on)
+    status, reason, error = home.end_of(parent) or (None, None, {})
+    assert (status, reason) == (FAILED, Reason.INVALID_SPAWN)
+    assert f"depends on task {parent}, which waits for it" in error["message"]
+    assert home.store.next_task_id == parent + 1
+
+
+def test_a_child_that_depends_on_what_waits_for_its_parent_is_refused(home: Home) -> None:
+    parent = home.give()
+    below = home.give(home.give(parent))
+    home.begin(parent)
+    home.spawn(parent, home.message([], [below]))
+    home.turn()
+    status, reason, error = home.end_of(parent) or (None, None, {})
+    assert (status, reason) == (FAILED, Reason.INVALID_SPAWN)
+    assert f"depends on task {below}, which waits for it" in error["message"]
+
+
+def test_a_child_that_is_stored_at_once_and_depends_on_its_parent_is_refused(home: Home) -> None:
+    parent = home.give()
+    home.begin(parent)
+    message = home.message([parent])
+    message.parent = (parent, home.ring.by_task[parent].lease)
+    home.send(message)
+    assert [type(answer) for answer in home.answers] == [CyclicDependency]
+
+
+def test_a_child_that_depends_on_a_follow_up_that_waits_for_its_parent_is_refused(home: Home) -> None:
+    parent = home.give()
+    home.begin(parent)
+    home.spawn(parent, home.message([parent], [-1]), [protocol.FOLLOW_UP, protocol.CHILD])
+    home.turn()
+    assert (home.end_of(parent) or ())[1] is Reason.INVALID_SPAWN
+
+
+def test_a_sibling_or_a_follow_up_may_depend_on_who_asked_for_it(home: Home) -> None:
+    child = home.parent([]) + 1
+    home.begin(child)
+    home.spawn(child, home.message([child], [child]), [protocol.SIBLING, protocol.FOLLOW_UP])
+    home.turn()
+    home.begin(child + 1, child + 2)
+    home.end(child + 1)
+    home.end(child + 2)
+    home.turn()
+    assert [home.status(one) for one in range(child - 1, child + 3)] == [COMPLETED] * 4
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_a_task_that_must_not_run_and_comes_back_while_something_is_written_ends_next(
     home: Home, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
