@@ -42,7 +42,8 @@ class Turns:
         if self._store.has_serials:
             self._feed.give_back(self.serials.load(self._store.in_line(), self._store.begun_serials()))
         if self._store.finalizing:
-            self._feed.give_back(self._store.finalizing)
+            states = self._store.task_states(sorted(self._store.finalizing))
+            self._feed.give_back(task_id for task_id, state in states.items() if not state.is_held)
 
     def is_out(self, task_id: int) -> bool:
         """See `keys.Reach`."""

@@ -227,6 +227,45 @@ def test_a_sibling_or_a_follow_up_may_depend_on_who_asked_for_it(home: Home) -> 
     assert [home.status(one) for one in range(child - 1, child + 3)] == [COMPLETED] * 4
 
 
+def test_finalizes_that_failed_wait_for_their_time_after_a_restart_too(home: Home) -> None:
+    parents = [home.parent(*[[]] * 20, retry="1 constant 60s", finalizes=True) for _ in range(2)]
+    for parent in parents:
+        home.begin(*range(parent + 1, parent + 21))
+        for child in range(parent + 1, parent + 21):
+            home.end(child)
+        home.turn()
+        home.begin(parent)
+        home.end(parent, FAILED)
+        home.turn()
+    home.kill()
+    assert home.fill(9) == []
+    home.clock.advance(60)
+    home.turn()
+    home.begin(*parents)
+    for parent in parents:
+        assert home.ring.by_task[parent].payload.startswith(FINALIZE_PREFIX.decode())
+        home.end(parent)
+    home.turn()
+    assert [home.status(parent) for parent in parents] == [COMPLETED] * 2
+
+
+@pytest.mark.parametrize("with_host", [False, True])
+def test_a_parent_with_a_serial_key_is_finalized_before_others_get_the_turn_after_a_restart_too(
+    home: Home, with_host: bool
+) -> None:
+    parent = home.parent([], serial_key="x", finalizes=True)
+    other = home.give(serial_key="x")
+    home.begin(parent + 1)
+    home.end(parent + 1)
+    home.turn()
+    home.kill(with_host=with_host)
+    assert [slot.task_id for slot in home.fill(9)] == [parent]
+    home.claim(parent)
+    home.end(parent)
+    home.turn()
+    assert [slot.task_id for slot in home.fill(9)] == [other]
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_a_task_that_must_not_run_and_comes_back_while_something_is_written_ends_next(
     home: Home, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
