@@ -36,7 +36,7 @@ class Home(Plant):
         number = next(self.numbers).to_bytes(16, "big")
         policies = None if policy is None else [policy.code] * len(depends_on)
         spec = protocol.SpecFields("home::task", **fields)
-        upstream = list(depends_on) if any(depends_on) else None
+        upstream: Any = list(depends_on) if any(depends_on) else None
         return protocol.Submit(
             number, [spec], None, ["{}"] * len(depends_on), None, depends_on=upstream,
             on_dependency_failure=policies if upstream else None,
@@ -68,7 +68,9 @@ class Home(Plant):
         body = protocol.encode_carried(protocol.Carried("1", batch, own, True, **options)).decode()
         self.receive(task_id, COMPLETED, Reason.WAITING, body)
 
-    def parent(self, *depends_on: list[int], retry: str | None = None, serial_key: str | None = None, **options: Any) -> int:
+    def parent(
+        self, *depends_on: list[int], retry: str | None = None, serial_key: str | None = None, **options: Any
+    ) -> int:
         """A task that waits for its children: those have the next ids. `options`: of the children, and how it waits."""
         task_id = self.give(retry=retry, serial_key=serial_key)
         self.begin(task_id)
@@ -212,7 +214,9 @@ def test_a_child_that_depends_on_a_follow_up_that_waits_for_its_parent_is_refuse
     home.begin(parent)
     home.spawn(parent, home.message([parent], [-1]), [protocol.FOLLOW_UP, protocol.CHILD])
     home.turn()
-    assert (home.end_of(parent) or ())[1] is Reason.INVALID_SPAWN
+    end = home.end_of(parent)
+    assert end is not None
+    assert end[1] is Reason.INVALID_SPAWN
 
 
 def test_a_sibling_or_a_follow_up_may_depend_on_who_asked_for_it(home: Home) -> None:
