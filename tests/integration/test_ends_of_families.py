@@ -231,6 +231,20 @@ def test_a_sibling_or_a_follow_up_may_depend_on_who_asked_for_it(home: Home) -> 
     assert [home.status(one) for one in range(child - 1, child + 3)] == [COMPLETED] * 4
 
 
+@pytest.mark.parametrize("with_host", [False, True])
+def test_children_end_with_a_task_that_was_cancelled_when_its_server_has_died(home: Home, with_host: bool) -> None:
+    parent = home.give()
+    home.begin(parent)
+    message = home.message([])
+    message.parent = (parent, home.ring.by_task[parent].lease)
+    child = home.send(message)
+    home.cancel(parent)
+    home.turn()
+    home.kill(with_host=with_host)
+    assert [home.status(one) for one in (parent, child)] == [CANCELLED] * 2
+    assert home.read("SELECT * FROM cancel_request") == []
+
+
 def test_finalizes_that_failed_wait_for_their_time_after_a_restart_too(home: Home) -> None:
     parents = [home.parent(*[[]] * 20, retry="1 constant 60s", finalizes=True) for _ in range(2)]
     for parent in parents:
