@@ -131,26 +131,47 @@ def _circle(store: Any, batch: Batch, keys: Sequence[str | None]) -> CyclicDepen
     last = {name: place for place, name in enumerate(zip(kinds, keys, strict=True)) if name[1] is not None}
     counts = [last.get(name, place) for place, name in enumerate(zip(kinds, keys, strict=True))]
     if any(place != counts[place] for place in range(len(keys))):
-        merged = [
+        upstream = [
             [one if one > 0 else -1 - counts[-1 - one] for one in own] if own and counts[place] == place else None
             for place, own in enumerate(upstream)
         ]
-        circle = find_cycle(merged)
+        circle = find_cycle(upstream)
         if circle:
             path = " -> ".join(_name(batch, place) for place in circle)
             return CyclicDependency(f"with one task for each key these would wait for each other for ever: {path}")
-    for place, key in enumerate(keys):
+    waiting: dict[int, list[int]] = {}  # of those that are depended on: for whom they wait then, by places
+    named = {one for own in upstream if own for one in own if one > 0}
+    for place, key in enumerate(keys if named else ()):
         own = upstream[place]
         if key is None or not own or batch.on_duplicate is None or batch.on_duplicate[place] != SUPERSEDE:
             continue
         holder = store.find_holder(store.intern_kind(kinds[place]), digest_of(key))
-        waits = set() if holder is None else store.below(holder.task_id).intersection(own)
-        if waits:
+        if holder is None:
+            continue
+        gone = [one for one in (holder.task_id, holder.follower) if one is not None]
+        waits = set().union(*map(store.below, gone)).intersection(named)
+        if waits.intersection(own):
             return CyclicDependency(
-                f"{_name(batch, place)} takes the place of task {holder.task_id}, and depends on task {min(waits)}, "
-                "which waits for that one"
+                f"{_name(batch, place)} takes the place of task {holder.task_id}, and depends on task "
+                f"{min(waits.intersection(own))}, which waits for that one"
             )
-    return None
+        for one in waits:
+            waiting.setdefault(one, []).append(place)
+    return _circle_through(batch, upstream, waiting)
+
+
+def _circle_through(
+    batch: Batch, upstream: Sequence[list[int] | None], waiting: dict[int, list[int]]
+) -> CyclicDependency | None:
+    """Whether tasks of the batch would wait for each other by way of stored ones: `waiting`, each for which places."""
+    count, ids = len(upstream), list(waiting)
+    places = {task_id: count + number for number, task_id in enumerate(ids)}
+    inside = [own and [-1 - places[one] if one in places else one for one in own] for own in upstream]
+    circle = find_cycle([*inside, *([-1 - place for place in waiting[one]] for one in ids)]) if ids else []
+    if not circle:
+        return None
+    path = " -> ".join(_name(batch, place) if place < count else f"task {ids[place - count]}" for place in circle)
+    return CyclicDependency(f"in place of those with their keys these would wait for each other for ever: {path}")
 
 
 def _name(batch: Batch, place: int) -> str:

@@ -16,7 +16,7 @@ from ringq.admission import Admission
 from ringq.clock import ManualClock
 from ringq.codec import FINALIZE_PREFIX
 from ringq.errors import CyclicDependency
-from ringq.model import OnDependencyFailure, Reason, Status
+from ringq.model import OnDependencyFailure, OnDuplicate, Reason, Status
 
 FAIL = OnDependencyFailure.FAIL
 CANCELLED, COMPLETED, FAILED = Status.CANCELLED, Status.COMPLETED, Status.FAILED
@@ -229,6 +229,45 @@ def test_a_sibling_or_a_follow_up_may_depend_on_who_asked_for_it(home: Home) -> 
     home.end(child + 2)
     home.turn()
     assert [home.status(one) for one in range(child - 1, child + 3)] == [COMPLETED] * 4
+
+
+def test_a_task_that_takes_the_place_of_another_and_waits_for_it_by_way_of_its_batch_is_refused(home: Home) -> None:
+    first = home.message([])
+    first.keys = ["x"]
+    below = home.give(home.send(first))
+    both = home.message([-2], [below])
+    both.keys, both.on_duplicate = ["x", None], [OnDuplicate.SUPERSEDE.code] * 2
+    home.send(both)
+    assert [type(answer) for answer in home.answers] == [CyclicDependency]
+    assert str(home.answers[0]).endswith(f": home::task (1) -> home::task (2) -> task {below} -> home::task (1)")
+
+
+def test_two_tasks_that_take_the_places_of_others_and_wait_for_those_crosswise_are_refused(home: Home) -> None:
+    first = home.message([], [])
+    first.keys = ["x", "y"]
+    holder = home.send(first)
+    below = home.give(holder), home.give(holder + 1)
+    both = home.message([below[1]], [below[0]])
+    both.keys, both.on_duplicate = ["x", "y"], [OnDuplicate.SUPERSEDE.code] * 2
+    home.send(both)
+    assert [type(answer) for answer in home.answers] == [CyclicDependency]
+    home.answers.clear()
+    both.submission, both.depends_on = bytes(16), [[below[1]], None]
+    home.send(both)
+    assert home.answers == []
+
+
+def test_a_task_that_takes_the_place_of_who_waits_for_a_key_and_waits_for_it_is_refused(home: Home) -> None:
+    for _ in range(2):
+        one = home.message([])
+        one.keys = ["x"]
+        last = home.send(one)
+        home.fill(1)
+    below = home.give(last)
+    another = home.message([below])
+    another.keys, another.on_duplicate = ["x"], [OnDuplicate.SUPERSEDE.code]
+    home.send(another)
+    assert [type(answer) for answer in home.answers] == [CyclicDependency]
 
 
 @pytest.mark.parametrize("with_host", [False, True])
