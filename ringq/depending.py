@@ -6,7 +6,8 @@ it is active ──► an open edge: the task is blocked
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -78,33 +79,65 @@ def look_up(store: Any, batch: Batch) -> Generator[None, None, Claims | RingqErr
 
 
 def circle_of_family(
-    store: Any, batch: Batch, roles: Sequence[int], parents: Mapping[int, int]
+    store: Any, batch: Batch, roles: Sequence[int], parents: Mapping[int, int], is_out: Callable[[int], bool]
 ) -> CyclicDependency | None:
-    """Whether a task of this batch would wait for what waits for it, being a child. `parents`: whose, by role."""
+    """Whether a child of this batch would wait for what waits for it: by a dependency, its key or its serial key.
+
+    `parents`: whose children those with a role are; `is_out`: whether a task that has a key runs, or may.
+    """
     named = {one for own in batch.depends_on or () if own for one in own if one > 0}
-    for role, parent in parents.items() if named else ():
-        waits = named.intersection(store.below(parent))
-        for place in (place for place, own in enumerate(roles) if own == role and waits):
-            found = waits.intersection(_reached(batch.depends_on or (), place))
-            if found:
+    is_serial = any(spec.serial_key is not None for spec in batch.specs)
+    for role, parent in parents.items() if named or is_serial or batch.keys else ():
+        waits, turns = store.below(parent), _turns_above(store, parent) if is_serial else {}
+        met = _reaching(batch.depends_on or (), waits.intersection(named))
+        for place in (place for place, own in enumerate(roles) if own == role):
+            spec = batch.specs[0 if batch.spec_of is None else batch.spec_of[place]]
+            holder = _holder(store, batch, spec.kind, batch.keys[place]) if batch.keys else None
+            how = f"depends on task {met[place]}" if place in met else None
+            if holder is not None and holder in waits and is_out(holder):
+                how = how or f"has the key of task {holder}"
+            if spec.serial_key in turns:
+                how = how or f"has the serial key of task {turns[spec.serial_key]}"
+            if how is not None:
                 return CyclicDependency(
-                    f"{_name(batch, place)} depends on task {min(found)}, which waits for it: it is a child of task "
-                    f"{parent}"
+                    f"{_name(batch, place)} {how}, which waits for it: it is a child of task {parent}"
                 )
     return None
 
 
-def _reached(depends_on: Sequence[list[int] | None], place: int) -> set[int]:
-    """The tasks outside the batch that the one at this place depends on, also by others of the batch."""
-    seen, ids, left = {place}, set[int](), [place]
+def _turns_above(store: Any, parent: int) -> dict[str | None, int]:
+    """The serial keys of a task and those above it: they keep the turn until they have ended."""
+    above: list[int] = [parent]
+    while (up := store.parent_of(above[-1])) is not None:
+        above.append(up)
+    return {key: task_id for task_id, key, _ in store.serials_of(above)}
+
+
+def _holder(store: Any, batch: Batch, kind: str, key: str | None) -> int | None:
+    """Who has this key."""
+    if key is None:
+        return None
+    kinds = batch.names.get(kind) or [kind]
+    found = (store.find_holder(store.intern_kind(one), digest_of(key)) for one in kinds)
+    return next((holder.task_id for holder in found if holder is not None), None)
+
+
+def _reaching(depends_on: Sequence[list[int] | None], ids: Set[int]) -> dict[int, int]:
+    """The places of those that depend on one of these stored tasks, also by others of the batch -> on which one."""
+    found, dependents = dict[int, int](), defaultdict[int, list[int]](list)
+    for place, own in enumerate(depends_on) if ids else ():
+        for one in own or ():
+            if one < 0:
+                dependents[-1 - one].append(place)
+            elif one in ids:
+                found[place] = one
+    left = list(found)
     while left:
-        for one in depends_on[left.pop()] or ():
-            if one > 0:
-                ids.add(one)
-            elif -1 - one not in seen:
-                seen.add(-1 - one)
-                left.append(-1 - one)
-    return ids
+        above = left.pop()
+        fresh = [place for place in dependents[above] if place not in found]
+        found.update(dict.fromkeys(fresh, found[above]))
+        left += fresh
+    return found
 
 
 def _nobody(batch: Batch, task_id: int) -> InvalidDependency:
@@ -148,8 +181,7 @@ def _circle(store: Any, batch: Batch, keys: Sequence[str | None]) -> CyclicDepen
         holder = store.find_holder(store.intern_kind(kinds[place]), digest_of(key))
         if holder is None:
             continue
-        gone = [one for one in (holder.task_id, holder.follower) if one is not None]
-        waits = set().union(*map(store.below, gone)).intersection(named)
+        waits = store.below(holder.task_id).intersection(named)
         if waits.intersection(own):
             return CyclicDependency(
                 f"{_name(batch, place)} takes the place of task {holder.task_id}, and depends on task "

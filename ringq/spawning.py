@@ -154,7 +154,7 @@ class Spawning:
                 error = NoParent(f"task {family.task_id} {why}, so it can have no siblings: spawn a child")
                 return intake.Taken(lambda: batch.refuse(error))
             parents[protocol.SIBLING] = parent
-        circle = circle_of_family(self._store, batch, roles, parents)
+        circle = circle_of_family(self._store, batch, roles, parents, self._hand.is_out)
         if circle is not None:
             return intake.Taken(lambda: batch.refuse(circle))
         self._inherit(batch, parents, roles, family.is_urgent)

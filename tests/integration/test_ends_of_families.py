@@ -219,6 +219,62 @@ def test_a_child_that_depends_on_a_follow_up_that_waits_for_its_parent_is_refuse
     assert end[1] is Reason.INVALID_SPAWN
 
 
+@pytest.mark.parametrize("generations", [1, 2])
+def test_a_child_with_the_serial_key_of_one_above_it_is_refused(home: Home, generations: int) -> None:
+    task_id = home.give(serial_key="x")
+    for _ in range(generations - 1):
+        home.begin(task_id)
+        home.spawn(task_id, home.message([]))
+        home.turn()
+        task_id += 1
+    home.begin(task_id)
+    home.spawn(task_id, home.message([], serial_key="x"))
+    home.turn()
+    status, reason, error = home.end_of(task_id) or (None, None, {})
+    assert (status, reason) == (FAILED, Reason.INVALID_SPAWN)
+    assert "has the serial key of task 1, which waits for it" in error["message"]
+
+
+def with_key(home: Home, *depends_on: list[int], key: str = "x") -> Any:
+    message = home.message(*depends_on)
+    message.keys = [key] * len(depends_on)
+    return message
+
+
+def test_a_child_that_would_wait_for_the_key_of_its_parent_is_refused(home: Home) -> None:
+    parent = home.send(with_key(home, []))
+    home.begin(parent)
+    home.spawn(parent, with_key(home, []))
+    home.turn()
+    status, reason, error = home.end_of(parent) or (None, None, {})
+    assert (status, reason) == (FAILED, Reason.INVALID_SPAWN)
+    assert f"has the key of task {parent}, which waits for it" in error["message"]
+
+
+def test_a_child_that_depends_on_who_waits_for_the_key_of_its_parent_is_refused(home: Home) -> None:
+    parent = home.send(with_key(home, []))
+    home.begin(parent)
+    behind = home.send(with_key(home, []))
+    home.spawn(parent, home.message([behind]))
+    home.turn()
+    assert (home.status(parent), home.status(behind)) == (FAILED, None)
+    home.begin(behind)
+
+
+def test_children_with_keys_and_serial_keys_of_their_own_are_taken(home: Home) -> None:
+    other = home.send(with_key(home, [], key="y"))
+    parent = home.send(with_key(home, []))
+    home.begin(other, parent)
+    home.spawn(parent, with_key(home, [other], key="y"))
+    home.turn()
+    home.end(other)
+    home.turn()
+    home.begin(parent + 1)
+    home.end(parent + 1)
+    home.turn()
+    assert home.status(parent) is COMPLETED
+
+
 def test_a_sibling_or_a_follow_up_may_depend_on_who_asked_for_it(home: Home) -> None:
     child = home.parent([]) + 1
     home.begin(child)
