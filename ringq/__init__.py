@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ringq.callback import Callback
     from ringq.client import BatchOutcome, CancelCounts, Client, MapResults, connect
     from ringq.context import Context
+    from ringq.drawing import Graph, GraphEdge, GraphTask
     from ringq.errors import (
         AlreadyServed,
         AppImportError,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.events import Event
     from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
@@ -113,7 +115,7 @@ if TYPE_CHECKING:
         TaskRecord,
         Why,
     )
-    from ringq.overview import ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
+    from ringq.overview import CallbackRecord, ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
     from ringq.pressure import PressureSource
     from ringq.query import Query
     from ringq.retry import Retry
@@ -140,6 +142,7 @@ __all__ = [
     "BatchTooLarge",
     "BurstExceeded",
     "Callback",
+    "CallbackRecord",
     "Cancel",
     "CancelCounts",
     "CancelOutcome",
@@ -155,7 +158,11 @@ __all__ = [
     "DependencyFailed",
     "Domain",
     "Ended",
+    "Event",
     "Filter",
+    "Graph",
+    "GraphEdge",
+    "GraphTask",
     "InvalidConfig",
     "InvalidDependency",
     "InvalidKind",
@@ -235,8 +242,10 @@ __all__ = [
 _HOMES = {
     "ringq.budgets": ("IoBudget",),
     "ringq.callback": ("Callback",),
+    "ringq.events": ("Event",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
+    "ringq.drawing": ("Graph", "GraphEdge", "GraphTask"),
     "ringq.kinds": (
         *("App", "AsyncTask", "Domain", "Ended", "Filter", "MapCall", "Submission", "Submitted", "Task", "TaskOptions"),
         *("Member", "PAYLOAD", "chain", "gather", "result_of"),
@@ -246,7 +255,7 @@ _HOMES = {
         *("AttemptRecord", "CancelOutcome", "Cancellation", "Cause", "Outcome"),
         *("OutputRecord", "PauseReason", "Reason", "Status", "TaskRecord", "Why"),
     ),
-    "ringq.overview": ("ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
+    "ringq.overview": ("CallbackRecord", "ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
     "ringq.pressure": ("PressureSource",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),

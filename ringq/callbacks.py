@@ -22,8 +22,8 @@ from ringq.errors import SPAN_S_MAX, InvalidOption, InvalidResult, RingqError, S
 from ringq.model import Reason, Status
 from ringq.receipts import ReceiptRow
 from ringq.store.callbacks import CallbackRow
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import PARKED
+from ringq.store.waiting import WaitingRow
 from ringq.verdicts import Verdicts
 
 ERROR_BYTES_MAX: Final = MIB // 16
@@ -126,8 +126,7 @@ class Open:
         task_id, lease = self.message.task_id, self.message.lease
         known = store.callbacks_of([task_id])
         if (
-            verdicts.cancels.ring is None  # no attempt of this parent
-            or verdicts.cancels.ended_as(task_id) is not None
+            verdicts.cancels.ended_as(task_id) is not None
             or store.is_recorded(task_id, lease)
             or any(one.lease > lease for one in known)
         ):
@@ -230,7 +229,7 @@ def _row(
 
     It has taken as long as its handler did: by that groups share the workers, and a parked task had none.
     """
-    own = store.parked_attempt(one.task_id, one.lease)
+    own = store.returned_attempt(one.task_id, one.lease)
     times = (now_us, own.duration_us, own.worker or 0, own.cpu_us, own.rss_kib)
     return (one.task_id, one.lease, own.kind, own.attempt, status.code, reason.code, *times, result, error)
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ringq.budgets import IoBudget
-from ringq.callback import Callback, new_token
+from ringq.callback import Callback
 from ringq.errors import (
     AttemptCancelled,
     AttemptInterrupted,
@@ -53,9 +53,6 @@ class AttemptPort(Protocol):
     def kin(self, task_id: int, lease: int) -> Kin:
         """Where requests for other tasks go."""
 
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        """Have somebody outside complete the task."""
-
 
 class StateSource(Protocol):
     """Where a Context's states come from: the App's."""
@@ -85,9 +82,6 @@ class _Nowhere:
     def kin(self, task_id: int, lease: int) -> Kin:
         return Alone()
 
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        return Callback(new_token(task_id), task_id)
-
 
 class _Given:
     """The states that were given by hand."""
@@ -96,7 +90,10 @@ class _Given:
         self._states = dict(states)
 
     def get(self, type_: type[T]) -> T:
-        found: T = self._states[pick(type_, self._states)]
+        meant = found_among(type_, self._states)
+        if meant is None:
+            raise no_state(type_, listed(self._states))
+        found: T = self._states[meant]
         return found
 
 
@@ -219,12 +216,13 @@ class Context(Spawning):
         return self._kin
 
     def state(self, type_: type[T]) -> T:
-        """What the initialiser that `@app.state` declares for this type has made, once per process.
+        """What the initialiser that `@media.state` or `@app.state` declares for this type has made, once per process.
 
         `type_`: the type that the initialiser says it returns or yields, or a parent of it if there is one such state
-        only. In a worker the states are there before the first attempt. In any other process, where a handler is
-        called as a plain function, one is initialised when it is first asked for, and what its initialiser raises is
-        raised here. It is shared: by the attempts of this process, and by the threads of one attempt.
+        only. What the task's own domain declares goes before what its App does; that of other domains is not seen. In a
+        worker the states are there before the first attempt. In any other process, where a handler is called as a plain
+        function, one is initialised when it is first asked for, and what its initialiser raises is raised here. It is
+        shared: by the attempts of this process, and by the threads of one attempt.
 
         Raises UnknownState with the types there are, InvalidOption if `type_` is no type.
         """
@@ -291,10 +289,11 @@ class Context(Spawning):
         `client.extend` gives more. When it is over the attempt has failed, and the task's retry policy decides.
 
         The token is on disk when this returns: it takes a turn of the parent's loop and a sync. Outside a worker
-        nobody knows the token. Raises InvalidOption, also in a call of a map, whose chunk cannot wait for one of them;
-        StaleAttempt if the attempt is over; ServerUnavailable.
+        nobody knows the token. Raises InvalidSubmission in a call of a map, in `finalize` and in `on_cancel`;
+        InvalidOption; StaleAttempt if the attempt is over; ServerUnavailable. An attempt that has spawned children as
+        well fails as it ends: the task can wait for one of the two only.
         """
-        return self._port.callback(self.task_id, self.lease, timeout)
+        return self._own_kin().callback(timeout)
 
     def check_cancelled(self) -> None:
         """Return if the attempt may go on; for loops that want to end cleanly.
@@ -314,19 +313,23 @@ def interruption(requested: int) -> AttemptInterrupted:
     return _INTERRUPTIONS.get(requested, AttemptCancelled)(_WHY.get(requested, "the task was cancelled"))
 
 
-def pick(type_: type[Any], known: Iterable[type[Any]]) -> type[Any]:
-    """Which of the known types is meant: the type itself, else its only heir. Raises UnknownState."""
+def found_among(type_: type[Any], known: Iterable[type[Any]]) -> type[Any] | None:
+    """Which of the known types is meant: the type itself, else its only heir. Raises UnknownState for several."""
     known = list(known)
     if type_ in known:
         return type_
     heirs = [one for one in known if issubclass(one, type_)]
-    if len(heirs) == 1:
-        return heirs[0]
-    if heirs:
-        raise UnknownState(f"several states are a {type_.__qualname__}: ask for one of {_listed(heirs)}")
-    there_are = f"there is {_listed(known)}" if known else "there is none"
-    raise UnknownState(f"no state of type {type_.__qualname__}; declare it with @app.state ({there_are})")
+    if len(heirs) > 1:
+        raise UnknownState(f"several states are a {type_.__qualname__}: ask for one of {listed(heirs)}")
+    return heirs[0] if heirs else None
 
 
-def _listed(types: Iterable[type[Any]]) -> str:
+def no_state(type_: type[Any], there: str, where: str = "@app.state") -> UnknownState:
+    """What is raised if nothing is meant. `there`: what there is; `where`: how one says that it shall be."""
+    told = f"there is {there}" if there else "there is none"
+    return UnknownState(f"no state of type {type_.__qualname__}; declare it with {where} ({told})")
+
+
+def listed(types: Iterable[type[Any]]) -> str:
+    """Types by their names."""
     return ", ".join(one.__qualname__ for one in types)

@@ -71,8 +71,15 @@ class Feed:
 
     def give_back(self, task_ids: Iterable[int]) -> None:
         """Put active tasks at their place in the order."""
+        by_spec: dict[int, list[int]] = defaultdict(list)
+        first = self._store.finalizing
         for task_id, spec_id in self._store.specs_of(sorted(task_ids)):
-            self.backlog.lane(self._store.place_of(task_id, spec_id)).give_back([task_id])
+            if task_id in first:
+                self.backlog.lane(self._store.place_of(task_id, spec_id)).give_back([task_id])
+            else:
+                by_spec[spec_id].append(task_id)
+        for spec_id, ids in by_spec.items():
+            self.backlog.lane(place_of(self._spec(spec_id))).give_back(ids)
 
     def _places_of(self, runs: Sequence[tuple[int, int]]) -> dict[int, Place]:
         """The places of the tasks of these runs of ids; of some that have ended too."""

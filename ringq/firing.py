@@ -97,8 +97,11 @@ def make_tasks(
     Raises InvalidSubmission and its heirs, as if a client had submitted them: then none is made.
     """
     answers: list[tuple[int, bool] | RingqError] = []
-    fields = protocol.spec_of_plain(row.kind, json.loads(row.options))
-    message = protocol.Submit(submission, [fields], None, [row.payload] * len(occurrences), None)
+    written, count = json.loads(row.options), len(occurrences)
+    message = protocol.Submit(
+        submission, [protocol.spec_of_plain(row.kind, written)], None, [row.payload] * count, None
+    )  # fmt: skip
+    message.depends_on, message.on_dependency_failure = protocol.dependencies_of_plain(written, count)
     batch = admission.check(message, lambda *came: answers.append(came[:2]), answers.append)
     taken = _inserted(store, batch, now_us)
     taken.answer()
@@ -109,6 +112,7 @@ def make_tasks(
     if taken.count:
         is_open = row.skip_if_running or row.end_on_failure or row.from_completion
         ids = range(answer[0], answer[0] + taken.count)
+        committed.fired.append((row.name, answer[0], taken.count))
         store.insert_scheduled([(i, row.id, at, is_open) for i, at in zip(ids, occurrences, strict=True)])
     return answer
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, overload
+
+from ringq.callback import Callback, new_token
 
 if TYPE_CHECKING:
     from ringq.kinds import Ended, Submission
@@ -47,6 +50,9 @@ class Kin(Protocol):
     def memo(self, type_: Any) -> Any:
         """What the handler has returned."""
 
+    def callback(self, timeout: float | timedelta | None) -> Callback:
+        """Have somebody outside complete the task."""
+
 
 class Alone:
     """What an inert Context belongs to: nobody. Keeps what was asked for, to be looked at."""
@@ -78,6 +84,10 @@ class Alone:
     def memo(self, type_: Any) -> Any:
         """Nothing was returned."""
         return None
+
+    def callback(self, timeout: float | timedelta | None) -> Callback:
+        """Nobody knows the token."""
+        return Callback(new_token(0), 0)
 
 
 class Spawning:
@@ -149,7 +159,7 @@ class Spawning:
         `type_`: a type, or any hint, that each of them has; else they are plain JSON. In the place of one that has not
         completed, which is possible with `on_dependency_failure="ignore"`, stands None.
 
-        Asks the server, which takes about a millisecond. Raises InvalidResult for one that has another type.
+        Asks the server. Raises InvalidResult for one that has another type, InvalidOption for what is no type.
         """
         return self._own_kin().results(type_)
 

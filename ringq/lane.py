@@ -19,6 +19,7 @@ from ringq.runs import Runs, consecutive
 LoadRows = Callable[[Sequence[tuple[int, int]]], tuple[list[Row], int]]
 REFILL_ROWS_MAX = 1024
 REFILL_BYTES = 1 << 20  # of payloads: what one refill of a lane should load
+MANY = 16  # ids that are put back at once: then it is worth a look whether they can be a run
 PAYLOAD = itemgetter(4)  # of a row
 
 
@@ -114,6 +115,10 @@ class Lane:
             runs.append(first, last)
 
     @property
+    def _newest(self) -> int:
+        return self._runs.last if self._runs.count else self._rows[-1][0] if self._rows else 0
+
+    @property
     def _last_runs(self) -> Runs:
         return self._unsorted if self._unsorted.count else self._runs
 
@@ -122,8 +127,11 @@ class Lane:
         self._rows.extendleft(reversed(rows))
         self.held_bytes += payload_bytes(rows)
 
-    def give_back(self, ids: Iterable[int]) -> None:
-        """Put tasks at the place of their ids: they came due, or their attempt did not end them."""
+    def give_back(self, ids: Sequence[int]) -> None:
+        """Put tasks at the place of their ids, which ascend: they came due, or their attempt did not end them."""
+        if len(ids) >= MANY and ids[0] > self._newest and not self._removed and not self._unsorted.count:
+            self.append_ids(ids)  # as when the one ends that many wait for: loaded in ranges, they take a third
+            return
         for task_id in ids:
             if task_id in self._removed:
                 self._removed.discard(task_id)  # it is still at its place
@@ -173,8 +181,7 @@ class Lane:
 
     def add_sorted(self, first: int, last: int) -> None:
         """Add the ids first..last, wherever they belong."""
-        newest = self._runs.last if self._runs.count else self._rows[-1][0] if self._rows else 0
-        if first > newest:
+        if first > self._newest:
             self._runs.append(first, last)
         else:
             self.give_back(range(first, last + 1))
@@ -210,7 +217,7 @@ class Lane:
                 ids.append(heapq.heappop(returned))
             loaded, rest = self._loaded(list(consecutive(ids)))
             rows.extendleft(reversed(loaded))
-            self.give_back(task_id for first, last in rest for task_id in range(first, last + 1))
+            self.give_back([task_id for first, last in rest for task_id in range(first, last + 1)])
 
     def _without_removed(self, front: list[Row]) -> list[Row]:
         gone = [row for row in front if row[0] in self._removed]

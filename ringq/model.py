@@ -244,6 +244,11 @@ class TaskRecord:
     memory_limit_mib: float | None = None
     attempts: tuple[AttemptRecord, ...] = field(default=())
     pause_reasons: PauseReason = field(default=PauseReason(0))  # any of them: the status is paused
+    # Of a task that was asked for by its id:
+    parent: int | None = None  # whose child it is
+    dependencies: tuple[int, ...] = ()  # in the order in which they were named
+    child_count: int = 0
+    memo: str | None = None  # JSON text: what its handler has returned, if it went on after that
 
 
 @dataclass(frozen=True, slots=True)

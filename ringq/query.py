@@ -7,21 +7,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from ringq.active_tags import ActiveTags
+from ringq.belonging import Belonging, belonging_of
 from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock, instant, microseconds_of
 from ringq.errors import InvalidOption, UnknownTask
-from ringq.kinds import Filter, Task
+from ringq.events import LOST, WORDS, Event
+from ringq.kinds import Filter, Submitted, Task
 from ringq.model import AttemptRecord, OutputRecord, Status, TaskRecord
 from ringq.overview import CallbackRecord, KindStatistics, QueueRecord, ScheduleRecord
 from ringq.protocol import Selection
-from ringq.records import attempt_record, queue_record, schedule_record, task_record
+from ringq.records import attempt_record, event_record, queue_record, schedule_record, task_record
+from ringq.spelling import meant
 from ringq.standing import Standing
 from ringq.store.questions import FIRST, asking
 
 LIMIT_MAX = 10_000
 
 
-class Query(Standing):
+class Query(Standing, Belonging):
     """Questions to one database.
 
     Each call opens the file read-only for at most a second and sees one consistent state. A Query holds nothing
@@ -43,7 +47,7 @@ class Query(Standing):
             row = ask.task(task_id) if 0 < _whole("task_id", task_id) <= FIRST else None
             if row is None:
                 raise UnknownTask(f"there is no task {task_id}")
-            return task_record(row, tuple(attempt_record(row) for row in ask.attempts(task_id)))
+            return task_record(row, tuple(map(attempt_record, ask.attempts(task_id))), **belonging_of(ask, task_id))
 
     def output(self, task_id: int) -> tuple[OutputRecord, ...]:
         """What the task's attempts printed, the first attempt first. Raises UnknownTask.
@@ -83,6 +87,10 @@ class Query(Standing):
         with asking(self._path) as ask:
             return [task_record(row) for row in ask.tasks(wanted, _kind(kind), _queue(queue), before, limit, selection)]
 
+    def blocked(self, *, after: int | None = None, limit: int = 100) -> list[TaskRecord]:
+        """Tasks that wait for what they depend on, the highest id first; how many there are is among `counts()`."""
+        return self.tasks(status=Status.BLOCKED, after=after, limit=limit)
+
     def history(
         self,
         *,
@@ -113,6 +121,11 @@ class Query(Standing):
         _within("number of task_ids", len(ids), 0, LIMIT_MAX)
         with asking(self._path) as ask:
             return {task_id: (calls, failed) for task_id, calls, failed in ask.calls(ids)}
+
+    @property
+    def active_tags(self) -> ActiveTags:
+        """The tags of tasks that have not ended, and those tasks by their tags."""
+        return ActiveTags(self._path)
 
     def callback(self, task_id: int) -> CallbackRecord | None:
         """How somebody outside completes this task; None if nobody does. The token is known to nobody here."""
@@ -148,15 +161,17 @@ class Query(Standing):
     def counts(self) -> dict[Status, int]:
         """How many tasks have each status; a status that no task has is left out, except pending and running.
 
-        Delayed tasks are pending, and those of a paused queue, group or domain and preempted ones paused. Running are
-        those that have been for a quarter of a second; shorter ones count as pending until they end.
+        Delayed tasks are pending, and those of a paused queue, group or domain and preempted ones paused; blocked are
+        those that wait for what they depend on, waiting those whose handler has returned. Running are those that have
+        been for a quarter of a second; shorter ones count as pending until they end.
         """
         with asking(self._path) as ask:
             active, running, ended = ask.counts()
             paused = ask.paused()
-        counts = {Status.PENDING: active - running - paused, Status.RUNNING: running}
-        if paused:
-            counts[Status.PAUSED] = paused
+            blocked, waiting = ask.belonging.counts()
+        held = {Status.PAUSED: paused, Status.WAITING: waiting, Status.BLOCKED: blocked}
+        counts = {Status.PENDING: active - running - sum(held.values()), Status.RUNNING: running}
+        counts |= {status: count for status, count in held.items() if count}
         return counts | {Status.of(code): count for code, count in sorted(ended) if count}
 
     def delayed(self) -> int:
@@ -181,6 +196,28 @@ class Query(Standing):
         with asking(self._path) as ask:
             rows = ask.schedules()
         return [schedule_record(row, fires) for row in rows]
+
+    def events(
+        self, words: str | Iterable[str] | None = None, *, task: int | Submitted[Any] | None = None,
+        domain: str | None = None, kind: str | Task[..., Any] | None = None, group: str | None = None,
+        after: int | None = None, limit: int = 100,
+    ) -> list[Event]:  # fmt: skip
+        """The timeline that servers have kept (`ringq serve --timeline`), the oldest first; each event has its `id`.
+
+        Without `after` the latest of it; else the first behind the event of this id, so that the next page begins
+        behind the last one of this: `events(after=page[-1].id, …)`. 0 is before the first.
+        """
+        some = None if words is None else [words] if isinstance(words, str) else list(words)
+        for word in some or ():
+            if word not in WORDS and word != LOST:
+                raise InvalidOption(f"words: there is no event {word!r}{meant(str(word), WORDS)}")
+        task_id = None if task is None else _whole("task", task.id if isinstance(task, Submitted) else task)
+        if after is not None:
+            _within("after", after, 0, FIRST)
+        _within("limit", limit, 1, LIMIT_MAX)
+        given = (some, _queue(domain), _kind(kind), _queue(group), task_id)
+        with asking(self._path) as ask:
+            return [event_record(*row) for row in ask.timeline.page(after, limit, *given)]
 
     def kinds(self) -> list[str]:
         """The names of all kinds that were ever submitted, in their order."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from ringq.model import Cause, PauseReason
+from ringq.model import Cause, PauseReason, Status
 
 # By the words of `gate.Refusal`, and those for what comes before and after the gate. {name}: filled in by `cause`.
 TEXTS: Final = {
@@ -14,6 +15,9 @@ TEXTS: Final = {
     "delayed": "its time has not come: it may start from {at} on",
     "behind_key": "task {other} runs, or has run, under its key: it starts when that one has ended",
     "serial_key": "task {other} has the turn of its serial key: it starts when that one has ended",
+    "dependency": "it depends on what has not ended: {others}",
+    "children": "its handler has returned, and it ends when its children have: {others}",
+    "callback": "its handler has returned, and it ends when somebody outside completes it by its token",
     "preempted": "a more urgent task took its place: it goes on when no more urgent one waits",
     "no_handler": "no worker has a handler of {kind}: deploy one, then ringq reload",
     "queue_not_served": "this server does not serve queue {queue}: name it in --queues, or start a server that does",
@@ -49,6 +53,35 @@ PAUSES: Final = {
 }
 
 
+SHOWN: Final = 5
+"""So many tasks are named for which one waits."""
+
+
+def of_others(dependencies: Sequence[int], children: Sequence[int] | None, is_parked: bool) -> Iterator[Cause]:
+    """What keeps a task that waits for others: for more than SHOWN if more are given, for no children if None is."""
+    if dependencies:
+        yield cause("dependency", others=_named(dependencies))
+    if children is not None:
+        yield cause("children", others=_named(children) or "all have, a moment")
+    if is_parked:
+        yield cause("callback")
+
+
+def status_of(causes: Sequence[Cause]) -> Status:
+    """The status of a task that neither runs nor has ended, by what keeps it."""
+    words = {one.word for one in causes}
+    if words & {"children", "callback"}:
+        return Status.WAITING
+    if "dependency" in words:
+        return Status.BLOCKED
+    return Status.PAUSED if words & set(PAUSES.values()) else Status.PENDING
+
+
 def cause(word: str, **facts: Any) -> Cause:
     """What keeps a task from running, with what the line about it names."""
     return Cause(word, TEXTS[word].format(**facts))
+
+
+def _named(task_ids: Sequence[int]) -> str:
+    more = " and others" if len(task_ids) > SHOWN else ""
+    return ", ".join(f"task {one}" for one in task_ids[:SHOWN]) + more

@@ -10,6 +10,7 @@ from typing import Any
 from ringq import defaults
 from ringq.clock import instant
 from ringq.errors import InvalidOption
+from ringq.events import Event, decode
 from ringq.model import AttemptRecord, PauseReason, Reason, Status, TaskRecord
 from ringq.overview import QueueRecord, ScheduleRecord
 from ringq.schedule import fire_us, upcoming
@@ -18,16 +19,19 @@ from ringq.store.schedules import ScheduleRow
 SPANS = ("run_timeout_s", "ttl_s", "kill_after_s", "total_timeout_s", "queue_timeout_s")
 
 
-def task_record(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) -> TaskRecord:
-    """A row of `task_rows`."""
+def task_record(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = (), **belonging: Any) -> TaskRecord:
+    """A row of `task_rows`. `belonging`: to whom it belongs, by the names of the record's fields."""
     (task_id, kind, queue, group, priority, status, reason, payload, run_timeout_ms, retry, attempt_count) = row[:11]
     (submitted_us, run_at_us, leased_us, ended_us, duration_us, result, error, mask) = row[11:19]
-    (label, tags, key, ttl_ms, schedule, *limits_ms, memory_kib, serial_key) = row[19:]
+    (label, tags, key, ttl_ms, schedule, *limits_ms, memory_kib, serial_key, is_blocked, is_waiting) = row[19:]
     spans_ms = zip(SPANS, (run_timeout_ms, ttl_ms, *limits_ms), strict=True)
     spans: dict[str, Any] = {name: ms and ms / 1000 for name, ms in spans_ms}
     started_us = leased_us if duration_us is None else ended_us - duration_us
-    held = PauseReason(mask if leased_us is None and status is None else 0)
-    active = Status.PAUSED if held else Status.PENDING if leased_us is None else Status.RUNNING
+    active = Status.WAITING if is_waiting else Status.BLOCKED if is_blocked else Status.PENDING
+    if leased_us is not None and not is_waiting:
+        active = Status.RUNNING
+    held = PauseReason(mask if active is Status.PENDING and status is None else 0)
+    active = Status.PAUSED if held else active
     return TaskRecord(
         id=task_id,
         kind=kind,
@@ -54,6 +58,7 @@ def task_record(row: tuple[Any, ...], attempts: tuple[AttemptRecord, ...] = ()) 
         serial_key=serial_key,
         attempts=attempts,
         pause_reasons=held,
+        **belonging,
     )
 
 
@@ -75,6 +80,12 @@ def attempt_record(row: tuple[Any, ...]) -> AttemptRecord:
         error=_details(error),
         label=label or kind,
     )
+
+
+def event_record(event_id: int, line: str) -> Event:
+    """A row of the timeline."""
+    (event,) = decode(f'{{"id":{event_id},{line[1:]}'.encode())
+    return event
 
 
 def queue_record(row: tuple[Any, ...], now_us: int) -> QueueRecord:

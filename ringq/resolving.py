@@ -80,7 +80,7 @@ class Resolution:
         self._harmless |= goes_no_further.intersection(self._fail(failing))
         candidates = {task_id for _, task_id, role in edges if role != CHILD and task_id not in failing}
         if candidates:
-            self._release(sorted(candidates.difference(self._store.still_waiting(candidates))))
+            self._release(candidates)
         self._settle_parents(parents)
 
     def _fail(self, failing: dict[int, int]) -> set[int]:
@@ -100,19 +100,18 @@ class Resolution:
                 ended.add(task_id)
         return ended
 
-    def _release(self, task_ids: Sequence[int]) -> None:
-        """These wait for no other task any more: they may start, or when their time comes."""
-        if not task_ids:
-            return
+    def _release(self, task_ids: set[int]) -> None:
+        """Those of these that depend on nothing any more may start, or when their time comes."""
         cancels, committed = self._verdicts.cancels, self._committed
-        behind = {task_id for task_id, state in self._store.task_states(task_ids).items() if state.is_behind}
-        found = [row for row in self._store.run_times(task_ids) if cancels.ended_as(row[0]) is None]
+        found = [row for row in self._store.free_of(task_ids) if cancels.ended_as(row[0]) is None]
+        committed.unblocked += [task_id for task_id, _ in found]
+        behind = self._store.behind(task_ids) if self._store.keyed else ()
         free = [row for row in found if row[0] not in behind]
         later = [(run_at_us, task_id) for task_id, run_at_us in free if run_at_us and run_at_us > self._now_us]
-        self._store.put_off(later)
-        committed.delayed |= bool(later)
+        if later:
+            self._store.put_off(later)
+            committed.delayed = True
         delayed = {task_id for _, task_id in later}
-        committed.unblocked += [task_id for task_id, _ in found]
         committed.returned += [task_id for task_id, _ in free if task_id not in delayed]
         self._verdicts.queued(free, self._now_us, committed)
 
@@ -153,22 +152,29 @@ class Resolution:
 
     def _complete(self, row: Any) -> None:
         """It has nothing left to do: what its handler has returned is its result."""
-        ((_, spec),) = self._store.specs_of([row.task_id])
-        kind = self._store.intern_kind(self._store.specs()[spec].kind)
-        began_us, worker = self._store.attempt_of(row.task_id, row.lease)
-        times = (self._now_us, max(0, self._now_us - began_us), worker, None, None)
-        codes = (self._verdicts.attempts_of(row.task_id), COMPLETED, Reason.NONE.code)
-        memo = self._store.memo(row.task_id)
-        self._committed.receipts.append((row.task_id, row.lease, kind, *codes, *times, memo, None))
-        self._verdicts.cancels.note_end(row.task_id, COMPLETED)
+        receipt = _receipt(self._store, row, self._now_us, self._store.memo(row.task_id))
+        self._committed.receipts.append(receipt)
+        self._verdicts.cancels.note_ends([receipt])
 
     def _cancel_children(self, parents: Sequence[int]) -> Generator[None, None, None]:
         """What is left of the children of tasks that have ended."""
         seen: set[int] = set()
         why = json.dumps({"type": "ParentEnded", "message": "the task that spawned it has ended"})
         while children := self._store.active_children(parents, CHILDREN_AT_ONCE):
-            self._store.close_edges([(child, parent) for child, parent in children])
+            self._store.close_edges_to(children)
             fresh = [child for child, _ in children if child not in seen]
             seen.update(fresh)
             cancel(fresh, self._store, self._verdicts, self._committed, why=why)
             yield
+
+
+def _receipt(store: Any, row: Any, now_us: int, result: str | None) -> ReceiptRow:
+    """The receipt of a task that waits, as its `WaitingRow`, and completes without another attempt.
+
+    It has taken as long as its handler did: that is what workers are shared by, and it had none since. No attempt ends
+    it: that of its handler has ended before.
+    """
+    own = store.returned_attempt(row.task_id, row.lease)
+    codes = (own.attempt, COMPLETED, Reason.NONE.code)
+    times = (now_us, own.duration_us, own.worker or 0, own.cpu_us, own.rss_kib)
+    return (row.task_id, 0, own.kind, *codes, *times, result, None)

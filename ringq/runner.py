@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ringq import codec, failpoint, protocol
-from ringq.callback import Callback, new_token
+from ringq import codec, failpoint
 from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
@@ -34,7 +33,7 @@ SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
 WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
-WAITING = Reason.WAITING.code
+RETURNED, WAITING = Reason.NONE.code, Reason.WAITING.code
 STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 Claimed = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
@@ -118,24 +117,24 @@ class Runner:
                     failpoint.hit("worker.running")
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
-                payload = self._whole(task_id, payload)
-                if codec.is_chunk(payload):
+                is_call = payload[:1] == b"{" and payload[2:3] != b'"'  # its arguments, as they stand
+                if not is_call and codec.is_chunk(payload):
                     self._beget(IN_A_CALL)
                     begin = self._contexts(task, task_id, lease, attempt, limit_ms)
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
                     reason = left.code
-                elif task.wants_context or codec.is_finalize(payload):
-                    body, reason = self._call(task, self._contexts(task, task_id, lease, attempt, limit_ms)(), payload)
+                elif task.wants_context or not is_call:
+                    context = self._contexts(task, task_id, lease, attempt, limit_ms)()
+                    body, reason = self._call(task, context, payload, is_call)
                 else:
-                    body, reason = task.run(None, payload), WHOLE.code
+                    body, reason = task.run(None, payload), RETURNED
                 status = COMPLETED
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
-            status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
-            body = self._failed(error)
+            status, reason, body = FAILED, self._reason(task, error).code, codec.encode_error(error)
             if self._told == CANCELLED and aside is None and task is not None:
                 self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), payload)
         self._printed.end(task_id, lease, kind)
@@ -157,22 +156,26 @@ class Runner:
             run_timeout_ms=limit_ms, port=self, facts=partial(self._ask, task_id, lease),
         )  # fmt: skip
 
-    def _call(self, task: Task[..., Any], context: Context, payload: bytes) -> tuple[bytes, int]:
+    def _call(self, task: Task[..., Any], context: Context, payload: bytes, is_call: bool) -> tuple[bytes, int]:
         """Call the handler, or the function of `finalize`; body and reason of the receipt."""
-        if codec.is_finalize(payload):
+        if not is_call and codec.is_finalize(payload):
             body = self._beget(IN_FINALIZE).finalize(context)
         else:
+            if not is_call and codec.is_awaiting(payload):
+                payload = codec.filled(payload, self._beget().to_fill_in)
             body = task.run(context, payload)
             if self._offspring is None and task.finalizer is None:
-                return body, WHOLE.code
+                return body, RETURNED
         carried = (self._offspring or self._beget()).carried(body)
-        return (body, WHOLE.code) if carried is None else (carried, WAITING)
+        return (body, RETURNED) if carried is None else (carried, WAITING)
 
-    def _failed(self, error: BaseException) -> bytes:
-        """The body of the receipt of an attempt that ends so. What it has asked for was never there."""
+    def _reason(self, task: Task[..., Any] | None, error: BaseException) -> Reason:
+        """Why the attempt failed. What it has asked for was never there."""
         if self._offspring is not None:
             self._offspring.drop()
-        return codec.encode_error(error)
+            if error is self._offspring.problem:
+                return Reason.INVALID_SPAWN
+        return Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)
 
     def kin(self, task_id: int, lease: int) -> Offspring:
         """Where the requests of this attempt for other tasks go. Raises StaleAttempt if another one runs now."""
@@ -195,11 +198,14 @@ class Runner:
         if task.cancel_hook is None:
             return
         ring = self._ring
-        self._beget(IN_HOOK)
+        offspring = self._beget(IN_HOOK)
         try:
             ring.call(CANCEL_HOOK_CALL)
             try:
-                task.answer_cancel(context(), payload.removeprefix(codec.FINALIZE_PREFIX))
+                arguments = payload.removeprefix(codec.FINALIZE_PREFIX)
+                if codec.is_awaiting(arguments):
+                    arguments = codec.filled(arguments, offspring.to_fill_in)
+                task.answer_cancel(context(), arguments)
             finally:
                 ring.leave()
         except BaseException:
@@ -211,18 +217,6 @@ class Runner:
         if self._known is None or self._known[0] != lease:
             self._known = lease, self._facts(task_id)
         return self._known[1]
-
-    def _whole(self, task_id: int, payload: bytes) -> bytes:
-        """The payload with the results of other tasks where it says so."""
-        if not payload.startswith(codec.AWAITED_PREFIX):
-            return payload
-        return codec.filled(payload, partial(self._results, task_id))
-
-    def _results(self, task_id: int) -> list[codec.DependencyResult]:
-        """How all that a task depends on has ended, in order."""
-        client = self._families()
-        ids = client._ask(protocol.Family(task_id), protocol.FamilyReply).dependencies
-        return [(end.status.code, end.result) for end in client.wait_many(ids)]
 
     def _inspect(self) -> None:
         """Look for what a handler did to the process that would harm the next one, beyond what shows after each."""
@@ -249,12 +243,6 @@ class Runner:
         """Let nothing of a scope pass for a while."""
         if self._server is not None:
             self._server().hold(scope, until)
-
-    def callback(self, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
-        """Have somebody outside complete the task. The signal of a limit or a cancel ends the wait for the token."""
-        if self._server is None:
-            return Callback(new_token(task_id), task_id)
-        return self.kin(task_id, lease).callback(timeout)
 
     def record_io(self, **used: int) -> None:
         """Add to what the present attempt has moved, where anybody wants to know."""

@@ -12,7 +12,14 @@ from ringq.admission import Admission
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import NAME_CHARS_MAX
-from ringq.errors import InvalidOption, InvalidSchedule, InvalidSubmission, RingqError, UnknownSchedule
+from ringq.errors import (
+    InvalidDependency,
+    InvalidOption,
+    InvalidSchedule,
+    InvalidSubmission,
+    RingqError,
+    UnknownSchedule,
+)
 from ringq.schedule import Timing
 from ringq.spelling import meant
 from ringq.store.schedules import ScheduleRow
@@ -96,9 +103,10 @@ def _put(store: Any, admission: Admission, fields: protocol.ScheduleFields, decl
     before: ScheduleRow | None = store.find_schedule(fields.name)
     if before is not None and declared == AT_RUN_TIME and before.declared == IN_CODE:
         raise InvalidSchedule(f"schedule {fields.name!r} stands in the code of the App: change it there")
+    written = {**protocol.plain_options(fields.spec), **_dependencies(store, fields, declared)}
     message = protocol.Submit(protocol.submission_id(), [fields.spec], None, [fields.payload], None)
+    message.depends_on, message.on_dependency_failure = protocol.dependencies_of_plain(written, 1)
     admission.check(message, lambda *_: None, lambda _: None)  # as each of its tasks will be
-    written = protocol.plain_options(fields.spec)
     row = ScheduleRow(
         id=None, name=fields.name, kind=fields.spec.kind, options=json.dumps(written), payload=fields.payload,
         cron=timing.cron, every_us=timing.every_us, zone=timing.zone, jitter_us=timing.jitter_us,
@@ -121,6 +129,23 @@ def _put(store: Any, admission: Admission, fields: protocol.ScheduleFields, decl
         )
     if row != before:
         store.save_schedule(row)
+
+
+def _dependencies(store: Any, fields: protocol.ScheduleFields, declared: int) -> dict[str, Any]:
+    """On what its tasks depend. What the code names may be long gone; who says it now is told if there is none.
+
+    Raises InvalidDependency, InvalidSubmission for what can be no policy.
+    """
+    if declared == AT_RUN_TIME and fields.depends_on:
+        for task_id, (is_there, _) in store.upstream_states(fields.depends_on).items():
+            if not is_there:
+                raise InvalidDependency(
+                    f"schedule {fields.name!r} depends on task {task_id}, and there is no such task"
+                )
+    try:
+        return protocol.plain_dependencies(fields)
+    except KeyError:
+        raise InvalidSubmission(f"on_dependency_failure: there is no code {fields.on_dependency_failure}") from None
 
 
 def _with_past(row: ScheduleRow, before: ScheduleRow) -> ScheduleRow:

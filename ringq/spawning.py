@@ -24,8 +24,8 @@ from ringq.keys import Hand
 from ringq.model import CHILD, Reason, Status
 from ringq.receipts import ReceiptRow
 from ringq.resolving import Resolution
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import CHILDREN
+from ringq.store.waiting import WaitingRow
 from ringq.tags import TAGS_MAX, ordered
 from ringq.verdicts import Verdicts
 
@@ -107,6 +107,7 @@ class Spawning:
             ended = callbacks.park(self._store, row, carried, committed, self._now_us)
             if ended is None:
                 self._go_on(row, committed)
+                committed.waiting.append((task_id, 0))
             return ended
         children = 0 if is_last else self._store.count_children(task_id)
         if is_last or not (carried.waits or children):
@@ -114,6 +115,7 @@ class Spawning:
         self._go_on(row, committed)
         waiting = WaitingRow(task_id, CHILDREN, lease, carried.finalizes, carried.fail_fast, self._now_us)
         self._store.insert_waiting(waiting, carried.result)
+        self._verdicts.bound_waiting(task_id, committed)
         committed.waiting.append((task_id, children))
         resolution.look_at_parent(task_id)
         return None
@@ -168,6 +170,7 @@ class Spawning:
         for start in range(0, len(edges), EDGES_AT_ONCE):
             self._store.insert_edges(edges[start : start + EDGES_AT_ONCE])
             yield
+        taken.spawned = [edge[:2] for edge in edges]
         return taken
 
     def _inherit(self, batch: Batch, parents: dict[int, int], roles: Sequence[int], is_urgent: Sequence[bool]) -> None:

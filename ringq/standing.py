@@ -9,7 +9,7 @@ from ringq.clock import instant
 from ringq.errors import InvalidOption, UnknownTask
 from ringq.model import PauseReason, Status, Why
 from ringq.overview import ControlRecord
-from ringq.reasons import PAUSES, cause
+from ringq.reasons import PAUSES, SHOWN, cause, of_others, status_of
 from ringq.records import instant_or_none
 from ringq.store.questions import FIRST, Questions, asking
 
@@ -38,18 +38,20 @@ class Standing:
             if row is None:
                 raise UnknownTask(f"there is no task {task_id}")
             _, status, due_us, behind = ask.standing.waiting(task_id) or (None,) * 4
+            others = ask.belonging.waits_for(task_id, SHOWN + 1)
         kind, queue, group, priority = row[1:5]
         started_us, mask = row[13], PauseReason(row[18])
         if status is not None:
             ended = Status.of(status)
             return Why(task_id, ended, (cause("ended", status=ended),), priority)
         facts = {"domain": kind.partition("::")[0], "group": group, "queue": queue, "until": ""}
-        causes = [cause(word, **facts) for bit, word in PAUSES.items() if bit in mask]
+        causes = list(of_others(*others))
+        causes += [cause(word, **facts) for bit, word in PAUSES.items() if bit in mask]
         if due_us is not None:
             causes.append(cause("delayed", at=instant(due_us).isoformat()))
         if behind is not None:
             causes.append(cause("behind_key", other=behind))
-        state = Status.PAUSED if mask and started_us is None else Status.PENDING
+        state = Status.PENDING if started_us is not None and not any(others) else status_of(causes)
         return Why(task_id, state, (*causes, cause("no_server")), priority)
 
     def controls(self, scope: Scope, *, paused: bool = False) -> list[ControlRecord]:

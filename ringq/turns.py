@@ -43,7 +43,7 @@ class Turns:
             self._feed.give_back(self.serials.load(self._store.in_line(), self._store.begun_serials()))
         if self._store.finalizing:
             states = self._store.task_states(sorted(self._store.finalizing))
-            self._feed.give_back(task_id for task_id, state in states.items() if not state.is_held)
+            self._feed.give_back([task_id for task_id, state in states.items() if not state.is_held])
 
     def is_out(self, task_id: int) -> bool:
         """See `keys.Reach`."""

@@ -173,6 +173,13 @@ class Verdicts:
         """An attempt has ended, and neither has it failed nor has its task ended."""
         self._tallies[task_id] = self._counted(task_id).plus(reason)
 
+    def bound_waiting(self, task_id: int, committed: Committed) -> None:
+        """The handler has returned: the time for all of its task may be over while it waits for others."""
+        if self._store.has_ttl:
+            ((_, spec),) = self._store.specs_of([task_id])
+            self._store.insert_expiries([(at_us, task_id) for at_us, _ in self._store.limits_of(task_id, spec)])
+            committed.expiring = True
+
     def released(self, task_id: int, attempts: int) -> None:
         """A dead letter is given another chance after so many attempts: every limit begins anew."""
         self._tallies[task_id] = Interruptions(attempts)
@@ -224,6 +231,7 @@ class Verdicts:
         if self._store.has_callbacks:
             self._store.delete_callbacks([row[0] for _, row in again])
         committed.again += [row[0] for _, row in again]
+        committed.unended += [(row, verdict.delay_s) for verdict, row in again]
         now_us = self._clock.now_us()
         later = [(now_us + round(verdict.delay_s * 1e6), row[0]) for verdict, row in again if verdict.delay_s]
         self._store.put_off(later)

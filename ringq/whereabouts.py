@@ -18,12 +18,11 @@ from ringq.lane import Lane
 from ringq.model import Cause, Status, Why
 from ringq.places import Place, place_of
 from ringq.ranking import Ranking
-from ringq.reasons import cause
+from ringq.reasons import SHOWN, cause, of_others, status_of
 from ringq.ring import Parent
 from ringq.traffic import Traffic
 from ringq.turns import Turns
 
-HELD = ("preempted", "server_paused", "domain_paused", "group_paused", "queue_paused")  # a task with any is paused
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -66,13 +65,13 @@ class Whereabouts:
         if ranking is not None:
             ranking.begin(self._clock.now_us())
         counts_as = place.priority if ranking is None else ranking.counts_as(place, task_id)
-        causes = [*self._apart(task_id, place, due_us, behind), *self._held(place)]
+        others = of_others(*self._store.waits_for(task_id, SHOWN + 1))
+        causes = [*others, *self._apart(task_id, place, due_us, behind), *self._held(place)]
         ahead = None
         if not causes:
             ahead, one = self._in_order(task_id, place, counts_as)
             causes = [one]
-        state = Status.PAUSED if any(one.word in HELD for one in causes) else Status.PENDING
-        return Why(task_id, state, tuple(causes), place.priority, counts_as, ahead)
+        return Why(task_id, status_of(causes), tuple(causes), place.priority, counts_as, ahead)
 
     def _running(self, task_id: int) -> list[Cause]:
         now_ns = self._clock.monotonic_ns()

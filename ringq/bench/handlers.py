@@ -44,6 +44,20 @@ def echo(text: str) -> str:
 
 
 @app.task
+def spread(ctx: ringq.Context, width: int) -> int:
+    """So many children."""
+    ctx.spawn_many(noop.submission(number) for number in range(width))
+    return width
+
+
+@spread.finalize
+def gathered(memo: int, results: list[int]) -> int:
+    """How many there were, if each has told its number."""
+    assert sum(results) == sum(range(memo))
+    return len(results)
+
+
+@app.task
 def hold(path: str) -> None:
     """Keep a worker for as long as somebody else has this file locked."""
     with open(path) as file:

@@ -24,10 +24,7 @@ def which(command: F) -> F:
         click.option("--submitted-after", **past, help="At that time or later."),
         click.option("--submitted-before", **past, help="Before that time: ISO 8601, or -15m, counted from now."),
         click.option("--tag-prefix", metavar="TEXT", help="With a tag whose key begins so."),
-        click.option(
-            "--tag", "tags", multiple=True, metavar="KEY[=VALUE]", callback=_tags,
-            help="With this tag, or one of this key; several: with all of them.",
-        ),
+        tag,
         click.option("--key", help="With this key; goes with --kind."),
         click.option("--group", help="Of this group."),
         click.option("--queue", help="Of this queue."),
@@ -37,6 +34,12 @@ def which(command: F) -> F:
     ):  # fmt: skip
         command = decorate(command)
     return command
+
+
+def tag(command: F) -> F:
+    """--tag KEY[=VALUE], any number of times: what a task has to have; None if there is none."""
+    help_ = "With this tag, or one of this key; several: with all of them."
+    return click.option("--tag", "tags", multiple=True, metavar="KEY[=VALUE]", callback=_tags, help=help_)(command)
 
 
 def given(options_: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,12 @@ def show(name: str, database: Path, as_json: bool) -> None:
 @options.tags
 @click.option("--label", help="What to call its tasks where tasks are listed; else their kind.")
 @click.option("--serial-key", help="Of the tasks that have the same one, run one at a time, in order.")
+@click.option("--depends-on", type=options.many_ids, metavar="ID[,ID]", help="Each starts when these have completed.")
+@click.option(
+    "--on-dependency-failure",
+    type=click.Choice(["cancel", "fail", "ignore"]),
+    help="If one of these has not completed: fire no task (else), or run it all the same with ignore.",
+)
 @click.option("--ttl", type=options.span, metavar="SPAN", help="They must begin within e.g. 1h, else they expire.")
 @click.option("--run-timeout", type=options.span, metavar="SPAN", help="Stop an attempt after e.g. 30s.")
 @click.option("--retry", metavar="RETRY", help="Try a failed task again: 3 or e.g. '5 exponential 1s..1h'.")

@@ -1,4 +1,4 @@
-"""Cli: `ringq task list`, `ringq task show`, `ringq task logs`; cancel and why have modules of their own."""
+"""Cli: `ringq task list`, `ringq task show`, `ringq task logs`; cancel, graph and why have modules of their own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import click
 import ringq
 from ringq.cli import calls, filters, options, printing
 from ringq.cli.cancel import cancel
+from ringq.cli.graph import graph
 from ringq.cli.why import why
 from ringq.output import shown, text_of
 
 if TYPE_CHECKING:
     from ringq.model import AttemptRecord, OutputRecord, TaskRecord
 
+SHOWN = 10  # dependencies that are named
 BLOCKS = ("stack", "traceback", "output")  # of an attempt's error; they have many lines
 FRAME = '  File "'
 _FOREIGN = (f"{FRAME}{Path(ringq.__file__).parent}{os.sep}", f"{FRAME}<frozen runpy>")
@@ -29,6 +31,7 @@ def task() -> None:
 
 
 task.add_command(cancel)
+task.add_command(graph)
 task.add_command(why)
 
 
@@ -136,6 +139,9 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
         ("serial key", record.serial_key),
         *(("tag", f"{key}={value}") for key, value in record.tags.items()),
         ("schedule", record.schedule),
+        ("parent", record.parent),
+        ("depends on", _ids(record.dependencies)),
+        ("children", record.child_count or None),
         ("run time limit", printing.seconds(record.run_timeout_s)),
         ("kill after", printing.seconds(record.kill_after_s)),
         ("retry", record.retry),
@@ -153,9 +159,16 @@ def _facts(record: TaskRecord) -> list[tuple[str, object]]:
         facts += calls.facts(record)
     else:
         facts += [
-            ("payload", record.payload), ("result", record.result), ("error", printing.error_line(record.error)),
+            ("payload", record.payload), ("memo", record.memo), ("result", record.result),
+            ("error", printing.error_line(record.error)),
         ]  # fmt: skip
     return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _ids(task_ids: tuple[int, ...]) -> str:
+    """The first of them, and how many there are."""
+    named = ", ".join(map(str, task_ids[:SHOWN]))
+    return named if len(task_ids) <= SHOWN else f"{named} … ({len(task_ids):,} tasks)"
 
 
 def _waits_for(record: TaskRecord) -> str:
@@ -219,5 +232,6 @@ def _plain(record: TaskRecord) -> dict[str, Any]:
     plain = printing.fields(record)
     plain["payload"] = json.loads(record.payload)
     plain["pause_reasons"] = record.pause_reasons.words
+    plain["memo"] = None if record.memo is None else json.loads(record.memo)
     plain["result"] = None if record.result is None else json.loads(record.result)
     return plain

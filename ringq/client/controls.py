@@ -14,6 +14,7 @@ from ringq.kinds.controls import SETTINGS, name_problem, problem_of, until_us_of
 from ringq.overview import ControlRecord
 
 if TYPE_CHECKING:
+    from ringq.active_tags import ActiveTags
     from ringq.query import Query
 
 Running = Literal["stop", "finish"]
@@ -131,6 +132,12 @@ class DomainControl:
         """Made by `client.domain`."""
         self.name = name
         self._client: Any = client
+
+    @property
+    def active_tags(self) -> ActiveTags:
+        """As `Query.active_tags`, for the tasks of this domain."""
+        tags: ActiveTags = self._client.query.active_tags.of(self.name)
+        return tags
 
     def pause(self, until: Until = None, *, running: Running = "stop") -> bool:
         """As `Client.pause_domain`."""

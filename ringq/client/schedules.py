@@ -43,10 +43,11 @@ class Schedules:
         minute late; "all", the 100 latest, or a number up to 1,000. `skip_if_running`: not while the schedule's last
         task has not ended; several missed fires can be made up only without it. `max_occurrences`: it ends after so
         many fires. `end_on_failure`: it ends when a task of it has failed for good. The others are options of each
-        task, as for `submit`.
+        task, as for `submit`; `depends_on`, handles or ids, is asked anew for each of them.
 
-        Raises InvalidOption, InvalidPayload, PayloadTooLarge; UnknownKind for a kind that nobody has; InvalidSchedule
-        for one that stands in the code of the App; and what `submit_many` raises about the server and the database.
+        Raises InvalidOption, InvalidPayload, PayloadTooLarge; UnknownKind for a kind that nobody has; InvalidDependency
+        for a task that there is not; InvalidSchedule for one that stands in the code of the App; and what `submit_many`
+        raises about the server and the database.
         """
         refuse_while_importing()
         fields = schedule_fields(

@@ -10,7 +10,7 @@ what was sent, and a large array does not belong into a queue.
 from __future__ import annotations
 
 from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_awaiting, encode_mapping
-from ringq.codec.awaited import AWAITED_PREFIX, DependencyResult, ResultOf, awaits, filled, is_awaiting
+from ringq.codec.awaited import AWAITED_PREFIX, DependencyResult, ResultOf, awaits, filled, is_awaiting, renumbered
 from ringq.codec.chunk import (
     ASIDE_SUFFIX,
     Account,
@@ -64,5 +64,6 @@ __all__ = [
     "join_accounts",
     "read_account",
     "read_results",
+    "renumbered",
     "split",
 ]

@@ -73,25 +73,47 @@ def is_awaiting(payload: bytes) -> bool:
     return payload.startswith(AWAITED_PREFIX)
 
 
-def filled(payload: bytes, results: Callable[[], Sequence[DependencyResult]]) -> bytes:
-    """The payload as if its caller had known the results. `results`: of what the task depends on, in that order.
+def renumbered(payload: str, numbers: Sequence[int]) -> str:
+    """The payload with other numbers of dependencies, given by the old ones: two may have turned out to be one task.
+
+    One that takes no results, or that no client of ours has written, stays as it is.
+    """
+    if not is_awaiting(payload.encode()):
+        return payload
+    try:
+        arguments: dict[str, Any] = _arguments(payload)
+        marks = _marks(arguments.pop(""))
+        anew = {
+            name: numbers[mark] if isinstance(mark, int) else [None if at is None else numbers[at] for at in mark]
+            for name, mark in marks.items()
+        }
+        return msgspec.json.encode({"": anew, **arguments}).decode()
+    except (ValueError, LookupError):
+        return payload
+
+
+def filled(payload: bytes, results: Callable[[], Mapping[int, DependencyResult]]) -> bytes:
+    """The payload as if its caller had known the results. `results`: of what the task depends on, by its numbers.
 
     A dependency that has not completed gives null. Raises InvalidPayload for what no client of ours has written.
     """
     try:
         arguments: dict[str, Any] = _arguments(payload)
         marks = _marks(arguments.pop(""))
-        given = [text if status == _COMPLETED and text else "null" for status, text in results()]
+        known = results()
+        given = {at: text if status == _COMPLETED and text else "null" for at, (status, text) in known.items()}
         for name, mark in marks.items():
             if isinstance(mark, int):
-                arguments[name] = msgspec.Raw(given[_checked(mark)])
+                arguments[name] = msgspec.Raw(given[mark])
                 continue
             own: list[Any] = _list(arguments[name]) if None in mark else list(mark)
             pairs = zip(mark, own, strict=True)
-            parts = [bytes(kept) if at is None else given[_checked(at)].encode() for at, kept in pairs]
+            parts = [bytes(kept) if at is None else given[at].encode() for at, kept in pairs]
             arguments[name] = msgspec.Raw(b"[%b]" % b",".join(parts))
         return msgspec.json.encode(arguments)
-    except (ValueError, LookupError, TypeError) as error:
+    except KeyError as error:
+        raise InvalidPayload(f"it takes the result of dependency {error}, and there is none of that number") from None
+    except (ValueError, TypeError) as error:
         raise InvalidPayload(f"the results that it takes cannot be filled in: {error}") from None
 
 
@@ -108,9 +130,3 @@ def _is_awaited(value: Any) -> bool:
 
 def _places(mark: Any) -> Sequence[Any]:
     return mark if isinstance(mark, list) else ()
-
-
-def _checked(number: int) -> int:
-    if number < 0:
-        raise IndexError(f"{number} is no number of a dependency")
-    return number

@@ -74,8 +74,47 @@ def duplicates(path: str) -> dict[str, Any]:
     }
 
 
+@app.task
+def survey(ctx: ringq.Context, folders: dict[str, list[str]]) -> dict[str, int]:
+    """The root of a tree: a child for each folder, which has one for each of its files."""
+    ctx.spawn_many(folder.options(label=name).submission(paths) for name, paths in folders.items())
+    return {}
+
+
+@app.task
+def folder(ctx: ringq.Context, paths: list[str]) -> dict[str, int]:
+    """The files of one folder."""
+    ctx.spawn_many(metrics.options(label=Path(path).name).submission(path) for path in paths)
+    return {}
+
+
+@folder.finalize
+def add_files(memo: dict[str, int], results: list[dict[str, Any]]) -> dict[str, int]:
+    """What its files come to."""
+    sums = {name: sum(one.get(name, 0) for one in results) for name in COUNTED}
+    return {"files": len(results), "parsed": sum(one["parsed"] for one in results), **sums}
+
+
+@survey.finalize
+def add_folders(memo: dict[str, int], results: list[dict[str, int]]) -> dict[str, int]:
+    """What all folders come to."""
+    return {"folders": len(results), **{name: sum(one[name] for one in results) for name in (*SUMMED, *COUNTED)}}
+
+
+@app.task
+def verdict(totals: dict[str, int]) -> str:
+    """Behind the survey, whose result it is given."""
+    share = totals["documented"] / max(1, totals["functions"] + totals["classes"])
+    return (
+        f"{totals['files']:,} files in {totals['folders']:,} folders have {totals['functions']:,} functions and "
+        f"{totals['classes']:,} classes; {share:.0%} of these are documented"
+    )
+
+
 HANDLERS = (metrics, compress, digest, duplicates)
 
+SUMMED = ("files", "parsed")
+COUNTED = ("nodes", "classes", "functions", "branches", "documented")
 _BRANCHES = ("If", "For", "While", "Try", "ExceptHandler", "IfExp", "BoolOp", "comprehension", "match_case")
 
 

@@ -92,7 +92,7 @@ class Server:
 def run(database: Path | None, files: int | None, workers: int, keep: bool) -> bool:
     """Run the show; True if the proof holds. Without `database` it plays in a temporary folder."""
     stage = Stage()
-    with _place(database, keep) as path:
+    with place(database, keep) as path:
         sources = library_files(files)
         server = Server(path, workers)
         try:
@@ -104,7 +104,7 @@ def run(database: Path | None, files: int | None, workers: int, keep: bool) -> b
         finally:
             server.stop()
         if keep:
-            _explain(stage, path)
+            explain(stage, path, "ringq history")
     return proof.holds
 
 
@@ -215,7 +215,8 @@ def _speed_up(plain: PlainLoop, sources: Sequence[Path], wall_s: float, busy_s: 
 
 
 @contextlib.contextmanager
-def _place(database: Path | None, keep: bool) -> Iterator[Path]:
+def place(database: Path | None, keep: bool) -> Iterator[Path]:
+    """Where the database is: the one that was named, or a new one, which is kept or not. Raises InvalidOption."""
     if database is not None:
         if database.exists():
             raise ringq.InvalidOption(f"{database} exists; the demo counts all that is in its database: name a new one")
@@ -227,9 +228,10 @@ def _place(database: Path | None, keep: bool) -> Iterator[Path]:
             yield Path(folder) / "demo.db"
 
 
-def _explain(stage: Stage, database: Path) -> None:
+def explain(stage: Stage, database: Path, *commands: str) -> None:
+    """Tell how the database that was kept can be explored."""
     stage.console.print("\nThe database is yours to explore:")
-    for line in (f"export RINGQ_DB={shlex.quote(str(database))}", "ringq stats", "ringq history", "ringq task show 1"):
+    for line in (f"export RINGQ_DB={shlex.quote(str(database))}", "ringq stats", *commands, "ringq task show 1"):
         stage.console.print(f"  {line}", soft_wrap=True)
 
 

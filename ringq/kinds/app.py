@@ -16,19 +16,19 @@ from ringq.kinds import options
 from ringq.kinds.controls import max_concurrency_of
 from ringq.kinds.defaults import defaults_of, report_of
 from ringq.kinds.handler import Handler, place_of, reference
+from ringq.kinds.hooks import Hooking
 from ringq.kinds.options import DomainOptions, DuplicateMode
 from ringq.kinds.report import io_of, preemptible_of
 from ringq.kinds.routes import Route, Routes
 from ringq.kinds.schedules import Scheduling
 from ringq.kinds.serial import SerialKey
-from ringq.kinds.state import States
+from ringq.kinds.state import Stateful, States
 from ringq.kinds.task import AsyncTask, Task, make_task
 from ringq.kinds.traits import DerivedKey, Traits, traits_of
 from ringq.protocol import ScheduleFields, SpecFields, plain_schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[[], Any])
 
 
 class TaskDecorator(Protocol):
@@ -44,10 +44,10 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class Domain(Scheduling):
+class Domain(Scheduling, Stateful):
     """A namespace of kinds and the defaults they share. Made by `App.domain`.
 
-    Attributes: `name`, the first half of its kinds.
+    Attributes: `name`, the first half of its kinds; `states`, those of this process.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Domain(Scheduling):
         self.name = options.check_name("domain", name)
         self._max_concurrency = max_concurrency_of(max_concurrency)
         self._app = app
+        self.states = States(name, None if app is self else app.states)
         self._spec = defaults_of(f"domain {name}", name, defaults)
         self._preemptible = preemptible_of(defaults.get("preemptible"))
         self._io = io_of(defaults.get("io"))
@@ -162,15 +163,17 @@ class Domain(Scheduling):
         own = replace(
             report, rate=traits.rate, io=io, max_concurrency=limit, domain_max_concurrency=self._max_concurrency
         )
-        return make_task(handler, own, traits)
+        task = make_task(handler, own, traits)
+        task.states = self.states
+        return task
 
 
-class App(Domain):
+class App(Domain, Hooking):
     """The handlers of one application. It is a domain itself: `@app.task` makes kinds of its own name.
 
     A worker imports the App, as `ringq serve module:app` names it, and with it every module that decorates.
 
-    Attributes: `settings`, those given, by their names in the configuration; `states`, those of this process.
+    Attributes: `settings`, those given, by their names in the configuration.
     """
 
     def __init__(
@@ -207,7 +210,7 @@ class App(Domain):
         self._taken_in_by: list[App] = []
         self._schedules: dict[str, ScheduleFields] = {}
         self._routes = Routes(route)
-        self.states = States()
+        Hooking.__init__(self)
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(self, name, max_concurrency=max_concurrency, **defaults)
         self._domains[name] = self
@@ -233,23 +236,6 @@ class App(Domain):
         self._domains[name] = domain
         return domain
 
-    def state(self, function: F) -> F:
-        """Declare what every handler in a process shares, as a model or a pool of connections: `@app.state`.
-
-        `function`: takes no parameters and returns the object; or yields it once, and cleans up after that. A handler
-        gets it as `ctx.state(Model)`, where `Model` is the type in the function's hint: `-> Model`, or
-        `-> Iterator[Model]` if it yields; without a hint, the object's own type.
-
-        Each worker calls it once, before it takes tasks, in the order of declaration; a server whose worker it fails
-        in does not start. What follows the `yield` is called when a worker leaves in good order (the server stops, or
-        replaces it), in reverse order; all of it, with what the app registered with atexit, may take 5 s. It is not
-        called when the process dies: by kill -9, a crash, or a run time limit that had to end the process.
-
-        Returns the function as it was. Raises InvalidKind for one that workers could not call, or if two give one type.
-        """
-        self.states.declare(function)
-        return function
-
     def include(self, other: App) -> None:
         """Take in the kinds of another App, under their own names, and with its states: `app.include(echo.app)`.
 
@@ -269,6 +255,8 @@ class App(Domain):
             self._check(task)
         other._taken_in_by.append(self)
         self.states.include(other.states)
+        for app in self._takers():
+            app._hooks += [hook for hook in other._hooks if hook not in app._hooks]
         for task in other._tasks.values():
             self._register(task)
 
@@ -280,11 +268,13 @@ class App(Domain):
 
     def reports(self) -> list[dict[str, Any]]:
         """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values; with its
-        schedules.
+        schedules, and with the first how many hooks there are.
         """
         reports = {name: {**self._routes.report(task.report), "name": name} for name, task in self._tasks.items()}
         for schedule in self._schedules.values():
             reports[schedule.spec.kind].setdefault("schedules", []).append(plain_schedule(schedule))
+        if reports and self._hooks:
+            next(iter(reports.values()))["hooks"] = len(self._hooks)
         return list(reports.values())
 
     def schedules(self) -> dict[str, ScheduleFields]:

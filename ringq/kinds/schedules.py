@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack
 
-from ringq.codec import by_name, encode_mapping
+from ringq.codec import by_name
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import SPAN_S_MAX, InvalidKind, InvalidOption
 from ringq.kinds import options
 from ringq.kinds.limits import limits_of
 from ringq.kinds.options import SharedOptions
 from ringq.kinds.serial import in_line, lined
+from ringq.kinds.submission import encoded
 from ringq.kinds.task import Task
+from ringq.kinds.waits import DependencyOptions, said_of, stored_only
 from ringq.protocol import ScheduleFields
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Task[..., Any])
 
 
-class ScheduleOptions(SharedOptions, total=False):
+class ScheduleOptions(SharedOptions, DependencyOptions, total=False):
     """The options of a schedule, as `Client.schedule` says."""
 
     jitter: float | timedelta
@@ -109,11 +111,13 @@ def schedule_fields(
     arguments = {} if payload is None else payload
     if isinstance(kind, Task) and kind.serial_key is not None:
         spec = lined(spec, kind.serial_key, (), by_name(kind.kind, arguments))
+    task = kind if isinstance(kind, Task) else None
+    written, waits = encoded(spec.kind, task, arguments, said_of(spec.kind, given))
     return ScheduleFields(
-        name, spec, kind.encode(arguments) if isinstance(kind, Task) else encode_mapping(spec.kind, arguments),
+        name, spec, written,
         cron, timing.every_us, zone, timing.jitter_us, from_completion,
         _span_us("initial_delay", given.get("initial_delay", 0)), catch_up, bool(given.get("skip_if_running", True)),
-        bool(given.get("end_on_failure", False)), most,
+        bool(given.get("end_on_failure", False)), most, *stored_only(spec.kind, waits),
     )  # fmt: skip
 
 

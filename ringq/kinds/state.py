@@ -1,4 +1,4 @@
-"""Start and run: states - what an initialiser makes once per process and every handler in it may use."""
+"""Start and run: states - what an initialiser makes once per process, for the handlers of an App or of one domain."""
 
 from __future__ import annotations
 
@@ -9,17 +9,63 @@ import sys
 import threading
 import traceback
 import typing
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from ringq.codec import hints
-from ringq.context import pick
-from ringq.errors import InvalidKind, StateFailed
+from ringq.context import found_among, listed, no_state
+from ringq.errors import InvalidKind, InvalidOption, StateFailed
 from ringq.kinds.handler import place_of
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[[], Any])
+
+
+class Stateful:
+    """A scope of states, and what the tests of its handlers put in their place: an App, or a domain of it."""
+
+    states: States
+
+    def state(self, function: F) -> F:
+        """Declare what the handlers of this scope share in a process, as a model or a pool of connections: of all
+        domains by `@app.state`, of one by `@media.state`.
+
+        `function`: takes no parameters and returns the object; or yields it once, and cleans up after that. A handler
+        gets it as `ctx.state(Model)`, where `Model` is the type in the function's hint: `-> Model`, or
+        `-> Iterator[Model]` if it yields; without a hint, the object's own type. What a domain declares goes before
+        what its App does, and no other domain sees it.
+
+        Each worker calls it once, before it takes tasks, in the order of declaration; a server whose worker it fails
+        in does not start. What follows the `yield` is called when a worker leaves in good order (the server stops, or
+        replaces it), in reverse order; all of it, with what the app registered with atexit, may take 5 s. It is not
+        called when the process dies: by kill -9, a crash, or a run time limit that had to end the process.
+
+        Returns the function as it was. Raises InvalidKind for one that workers could not call, or if two of one scope
+        give one type.
+        """
+        self.states.declare(function)
+        return function
+
+    @contextmanager
+    def override(self, type_: type[Any], value: T) -> Iterator[T]:
+        """Have handlers of this scope get `value` for a type, in this process, as long as the block lasts.
+
+        For tests: `with app.override(Model, Fake()) as fake:`. The type need not be declared, and what declares it is
+        not called. All threads see it; of several for one type the innermost counts. A state that the domain itself
+        has still goes before what the App is given, and `ringq.Context(state=...)` before both.
+
+        `with` gives `value`. Raises InvalidOption if `type_` is no type.
+        """
+        if not isinstance(type_, type):
+            raise InvalidOption(f"override: expected a type, as in override(Model, fake), got {type_!r}")
+        given = self.states.give(type_, value)
+        try:
+            yield value
+        finally:
+            self.states.take_back(given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,9 +83,9 @@ class Initialiser:
     yields: bool
 
     @classmethod
-    def of(cls, function: Any) -> Initialiser:
-        """Raises InvalidKind, saying what to change, if a worker could not call it."""
-        name = f"state {getattr(function, '__name__', repr(function))}"
+    def of(cls, function: Any, where: str = "") -> Initialiser:
+        """Raises InvalidKind, saying what to change, if a worker could not call it. `where`: follows its name."""
+        name = f"state {getattr(function, '__name__', repr(function))}{where}"
         _check(name, function)
         yields = inspect.isgeneratorfunction(function)
         hint = hints.resolve(name, function).get("return", Any)
@@ -48,51 +94,87 @@ class Initialiser:
         return cls(name, function, _type_of(hint, yields=yields), place_of(function), yields)
 
 
-class States:
-    """The states of one App, in the present process."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What stands for a type in a test."""
 
-    def __init__(self) -> None:
+    type_: type[Any]
+    value: Any
+
+
+class States:
+    """The states of one App, or of one domain of it, in the present process."""
+
+    def __init__(self, name: str, app: States | None = None) -> None:
+        """`app`: the states of the App, if these are a domain's."""
+        self._name = name
+        self._app = app
         self._declared: list[Initialiser] = []
         self._made: dict[Initialiser, Any] = {}
         self._inherited: list[Any] = []
+        self._given: list[Given] = []
+        if app is not None:
+            app._domains.append(self)
+            return
+        self._domains: list[States] = []
+        self._in_order: list[tuple[States, Initialiser]] = []
         self._included: list[States] = []
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # for those of the domains too: they may ask for each other's
         _everywhere.add(self)
 
     def declare(self, function: Callable[[], Any]) -> None:
-        """Add an initialiser. Raises InvalidKind if it cannot be called, or another gives the same type."""
-        initialiser = Initialiser.of(function)
+        """Add an initialiser. Raises InvalidKind if it cannot be called, or another here gives the same type."""
+        initialiser = Initialiser.of(function, "" if self._app is None else f" of {self._name}")
         for other in self._declared:
             if initialiser.gives is not None and other.gives is initialiser.gives:
                 _refuse_twice(initialiser.gives, other, initialiser)
         self._declared.append(initialiser)
+        self._root._in_order.append((self, initialiser))
 
     def include(self, other: States) -> None:
         """Start another App's states with these, after them. Its handlers alone find them."""
         self._included.append(other)
 
     def start(self) -> None:
-        """Make every state, in the order of declaration.
+        """Make every state of an App and its domains, in the order of declaration.
 
-        Raises StateFailed naming the initialiser that raised, InvalidKind if two give the same type.
+        Raises StateFailed naming the initialiser that raised, InvalidKind if two of one scope give the same type.
         """
-        for initialiser in self._declared:
+        for states, initialiser in self._in_order:
             try:
-                self._make(initialiser)
+                states._make(initialiser)
             except StateFailed:
                 raise
             except BaseException as error:
                 raise StateFailed(f"{initialiser.name}: {type(error).__name__}: {error}") from error
-        self._types()
+        for states in (self, *self._domains):
+            states._types()
         for states in self._included:
             states.start()
 
     def get(self, type_: type[T]) -> T:
-        """The state of that type; made now if this process has none. Raises UnknownState."""
-        with self._lock:
-            types = self._types()
-            state: T = self._make(types[pick(type_, types)])
-            return state
+        """The state of that type, the domain's before the App's; made now if there is none. Raises UnknownState."""
+        with self._root._lock:
+            for states in self._scopes:
+                meant = states._meant(type_)
+                if meant is not None:
+                    state: T = states._state(meant)
+                    return state
+            known = [(states._name, states._known()) for states in self._scopes]
+        there = "; ".join(f"{listed(types)} in {name}" for name, types in known if types)
+        raise no_state(type_, there, "@app.state" if self._app is None else "@app.state or its domain's")
+
+    def give(self, type_: type[Any], value: Any) -> Given:
+        """From now on this is the state of that type, whatever was declared."""
+        given = Given(type_, value)
+        with self._root._lock:
+            self._given.append(given)
+        return given
+
+    def take_back(self, given: Given) -> None:
+        """It is so no longer."""
+        with self._root._lock:
+            self._given.remove(given)
 
     def forget(self) -> None:
         """This process is a child that got the states by fork: it makes its own.
@@ -100,9 +182,32 @@ class States:
         The parent's are kept, unused, while the child lives: if they were dropped, their generators would be closed,
         and with them a connection or a device that the parent still uses.
         """
-        self._inherited.append(self._made)
-        self._made = {}
+        for states in (self, *self._domains):
+            states._inherited.append(states._made)
+            states._made = {}
         self._lock = threading.RLock()
+
+    @property
+    def _root(self) -> States:
+        return self if self._app is None else self._app
+
+    @property
+    def _scopes(self) -> tuple[States, ...]:
+        return (self,) if self._app is None else (self, self._app)
+
+    def _meant(self, type_: type[Any]) -> type[Any] | None:
+        if any(given.type_ is type_ for given in self._given):  # without making what tells its type only then
+            return type_
+        return found_among(type_, self._known())
+
+    def _state(self, type_: type[Any]) -> Any:
+        for given in reversed(self._given):
+            if given.type_ is type_:
+                return given.value
+        return self._make(self._types()[type_])
+
+    def _known(self) -> list[type[Any]]:
+        return list(dict.fromkeys([*self._types(), *(given.type_ for given in self._given)]))
 
     def _types(self) -> dict[type[Any], Initialiser]:
         types: dict[type[Any], Initialiser] = {}
@@ -114,7 +219,7 @@ class States:
         return types
 
     def _make(self, initialiser: Initialiser) -> Any:
-        with self._lock:
+        with self._root._lock:
             if initialiser not in self._made:
                 self._made[initialiser] = _call(initialiser)
             return self._made[initialiser]

@@ -17,6 +17,7 @@ from ringq.kinds.limits import limits_of
 from ringq.kinds.options import DuplicateMode, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
+from ringq.kinds.state import States
 from ringq.kinds.submission import Submission, encoded, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.kinds.task_options import TaskOptions
@@ -43,10 +44,11 @@ class Task(Generic[P, R]):
     defaults; `permanent`, what it may raise that no retry would help; `aliases`, kinds it had before; `derived`, how it
     makes keys; `serial_key`, how it makes serial keys; `cancel_hook`, what `on_cancel` was given; `finalizer`,
     what `finalize` was; `fail_fast`, whether the first child that does not complete ends a task; `app`, where it is
-    registered.
+    registered; `states`, what a Context gives its functions: those of its domain, and of the App.
     """
 
     app: App
+    states: States
 
     def __init__(self, handler: Handler, report: KindReport, traits: Traits) -> None:
         """Made by `@app.task` and `@domain.task`."""
@@ -75,7 +77,7 @@ class Task(Generic[P, R]):
             return self.function(*args, **kwargs)
         is_given = bool(args) and isinstance(args[0], Context)
         context = args[0] if is_given else Context(kind=self.kind)
-        context.offer(self.app.states)
+        context.offer(self.states)
         return self.function(context, *args[is_given:], **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -249,7 +251,7 @@ class Task(Generic[P, R]):
     def run_finalize(self, context: Context, memo: str, results: Iterable[tuple[int, str | None]]) -> bytes:
         """Call the function of `finalize`; the result as JSON. Raises as `Finalizer.call`, and InvalidResult."""
         assert self.finalizer is not None
-        context.offer(self.app.states)
+        context.offer(self.states)
         value = self.finalizer.call(context, memo, results)
         return self._results.encode(_awaited(value) if self.finalizer.is_async else value)
 
@@ -267,7 +269,7 @@ class Task(Generic[P, R]):
         """
         if self.wants_context:
             context = context or Context(kind=self.kind)
-            context.offer(self.app.states)
+            context.offer(self.states)
             value = self.function(context, *args, **arguments)
         else:
             value = self.function(*args, **arguments)
@@ -277,7 +279,7 @@ class Task(Generic[P, R]):
         """Call the function of `on_cancel`. Raises whatever it raises, InvalidPayload."""
         hook = self.cancel_hook
         assert hook is not None
-        context.offer(self.app.states)
+        context.offer(self.states)
         value = hook.function(*([context] if hook.wants_context else []), **hook.arguments.decode(payload))
         if hook.is_async:
             _awaited(value)

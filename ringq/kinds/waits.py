@@ -84,9 +84,19 @@ def waits_of(kind: str, depends_on: Any = None, on_dependency_failure: Any = Non
     return Waits(on_failure=MODES[mode]).and_also(kind, given)
 
 
-def said_of(kind: str, given: CallOptions) -> Waits | None:
+def said_of(kind: str, given: DependencyOptions) -> Waits | None:
     """What options say of dependencies, as `waits_of`."""
     return waits_of(kind, given.get("depends_on"), given.get("on_dependency_failure"))
+
+
+def stored_only(kind: str, waits: Waits | None) -> tuple[tuple[int, ...], int]:
+    """The ids and the code of the policy of who can wait for stored tasks alone. Raises InvalidOption for others."""
+    if waits is None:
+        return (), OnDependencyFailure.CANCEL.code
+    for one in waits.tasks:
+        if not isinstance(one, int):
+            raise InvalidOption(f"depends_on: a schedule of {kind} depends on tasks that are stored, got {one!r:.100}")
+    return waits.tasks, waits.on_failure
 
 
 def awaiting(

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Why, WhyReply
+from ringq.protocol.asking import (
+    NAMES_MAX,
+    Events,
+    Family,
+    FamilyReply,
+    Health,
+    HealthReply,
+    Subscribe,
+    Why,
+    WhyReply,
+)
 from ringq.protocol.callbacks import ExtendCallback, OpenCallback, ResolveCallback
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
@@ -52,11 +62,13 @@ from ringq.protocol.words import (
     check_key,
     check_map_key,
     check_wait,
+    dependencies_of_plain,
     ended,
     error_of,
     failure_of,
     id_ranges,
     pieces,
+    plain_dependencies,
     plain_options,
     plain_schedule,
     schedule_of,
@@ -72,6 +84,7 @@ __all__ = [
     "ENDS_MAX",
     "FOLLOW_UP",
     "HEADER",
+    "NAMES_MAX",
     "REPLIES",
     "REQUESTS",
     "SIBLING",
@@ -87,6 +100,7 @@ __all__ = [
     "Chunks",
     "Dead",
     "Ended",
+    "Events",
     "ExtendCallback",
     "Failure",
     "Family",
@@ -121,6 +135,7 @@ __all__ = [
     "SpecFields",
     "Submit",
     "Submitted",
+    "Subscribe",
     "Wait",
     "Why",
     "WhyReply",
@@ -128,6 +143,7 @@ __all__ = [
     "check_map_key",
     "check_wait",
     "decode_carried",
+    "dependencies_of_plain",
     "encode_carried",
     "ended",
     "error_of",
@@ -135,6 +151,7 @@ __all__ = [
     "id_ranges",
     "pack",
     "pieces",
+    "plain_dependencies",
     "plain_options",
     "plain_schedule",
     "schedule_of",

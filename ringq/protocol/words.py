@@ -14,6 +14,7 @@ import msgspec
 from ringq import errors
 from ringq.config import NAME_CHARS_MAX
 from ringq.errors import InvalidSubmission, ProtocolError, RingqError
+from ringq.model import OnDependencyFailure
 from ringq.protocol.messages import WAIT_IDS_MAX, Ended, Failure, ScheduleFields, SpecFields, Wait
 
 ENDS_MAX: Final = 1000
@@ -61,8 +62,25 @@ def plain_options(spec: SpecFields) -> dict[str, Any]:
     return {name: value for name, value in given if value is not None and value != ()}
 
 
+def plain_dependencies(schedule: ScheduleFields) -> dict[str, Any]:
+    """On what the tasks of a schedule depend, by name."""
+    if not schedule.depends_on:
+        return {}
+    mode = OnDependencyFailure.of(schedule.on_dependency_failure)
+    return {"depends_on": list(schedule.depends_on), "on_dependency_failure": mode.value}
+
+
+def dependencies_of_plain(plain: dict[str, Any], count: int) -> tuple[list[list[int] | None] | None, list[int] | None]:
+    """The columns of so many tasks of a schedule, as `plain_dependencies` wrote what they depend on."""
+    if "depends_on" not in plain:
+        return None, None
+    code = next(mode.code for mode in OnDependencyFailure if mode == plain["on_dependency_failure"])
+    return [plain["depends_on"]] * count, [code] * count
+
+
 def spec_of_plain(kind: str, plain: dict[str, Any]) -> SpecFields:
     """The spec that gives these options, as `plain_options` wrote them."""
+    plain = {name: value for name, value in plain.items() if name in SpecFields.__struct_fields__}
     given = {**plain, "tags": tuple((key, value) for key, value in plain.get("tags", ()))}
     return SpecFields(kind, **given)
 

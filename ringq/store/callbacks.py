@@ -46,11 +46,6 @@ DELETE_CALLBACKS: Final = "DELETE FROM callback WHERE task_id IN (SELECT value F
 # Whether there is any.
 SELECT_HAS_CALLBACKS: Final = "SELECT EXISTS (SELECT 1 FROM callback)"
 
-# The attempt that has parked its task.
-SELECT_PARKED: Final = """
-SELECT kind, attempt, ended_us, duration_us, worker, cpu_us, rss_kib FROM attempt WHERE task_id = ? AND lease = ?
-"""
-
 # It has failed after all, and lasted until now.
 UPDATE_FAILED: Final = """
 UPDATE attempt SET reason = ?3, error = ?4, duration_us = MAX(duration_us, duration_us + ?5 - ended_us), ended_us = ?5
@@ -78,18 +73,6 @@ class CallbackRow(NamedTuple):
         return self.status is None and self.expires_us is not None and self.expires_us <= now_us
 
 
-class ParkedRow(NamedTuple):
-    """An attempt that has ended well, and has left its task to somebody outside."""
-
-    kind: int
-    attempt: int
-    ended_us: int
-    duration_us: int
-    worker: int | None
-    cpu_us: int | None
-    rss_kib: int | None
-
-
 class CallbackTables(GraphTables):
     """Statements about callbacks. Those that write belong into `transaction()`.
 
@@ -101,9 +84,7 @@ class CallbackTables(GraphTables):
     def insert_callback(self, task_id: int, digest: bytes, lease: int, expires_us: int | None) -> None:
         """Who knows the token with this digest may complete the task; nobody else may any more."""
         self._write(INSERT_CALLBACK, [(task_id, digest, lease, expires_us)])
-        if not self.has_callbacks:
-            self.has_callbacks = True
-            self._reload.add(self._load_callbacks)
+        self.has_callbacks = True
 
     def find_callback(self, digest: bytes) -> CallbackRow | None:
         """The task that has not ended, and that the token with this digest completes."""
@@ -125,10 +106,6 @@ class CallbackTables(GraphTables):
     def delete_callbacks(self, task_ids: Sequence[int]) -> None:
         """These have ended, or their attempts have: no token completes them any more."""
         self._execute(DELETE_CALLBACKS, (json.dumps(task_ids),))
-
-    def parked_attempt(self, task_id: int, lease: int) -> ParkedRow:
-        """The attempt that has parked this task."""
-        return ParkedRow._make(self._read_one(SELECT_PARKED, (task_id, lease)))
 
     def fail_parked(self, task_id: int, lease: int, reason: int, error: str, now_us: int) -> None:
         """The attempt that has parked this task counts as a failed one, which has lasted until now."""

@@ -41,11 +41,13 @@ SELECT_RETRYABLE: Final = SELECT_CHOSEN.replace(
 LIMIT""",
 )
 
-# The same, without chunks of a map that may be continued: they stay, and would be found again and again.
+# The same, without those that others need: they stay, and would be found again and again.
 SELECT_PURGEABLE: Final = SELECT_CHOSEN.replace(
     "LIMIT",
     """AND NOT EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = task.id)
     AND NOT EXISTS (SELECT 1 FROM map_piece WHERE map_piece.task_id = task.id)
+    AND NOT EXISTS (SELECT 1 FROM edge WHERE edge.upstream = task.id
+        AND NOT EXISTS (SELECT 1 FROM receipt AS heir WHERE heir.task_id = edge.task_id))
 LIMIT""",
 )
 
@@ -91,11 +93,14 @@ WHERE receipt.task_id IN (SELECT value FROM json_each(?)) AND receipt.lease = 0
 # The task is active again.
 DELETE_RECEIPTS: Final = "DELETE FROM receipt WHERE task_id IN (SELECT value FROM json_each(?))"
 
-# Those that carry calls of a map that may be continued: it would miss them.
-SELECT_CHUNKS: Final = """
+# Those that carry calls of a map that may be continued, or are the children or dependencies of active tasks: these
+# would miss them.
+SELECT_NEEDED: Final = """
 SELECT wanted.value FROM json_each(?) AS wanted
 WHERE EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = wanted.value)
     OR EXISTS (SELECT 1 FROM map_piece WHERE map_piece.task_id = wanted.value)
+    OR EXISTS (SELECT 1 FROM edge WHERE edge.upstream = wanted.value
+        AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = edge.task_id))
 """
 
 # The last id that was given stays so, though its task is gone: ids are never given twice.
@@ -168,8 +173,8 @@ class DeadTables(SerialTables):
         return attempts
 
     def purge_dead(self, task_ids: Sequence[int]) -> int:
-        """Delete these dead letters, but those that a map which may be continued needs; how many that were."""
-        needed = {task_id for (task_id,) in self._read(SELECT_CHUNKS, (json.dumps(task_ids),))}
+        """Delete these dead letters, but those that an active task needs, or a map that may be continued; how many."""
+        needed = {task_id for (task_id,) in self._read(SELECT_NEEDED, (json.dumps(task_ids),))}
         gone = [task_id for task_id in task_ids if task_id not in needed]
         wanted = (json.dumps(gone),)
         self._forget_receipts(wanted)

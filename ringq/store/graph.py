@@ -1,16 +1,14 @@
-"""Store: tasks that wait for others - for what they depend on, for their children, for somebody outside."""
+"""Store: which tasks wait for which others, and did."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
 
-from ringq.model import Reason
-from ringq.places import FINALIZER, Place, place_of
-from ringq.store.rates import RateTables
-from ringq.store.schema_graph import FINALIZING
+from ringq.store.held import Held, held
 from ringq.store.session import Rows
+from ringq.store.waiting import WaitingTables
 
 # `task_id` waits for `upstream` from now on. What is named twice is one.
 INSERT_EDGE: Final = """
@@ -40,15 +38,17 @@ WHERE ended.value >= ?3 AND +edge.is_open = 1
 LIMIT ?2
 """
 
-# They wait for these no longer.
+# Some that wait for one task wait for it no longer.
+CLOSE_EDGES: Final = """
+UPDATE edge SET is_open = 0 WHERE upstream = ? AND task_id BETWEEN ? AND ? AND +is_open = 1
+"""
+
+# A parent does not wait for a child any more.
 CLOSE_EDGE: Final = "UPDATE edge SET is_open = 0 WHERE upstream = ? AND task_id = ?"
 
 # What has ended waits for nothing.
 CLOSE_EDGES_OF: Final = """
-UPDATE edge SET is_open = 0
-WHERE (upstream, task_id) IN (
-    SELECT edge.upstream, edge.task_id FROM json_each(?) AS ended
-    CROSS JOIN edge ON edge.is_open = 1 AND edge.task_id = ended.value)
+UPDATE edge SET is_open = 0 WHERE is_open = 1 AND task_id IN (SELECT value FROM json_each(?))
 """
 
 # Who still waits.
@@ -91,13 +91,13 @@ COUNT_CHILDREN: Final = "SELECT COUNT(*) FROM edge WHERE is_open IN (0, 1) AND t
 
 # What a task depends on, or whom it has as children, in order.
 SELECT_OF: Final = """
-SELECT upstream FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (role = 3) = ?2 ORDER BY place, upstream
+SELECT upstream, place FROM edge WHERE is_open IN (0, 1) AND task_id = ?1 AND (role = 3) = ?2 ORDER BY place, upstream
 """
 
 # Another task takes the place of this one, for all that wait for it.
 INSERT_MOVED: Final = """
 INSERT INTO edge (upstream, task_id, role, place, is_open)
-SELECT ?2, task_id, role, place, 1 FROM edge WHERE upstream = ?1 AND +is_open = 1
+SELECT ?2, task_id, role, place, 1 FROM edge WHERE upstream = ?1 AND +is_open = 1 AND task_id <> ?2
 ON CONFLICT (upstream, task_id) DO NOTHING
 """
 DELETE_MOVED: Final = "DELETE FROM edge WHERE upstream = ? AND +is_open = 1"
@@ -121,66 +121,19 @@ SELECT MIN(id) FROM (
     UNION ALL SELECT (SELECT task_id FROM waiting ORDER BY task_id LIMIT 1))
 """
 
-# Whether tasks of this database belong together at all.
-SELECT_HAS_GRAPH: Final = """
-SELECT EXISTS (SELECT 1 FROM edge) OR EXISTS (SELECT 1 FROM waiting) OR EXISTS (SELECT 1 FROM callback)
-"""
-
-# The handler has returned, the task goes on.
-INSERT_WAITING: Final = """
-INSERT INTO waiting (task_id, phase, lease, finalizes, fail_fast, since_us) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (task_id) DO UPDATE SET
-    phase = excluded.phase, lease = excluded.lease, finalizes = excluded.finalizes, fail_fast = excluded.fail_fast,
-    since_us = excluded.since_us
-"""
-SELECT_WAITING_ROW: Final = """
-SELECT task_id, phase, lease, finalizes, fail_fast, since_us FROM waiting WHERE task_id = ?
-"""
-SELECT_WAITING_ROWS: Final = """
-SELECT waiting.task_id, phase, lease, finalizes, fail_fast, since_us FROM json_each(?) AS wanted
-CROSS JOIN waiting ON waiting.task_id = wanted.value
-"""
-SELECT_PHASES: Final = "SELECT task_id, phase FROM waiting"
-UPDATE_PHASE: Final = "UPDATE waiting SET phase = ? WHERE task_id = ?"
-DELETE_WAITING: Final = "DELETE FROM waiting WHERE task_id IN (SELECT value FROM json_each(?))"
-
-# From when on tasks may run.
-SELECT_RUN_TIMES: Final = """
+# Of tasks those that depend on nothing any more, and from when on they may run.
+SELECT_FREE: Final = """
 SELECT task.id, task.run_at_us FROM json_each(?) AS wanted CROSS JOIN task ON task.id = wanted.value
+WHERE NOT EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = task.id AND edge.role < 3)
+    AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
 """
 
-# An attempt that has ended, and not its task.
-SELECT_ATTEMPT: Final = "SELECT ended_us - duration_us, worker FROM attempt WHERE task_id = ? AND lease = ?"
-
-# What such a handler has returned.
-INSERT_MEMO: Final = """
-INSERT INTO memo (task_id, text) VALUES (?, ?) ON CONFLICT (task_id) DO UPDATE SET text = excluded.text
-"""
-SELECT_MEMO: Final = "SELECT text FROM memo WHERE task_id = ?"
+# Those of them that wait for the task which has their key.
+SELECT_BEHIND: Final = "SELECT task_id FROM follower WHERE task_id IN (SELECT value FROM json_each(?))"
 
 
-class WaitingRow(NamedTuple):
-    """A task whose handler has returned, and that has not ended."""
-
-    task_id: int
-    phase: int
-    lease: int
-    finalizes: int
-    fail_fast: int
-    since_us: int
-
-
-class GraphTables(RateTables):
-    """Statements about tasks that wait for others. Those that write belong into `transaction()`.
-
-    Attributes: `has_graph`, whether tasks of this database belong together at all; `finalizing`, the ids of those that
-    may be finalized, also of the transaction under way.
-    """
-
-    has_graph = False
-    finalizing: set[int]
-
-    # -- edges --------------------------------------------------------------------------------
+class GraphTables(WaitingTables):
+    """Statements about tasks that wait for others. Those that write belong into `transaction()`."""
 
     def upstream_states(self, task_ids: Sequence[int]) -> dict[int, tuple[bool, int | None]]:
         """task id -> (whether there is such a task, the code of its terminal status or None)."""
@@ -199,9 +152,16 @@ class GraphTables(RateTables):
         """(upstream, task_id, role) of those that wait for these tasks, in order, the first behind `after`."""
         return self._read(SELECT_OPEN, (json.dumps(sorted(ended)), limit, *after))
 
-    def close_edges(self, rows: Iterable[tuple[int, int]]) -> None:
-        """These wait no longer, given as (upstream, task_id)."""
-        self._write(CLOSE_EDGE, list(rows))
+    def close_edges(self, rows: Sequence[tuple[int, int]]) -> None:
+        """These wait no longer, as (upstream, task_id), in order, with none left out between two of an upstream."""
+        spans: dict[int, list[int]] = {}
+        for upstream, task_id in rows:
+            spans.setdefault(upstream, [upstream, task_id, task_id])[2] = task_id
+        self._write(CLOSE_EDGES, list(map(tuple, spans.values())))
+
+    def close_edges_to(self, children: Rows) -> None:
+        """Parents wait no longer for these children, given as (child, parent)."""
+        self._write(CLOSE_EDGE, children)
 
     def close_edges_of(self, ended: Sequence[int]) -> None:
         """These tasks have ended: they wait for nothing any more."""
@@ -241,9 +201,17 @@ class GraphTables(RateTables):
         """What it depends on, in the order in which that was named."""
         return [row[0] for row in self._read(SELECT_OF, (task_id, 0))]
 
+    def dependency_places(self, task_id: int) -> list[int]:
+        """The number under which it named each of these."""
+        return [row[1] for row in self._read(SELECT_OF, (task_id, 0))]
+
     def children_of(self, task_id: int) -> list[int]:
         """Its children, in the order in which they were spawned."""
         return [row[0] for row in self._read(SELECT_OF, (task_id, 1))]
+
+    def waits_for(self, task_id: int, limit: int) -> Held:
+        """For what it waits, at most so many of each sort."""
+        return held(self._read, task_id, limit)
 
     def move_edges(self, upstream: int, heirs: Sequence[int]) -> None:
         """Other tasks take the place of this one: who waited for it waits for all of them."""
@@ -259,82 +227,16 @@ class GraphTables(RateTables):
         row = self._read_one(SELECT_FIRST_WAITING)
         return None if row[0] is None else int(row[0])
 
-    # -- waiting ------------------------------------------------------------------------------
+    def free_of(self, task_ids: Collection[int]) -> list[tuple[int, int | None]]:
+        """(task id, the instant before which it does not run) of those of these tasks that depend on nothing active."""
+        return self._read(SELECT_FREE, (json.dumps(sorted(task_ids)),))
 
-    def insert_waiting(self, row: WaitingRow, memo: str | None) -> None:
-        """The handler has returned `memo`, the task goes on. One that has waited before waits anew."""
-        self._write(INSERT_WAITING, [row])
-        if memo is not None:
-            self._write(INSERT_MEMO, [(row.task_id, memo)])
-        self._note_phase(row.task_id, row.phase)
-        self._note_graph()
-
-    def waiting_row(self, task_id: int) -> WaitingRow | None:
-        """What is known of it, if it waits, or may be finalized."""
-        row = self._read_one(SELECT_WAITING_ROW, (task_id,))
-        return None if row is None else WaitingRow._make(row)
-
-    def waiting_rows(self, task_ids: Collection[int]) -> list[WaitingRow]:
-        """The same of several."""
-        return list(map(WaitingRow._make, self._read(SELECT_WAITING_ROWS, (json.dumps(list(task_ids)),))))
-
-    def set_phase(self, task_id: int, phase: int) -> None:
-        """It waits for something else now."""
-        self._write(UPDATE_PHASE, [(phase, task_id)])
-        self._note_phase(task_id, phase)
-
-    def delete_waiting(self, task_ids: Collection[int]) -> None:
-        """These have ended, or begin anew."""
-        self._execute(DELETE_WAITING, (json.dumps(list(task_ids)),))
-        if self.finalizing.intersection(task_ids):
-            self._reload.add(self._load_graph)
-            self.finalizing.difference_update(task_ids)
-
-    def run_times(self, task_ids: Sequence[int]) -> list[tuple[int, int | None]]:
-        """(task id, the instant before which it does not run) of these tasks."""
-        return self._read(SELECT_RUN_TIMES, (json.dumps(list(task_ids)),))
-
-    def attempt_of(self, task_id: int, lease: int) -> tuple[int, int | None]:
-        """(when it began, its worker) of an attempt that is on record."""
-        row: tuple[int, int | None] = self._read_one(SELECT_ATTEMPT, (task_id, lease))
-        return row
-
-    def memo(self, task_id: int) -> str | None:
-        """What its handler has returned, as JSON text."""
-        row = self._read_one(SELECT_MEMO, (task_id,))
-        return None if row is None else str(row[0])
-
-    def limits_of(self, task_id: int, spec: int) -> list[tuple[int, Reason]]:
-        """As for all tasks; one whose handler has returned is bound by the time for all of it alone."""
-        limits = super().limits_of(task_id, spec)
-        if limits and self.has_graph and self.waiting_row(task_id) is not None:
-            return [limit for limit in limits if limit[1] is Reason.TOTAL_TIMEOUT]
-        return limits
-
-    # -- order --------------------------------------------------------------------------------
-
-    def place_of(self, task_id: int, spec: int) -> Place:
-        """Where the task stands, whose spec has this number, once it may run."""
-        place = place_of(self.specs()[spec])
-        return place._replace(priority=FINALIZER) if task_id in self.finalizing else place
+    def behind(self, task_ids: Collection[int]) -> set[int]:
+        """Those of these tasks that wait for the one which has their key."""
+        return {row[0] for row in self._read(SELECT_BEHIND, (json.dumps(list(task_ids)),))}
 
     def active_ids(self, chunk: int = 10_000) -> Iterator[list[tuple[int, int]]]:
-        """As for all tasks, without those that wait for others, or may be finalized."""
+        """As for all tasks, without those that wait for what they depend on."""
         held = {row[0] for row in self._read(SELECT_BLOCKED)} if self.has_graph else set()
-        held.update(row[0] for row in self._read(SELECT_PHASES))
         for rows in super().active_ids(chunk):
             yield [row for row in rows if row[0] not in held] if held else rows
-
-    def _note_graph(self) -> None:
-        if not self.has_graph:
-            self.has_graph = True
-            self._reload.add(self._load_graph)
-
-    def _note_phase(self, task_id: int, phase: int) -> None:
-        self._reload.add(self._load_graph)
-        (self.finalizing.add if phase == FINALIZING else self.finalizing.discard)(task_id)
-
-    def _load_graph(self) -> None:
-        self.has_graph = bool(self._read_one(SELECT_HAS_GRAPH)[0])
-        phases: list[tuple[int, Any]] = self._read(SELECT_PHASES)
-        self.finalizing = {task_id for task_id, phase in phases if phase == FINALIZING}

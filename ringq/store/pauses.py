@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from ringq.model import PauseReason
+from ringq.store.held import IS_BLOCKED, IS_WAITING
 
 # Of a task's kind, as text.
 DOMAIN: Final = "substr(kind.name, 1, instr(kind.name, '::') - 1)"
@@ -44,11 +45,12 @@ SELECT_ANY_PREEMPTED: Final = "SELECT task_id FROM preempted LIMIT 1"
 
 # How many above the mark are held. Without an index that every submission would pay for: a walk along the tasks, but
 # only while something is paused.
-COUNT_PAUSED_ABOVE: Final = """
+COUNT_PAUSED_ABOVE: Final = f"""
 SELECT COUNT(*) FROM task
 WHERE task.id > ?1 AND task.spec IN (SELECT value FROM json_each(?2))
     AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)
     AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.task_id = task.id)
+    AND NOT {IS_BLOCKED} AND NOT {IS_WAITING}
 """
 
 # The same at or below the mark, where only these are active.

@@ -12,8 +12,10 @@ from sqlalchemy import Connection
 
 from ringq.bucket import RateRow
 from ringq.model import Status
+from ringq.store.belonging import Belonging
 from ringq.store.callbacks import SELECT_CALLBACKS_OF, CallbackRow
 from ringq.store.engine import READ_SECONDS_MAX, open_reader
+from ringq.store.events import Kept
 from ringq.store.failures import translated
 from ringq.store.filters import LAST, asks_for_specs, specs_of, wanted_tags, whole_tag
 from ringq.store.history import (
@@ -39,7 +41,9 @@ from ringq.store.rates import SELECT_RATES
 from ringq.store.schedules import SELECT_SCHEDULES, ScheduleRow
 from ringq.store.standing import Standing
 from ringq.store.submissions import SELECT_NAMES, SELECT_SPECS, SpecRow
+from ringq.store.tag_questions import TagQuestions
 from ringq.store.task_rows import (
+    SELECT_BLOCKED_ROWS,
     SELECT_COMPLETED_ROWS,
     SELECT_FEW_TAGGED,
     SELECT_LED_ROWS,
@@ -50,6 +54,7 @@ from ringq.store.task_rows import (
     SELECT_TASK_ROW,
     SELECT_TASK_ROWS,
     SELECT_UNSUCCESSFUL_ROWS,
+    SELECT_WAITING_ROWS,
 )
 from ringq.store.tasks import SELECT_LOW_WATER
 from ringq.tags import digest_of
@@ -148,6 +153,10 @@ SELECT_TAG_VALUES: Final = """
 SELECT value, COUNT(*) FROM tag WHERE key = ? GROUP BY value ORDER BY COUNT(*) DESC, value
 """
 
+_LED_BY: Final = {  # the rows that lead to tasks of a status, and whose are few
+    Status.COMPLETED: SELECT_COMPLETED_ROWS, Status.RUNNING: SELECT_RUNNING_ROWS,
+    Status.BLOCKED: SELECT_BLOCKED_ROWS, Status.WAITING: SELECT_WAITING_ROWS,
+}  # fmt: skip
 FEW: Final = 10_000  # tasks looked at one by one: 20 ms
 
 Row = tuple[Any, ...]
@@ -171,6 +180,13 @@ class Questions:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.standing = Standing(self._rows)
+        self.timeline = Kept(self._rows, self._names)
+        self.belonging = Belonging(self._rows)
+
+    @property
+    def active_tags(self) -> TagQuestions:
+        """Questions about the tags of active tasks."""
+        return TagQuestions(self._rows, self.tag_keys)
 
     def task(self, task_id: int) -> Row | None:
         """One task, in the columns of TASK_ROW."""
@@ -206,17 +222,11 @@ class Questions:
         led = None if wanted is None else self._led(wanted, (*given, None if status is None else status.code, *more))
         if led is not None:
             return led
-        match status:
-            case None:
-                return self._rows(SELECT_TASK_ROWS, *given, None, *more)
-            case Status.COMPLETED:
-                return self._rows(SELECT_COMPLETED_ROWS, *given, None, *more)
-            case Status.RUNNING:
-                return self._rows(SELECT_RUNNING_ROWS, *given, None, *more)
-            case Status.PENDING | Status.PAUSED:
-                return self._pending(*given, more, is_paused=status is Status.PAUSED)
-            case _:
-                return self._rows(SELECT_UNSUCCESSFUL_ROWS, *given, status.code, *more)
+        if status in (Status.PENDING, Status.PAUSED):
+            return self._pending(*given, more, is_paused=status is Status.PAUSED)
+        sql = SELECT_TASK_ROWS if status is None else _LED_BY.get(status, SELECT_UNSUCCESSFUL_ROWS)
+        code = status.code if status is not None and sql is SELECT_UNSUCCESSFUL_ROWS else None
+        return self._rows(sql, *given, code, *more)
 
     def _pending(
         self, before: int, limit: int, kind: str | None, queue: str | None, more: tuple[Any, ...], *, is_paused: bool

@@ -9,11 +9,14 @@ from typing import Final, NamedTuple
 from ringq.store.dead import DELETE_TASKS, UPDATE_HIGHEST_ID
 from ringq.store.schedules import ScheduleTables
 
-# Whether something still needs the task: a map that may be continued, a schedule that has not taken note of its end.
+# Whether something still needs the task: a map that may be continued, a schedule that has not taken note of its end, a
+# task that depends on it or has it as a child, and may ask for its result.
 NEEDED: Final = """
 EXISTS (SELECT 1 FROM map_chunk WHERE map_chunk.task_id = receipt.task_id)
     OR EXISTS (SELECT 1 FROM map_piece WHERE map_piece.task_id = receipt.task_id)
     OR EXISTS (SELECT 1 FROM scheduled_task WHERE scheduled_task.task_id = receipt.task_id AND open = 1)
+    OR EXISTS (SELECT 1 FROM edge WHERE edge.upstream = receipt.task_id
+        AND NOT EXISTS (SELECT 1 FROM receipt AS heir WHERE heir.task_id = edge.task_id))
 """
 
 # What ended first, from behind one on. Dead letters are among them: to leave them out here might take a long walk.

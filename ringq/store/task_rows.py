@@ -8,6 +8,7 @@ from typing import Final
 
 from ringq.model import GIVEN_BACK
 from ringq.store.filters import tagged
+from ringq.store.held import BLOCKED_BEFORE, IS_BLOCKED, IS_WAITING
 from ringq.store.pauses import MASK, OF_PAUSED, PREEMPTED, SELECT_PAUSED_SPECS
 
 # A task with all that is known of it. A filter that is not given is NULL; names are compared, never patterns.
@@ -27,7 +28,7 @@ SELECT
     (SELECT schedule.name FROM scheduled_task CROSS JOIN schedule ON schedule.id = scheduled_task.schedule
         WHERE scheduled_task.task_id = task.id),
     spec.kill_after_ms, spec.total_timeout_ms, spec.queue_timeout_ms, spec.memory_limit_kib,
-    (SELECT serial.key FROM serial WHERE serial.task_id = task.id)
+    (SELECT serial.key FROM serial WHERE serial.task_id = task.id), {IS_BLOCKED}, {IS_WAITING}
 """
 TASK_JOINS: Final = """
 JOIN spec ON spec.id = task.spec
@@ -54,7 +55,8 @@ TASK_FILTER: Final = f"""
 """
 # Of any status, by its code.
 OF_STATUS: Final = f"""(?5 IS NULL OR ?5 = COALESCE(receipt.status, CASE
-        WHEN lease.task_id IS NOT NULL THEN 1 WHEN task.spec IN ({SELECT_PAUSED_SPECS}) THEN 2
+        WHEN {IS_WAITING} THEN 3 WHEN lease.task_id IS NOT NULL THEN 1 WHEN {IS_BLOCKED} THEN 4
+        WHEN task.spec IN ({SELECT_PAUSED_SPECS}) THEN 2
         WHEN task.id IN (SELECT task_id FROM preempted) THEN 2 ELSE 0 END))"""
 # By the table that leads: SQLite would sort all rows rather than see that the other's ids are the same.
 BY_TASK: Final = "ORDER BY task.id DESC LIMIT ?2"
@@ -122,6 +124,26 @@ WHERE lease.task_id < ?1 AND receipt.task_id IS NULL"""
     + BY_LEASE
 )
 
+# Blocked, or with its handler done: few among many tasks, so their own rows lead.
+SELECT_BLOCKED_ROWS: Final = (
+    BLOCKED_BEFORE
+    + TASK_ROW
+    + """FROM leading CROSS JOIN task ON task.id = leading.id"""
+    + TASK_JOINS
+    + "WHERE receipt.task_id IS NULL AND lease.task_id IS NULL AND "
+    + IS_BLOCKED
+    + TASK_FILTER
+    + "LIMIT ?2"
+)
+SELECT_WAITING_ROWS: Final = (
+    TASK_ROW
+    + """FROM waiting CROSS JOIN task ON task.id = waiting.task_id"""
+    + TASK_JOINS
+    + "WHERE waiting.task_id < ?1 AND waiting.phase <> 1 AND receipt.task_id IS NULL"
+    + TASK_FILTER
+    + "ORDER BY waiting.task_id DESC LIMIT ?2"
+)
+
 # Pending above the mark: everything there that has no receipt. Paused, with ?11 = 1, are those of something that
 # is: no row of a task says so, and a group with 10^6 tasks is paused at once.
 SELECT_PENDING_ROWS: Final = (
@@ -129,6 +151,7 @@ SELECT_PENDING_ROWS: Final = (
     + "FROM task"
     + TASK_JOINS
     + """WHERE task.id < ?1 AND task.id > ?5 AND receipt.task_id IS NULL AND lease.task_id IS NULL"""
+    + f" AND NOT {IS_BLOCKED} AND NOT {IS_WAITING}"
     + OF_PAUSED
     + TASK_FILTER
     + BY_TASK

@@ -204,15 +204,15 @@ class Runs:
         row = _row((task_id, lease, kind, number), receipt, started_us, self._clock.now_us())
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)
+            writer.ring = writer.reach = self.held
+            writer.admission = alone.admission_of(store, ())
             rows, outgrown = part_outgrown([row])
             for interruption in outgrown:
                 writer.interrupt(interruption)
             writer.record(rows)
-            _commit(writer)
-            has_ended = bool(store.find_receipts([(task_id, task_id)], 1))
-        if has_ended:
-            self.ended.append(task_id)
-        return Run(task_id, receipt.error, has_ended)
+            ended = [row[0] for row in _commit(writer).receipts]  # of others too, that waited for this one
+        self.ended += ended
+        return Run(task_id, receipt.error, task_id in ended)
 
 
 def _gate(store: Store, now_us: int) -> Gate:

@@ -151,3 +151,19 @@ def test_an_answer_whose_server_is_killed_counts_once(serve: Serve, tmp_path: Pa
         with pytest.raises(ringq.UnknownCallback):
             client.complete(token, "twice")
         assert client.query.task(task.id).result == '"once"'
+
+
+@pytest.mark.parametrize("point", ["worker.before_receipt", "worker.after_receipt"])
+def test_every_second_attempt_kills_its_worker_and_each_task_is_parked_once(
+    serve: Serve, tmp_path: Path, point: str
+) -> None:
+    served = serve(HANDLERS, "--workers", "1", env={"RINGQ_FAILPOINT": f"{point}=kill:2"})
+    with served.client() as client:
+        tasks = [client.submit("shop::pay", {"path": str(tmp_path / f"token{n}")}) for n in range(4)]
+        wait_for(lambda: all(is_parked(served.database, task.id) for task in tasks))
+        for number, task in enumerate(tasks):
+            client.complete(read(tmp_path / f"token{number}"), number)  # that of its last attempt
+            assert task.result(10) == number
+        attempts = [client.query.task(task.id).attempt_count for task in tasks]
+        assert any(count == 2 for count in attempts) is (point == "worker.before_receipt")
+        assert client.query.counts()[ringq.Status.COMPLETED] == 4

@@ -41,3 +41,12 @@ def test_a_kept_database_can_be_explored(cli: Cli, tmp_path: Path) -> None:
     again = cli("demo", "--db", "kept.db")
     assert again.returncode == 2
     assert "name a new one" in again.stderr
+
+
+def test_a_tree_of_tasks_is_finalized_level_by_level_though_a_worker_and_the_server_are_killed(cli: Cli) -> None:
+    shown = cli("demo", "--graph", "--files", "80", "--db", "tree.db")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert re.search(r"^report +completed$", shown.stdout, re.M)
+    assert re.search(r"^└── survey +completed$", shown.stdout, re.M)
+    assert len(re.findall(r"^yes  ", shown.stdout, re.M)) == 3
+    assert "NO  " not in shown.stdout

@@ -122,3 +122,16 @@ def test_a_map_in_a_pipe_has_tags_and_goes_on_under_others(serve: Serve, cli: Cl
         assert ran.stdout.split() == ["2", "4"]
     with served.client() as client:
         assert {(one.label, one.tags["by"]) for one in client.query.tasks()} == {("doubles", "first")}
+
+
+def test_active_tasks_are_found_by_their_tags_without_a_server(cli: Cli) -> None:
+    rows = [("a::one", {"order.id": "7", "100%": "x"}), ("a::one", {"order.id": "7", "by": "me"}), ("b::one", {})]
+    text = "\n".join(json.dumps({"kind": kind, "tags": tags}) for kind, tags in rows)
+    assert cli("submit", "--from", "-", stdin=text).returncode == 0
+    assert cli("tag", "keys").stdout == "key\n100%\nby\norder.id\n"
+    assert cli("tag", "values", "order.id").stdout == "value\ttasks\n7\t2\n"
+    assert cli("tag", "tasks", "--tag", "order.id=7", "--tag", "by", "--prefix", "b", "--domain", "a").stdout == "2\n"
+    assert cli("tag", "count", "--prefix", "100_", "--status", "pending", "--json").stdout == '{"tasks": 0}\n'
+    refused = cli("tag", "count")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--tag KEY=VALUE or --prefix TEXT, or --domain" in refused.stderr

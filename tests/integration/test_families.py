@@ -10,8 +10,8 @@ from ringq import protocol
 from ringq.errors import UnknownTask
 from ringq.families import family
 from ringq.model import CHILD
-from ringq.store.graph import WaitingRow
 from ringq.store.schema_graph import CHILDREN
+from ringq.store.waiting import WaitingRow
 from tests.integration.store_rows import opened, submit
 
 
@@ -21,7 +21,7 @@ def test_a_worker_is_told_parent_dependencies_children_and_memo_in_order(tmp_pat
         with store.transaction():
             store.insert_edges([(3, 2, 0, 0), (1, 2, 0, 1), (5, 2, CHILD, 0), (4, 2, CHILD, 1), (2, 6, CHILD, 0)])
             store.insert_waiting(WaitingRow(2, CHILDREN, 1, 1, 1, 1), '{"n":1}')
-        assert family(store, protocol.Family(2)) == protocol.FamilyReply(6, [3, 1], [5, 4], '{"n":1}')
+        assert family(store, protocol.Family(2)) == protocol.FamilyReply(6, [3, 1], [5, 4], '{"n":1}', [0, 1])
         assert family(store, protocol.Family(1)) == protocol.FamilyReply(None, [], [], None)
         for unknown in (-1, 0, 7, 1 << 62):
             with pytest.raises(UnknownTask, match=f"no task {unknown}"):

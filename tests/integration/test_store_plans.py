@@ -10,10 +10,12 @@ import pytest
 from store_rows import opened
 
 from ringq.store import (
+    belonging,
     cancels,
     controls,
     dead,
     expiry,
+    held,
     history,
     keys,
     pauses,
@@ -31,6 +33,7 @@ from ringq.store import (
 
 GROWING = {
     "task", "receipt", "attempt", "submission", "tag", "label", "task_key", "scheduled_task", "map_chunk", "expiry",
+    "edge", "memo",
 }  # fmt: skip
 
 # Statements that sort, and why that is little.
@@ -42,6 +45,9 @@ SORTING = {
     "COUNT_PAUSED_BELOW": "stragglers and delayed tasks",
     "SELECT_ATTEMPTS": "all attempts of one task",
     "SELECT_SUMS": "one row per kind and status of the tasks that are named",
+    "SELECT_DEPENDENCIES": "what one task depends on",
+    "SELECT_CHILDREN": "the children of one task",
+    "COUNT_BLOCKED": "open dependencies",
     "SELECT_TAG_VALUES": "one row per value of the tag",
     "SELECT_QUEUE_ROWS": "one row per queue of which something was said",
     "SELECT_SAID": "one row per group, domain or kind of which something was said",
@@ -65,7 +71,7 @@ WALKING = {
 def statements() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     modules: list[ModuleType] = [cancels, dead, expiry, history, keys, pauses, prepare, questions, queues, retention]
-    modules += [controls, standing, store, submissions, tags, task_rows, tasks]
+    modules += [belonging, controls, held, standing, store, submissions, tags, task_rows, tasks]
     for module in modules:
         for name, text in vars(module).items():
             if re.match(r"(SELECT|INSERT|UPDATE|DELETE|COUNT|ADD)_", name) and isinstance(text, str):
@@ -105,7 +111,7 @@ def test_what_is_active_below_the_mark_is_read_from_two_indexes_side_by_side(pla
     assert any("INDEX delayed_task " in line for line in plans["SELECT_OLD"])
 
 
-@pytest.mark.parametrize("name", ["SELECT_PURGEABLE", "SELECT_CHUNKS"])
+@pytest.mark.parametrize("name", ["SELECT_PURGEABLE", "SELECT_NEEDED"])
 def test_whether_a_task_carries_calls_of_a_map_is_looked_up(plans: dict[str, list[str]], name: str) -> None:
     assert any(re.match(r"SEARCH map_chunk USING COVERING INDEX map_chunk_task ", line) for line in plans[name])
     assert not any(line.startswith("SCAN map_chunk") for line in plans[name])

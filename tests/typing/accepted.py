@@ -86,6 +86,11 @@ def table() -> Generator[dict[str, int], None, None]:
     yield {}
 
 
+@media.state
+def of_media() -> Iterator[Model]:
+    yield Model()
+
+
 @app.task
 def stateful(ctx: ringq.Context, path: str) -> float:
     assert_type(ctx.state(Pool), Pool)
@@ -97,6 +102,8 @@ assert_type(model(), Model)
 assert_type(pool(), Iterator[Pool])
 assert_type(stateful(ringq.Context(state={Model: Model()}), "a.jpg"), float)
 assert_type(stateful(ringq.Context(), path="a.jpg"), float)
+with media.override(Model, "fake") as fake, app.override(Pool, None):
+    assert_type(fake, str)
 assert_type(optioned(ringq.Context(), 5), int | None)
 late: Coroutine[Any, Any, float] = asynchronous(ringq.Context(), 1)
 
@@ -216,3 +223,14 @@ async def report_later(memo: int, results: list[int]) -> int:
 
 
 assert_type(report(ringq.Context(), 1, []), int)
+
+
+@app.on("failed", "dead_letter", kind=parent)
+def tell(event: ringq.Event) -> None:
+    assert_type(event.task, int | None)
+
+
+tell(ringq.Event(word="failed", at=datetime.now(UTC)))
+with ringq.connect("t.db").events("completed", kind=[parent, "a::b"], task=handle) as events:
+    for event in events:
+        assert_type(event, ringq.Event)

@@ -48,6 +48,7 @@ def stateful(ctx: ringq.Context) -> int:
 
 
 ringq.Context(state=Model())  # error
+app.override("Model", Model())  # error
 ringq.Context(state={"Model": Model()})  # error
 ringq.App("a", worker=2)  # error
 ringq.App("a", durability="fast")  # error

@@ -143,21 +143,21 @@ def test_a_result_as_argument_is_named_in_the_payload_and_implies_a_dependency()
 def test_results_and_values_may_share_a_list() -> None:
     mixed = join.submission([[1], ringq.result_of(handle(8)), [2]])
     assert payload_of(mixed) == {"": {"parts": [None, 0, None]}, "parts": [[1], None, [2]]}
-    assert filled(mixed.payload.encode(), lambda: [(COMPLETED, "[5]")]) == b'{"parts":[[1],[5],[2]]}'
+    assert filled(mixed.payload.encode(), lambda: {0: (COMPLETED, "[5]")}) == b'{"parts":[[1],[5],[2]]}'
 
 
 def test_a_worker_fills_in_the_results_and_checks_them_by_the_hints() -> None:
     both = join.submission([ringq.result_of(handle(8)), ringq.result_of(handle(9))], base=3)
-    text = filled(both.payload.encode(), lambda: [(COMPLETED, "[5]"), (COMPLETED, "[1,2]")])
+    text = filled(both.payload.encode(), lambda: {0: (COMPLETED, "[5]"), 1: (COMPLETED, "[1,2]")})
     assert join.run(None, text) == b"11"
-    wrong = filled(both.payload.encode(), lambda: [(COMPLETED, "[5]"), (COMPLETED, '"x"')])
+    wrong = filled(both.payload.encode(), lambda: {0: (COMPLETED, "[5]"), 1: (COMPLETED, '"x"')})
     with pytest.raises(InvalidPayload, match=r"parts\[1\]: expected array, got str"):
         join.run(None, wrong)
 
 
 def test_what_did_not_complete_gives_none() -> None:
     both = join.submission([ringq.result_of(handle(8)), ringq.result_of(handle(9))])
-    assert filled(both.payload.encode(), lambda: [(FAILED, "[5]"), (COMPLETED, None)]) == b'{"parts":[null,null]}'
+    assert filled(both.payload.encode(), lambda: {0: (FAILED, "[5]"), 1: (COMPLETED, None)}) == b'{"parts":[null,null]}'
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_did_not_complete_gives_none() -> None:
 )
 def test_a_payload_that_no_client_wrote_is_refused_by_the_worker(payload: str) -> None:
     with pytest.raises(InvalidPayload):
-        filled(payload.encode(), lambda: [(COMPLETED, "1")])
+        filled(payload.encode(), lambda: {0: (COMPLETED, "1")})
 
 
 def test_the_other_arguments_are_checked_where_they_are_given() -> None:

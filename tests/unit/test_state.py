@@ -98,7 +98,7 @@ def test_a_type_that_nobody_declares_is_told_with_those_that_are(app: ringq.App)
     assert isinstance(caught.value, LookupError)
     app.state(table)
     app.state(pool)
-    with pytest.raises(ringq.UnknownState, match=rf"{declare} \(there is dict, Pool\)"):
+    with pytest.raises(ringq.UnknownState, match=rf"{declare} \(there is dict, Pool in photos\)"):
         ask(Model)
     with pytest.raises(errors.InvalidOption, match=r"expected a type, as in ctx\.state\(Model\), got 'Model'"):
         ask("Model")
