@@ -226,7 +226,7 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed, now_us = Committed(), self._clock.now_us()
-        hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
+        hand = self.cancels.hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         spawning = Spawning(self._store, self.admission, self._config.aging, self._verdicts, hand, now_us)
         recording = Recording(
             self._store, self._verdicts, committed, hand, spawning, self._leased, self.statistics, now_us
@@ -275,6 +275,8 @@ class Writer:
             self.ring.free()
         failpoint.hit("writer.after_free")
         self._count(committed)
+        if self.cancels.has_returned:
+            self._stamp()
         committed.body_bytes = result_bytes(committed.receipts) + sum(sum(map(len, b.payloads)) for b in batches)
         return committed
 

@@ -190,6 +190,7 @@ NEIGHBOURS = {
     ("spawning", "admission"): "checks what receipts carry as what clients submit",
     ("spawning", "callbacks"): "who completes it",
     ("spawning", "committed"): "adds to it",
+    ("spawning", "depending"): "whether a child would wait for its parent",
     ("spawning", "intake"): "writes what receipts carry as what clients submit",
     ("spawning", "keys"): "what tasks with one need",
     ("spawning", "resolving"): "whose children may have ended",
