@@ -7,6 +7,7 @@ import selectors
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,9 +44,10 @@ class Desk:
         self.asked = 0
         self.given: list[Any] = []
         nothing: Any = None
+        unread: Any = SimpleNamespace(leave=lambda _: None)  # nobody reads events
         self.listener = Listener(
             Config(folder / "t.db"), self.selector, SystemClock(), nothing, Admission(takes_any=True),
-            submit=self.given.append, change=self.given.append, say=print, answers={protocol.Health: self.answer},
+            submit=self.given.append, change=self.given.append, say=print, answers={protocol.Health: self.answer}, bus=unread,
         )  # fmt: skip
         self.listener.listen(folder / "s")
         self.clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]

@@ -21,7 +21,7 @@ from ringq.callback import digest_of, new_token
 from ringq.entries import Batch, Spec
 from ringq.lifecycle import AGAIN, TRANSITIONS, Moves, is_legal
 from ringq.model import OnDuplicate, Reason, Status
-from ringq.testing.attempt import attempt
+from ringq.testing.attempt import Kept, attempt
 from ringq.testing.manual import InlineClock
 from ringq.vanishing import Vanishing
 
@@ -190,7 +190,7 @@ class Watched(Plant):
         handler: Any = app.kinds().get(row[0])
         claim = (task_id, slot.lease, slot.kind, slot.attempt, 0, row[1].encode())
         clock: Any = self.clock
-        receipt = attempt(handler, claim, self.folder, clock, None, {}, None, dict)
+        receipt = attempt(handler, claim, self.folder, clock, None, {}, None, dict, Kept(None))
         self.receive(task_id, Status.of(receipt.status), Reason.of(receipt.reason), receipt.body)
         self.turn()
 
