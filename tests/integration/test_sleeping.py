@@ -47,7 +47,8 @@ class Desk:
         unread: Any = SimpleNamespace(leave=lambda _: None)  # nobody reads events
         self.listener = Listener(
             Config(folder / "t.db"), self.selector, SystemClock(), nothing, Admission(takes_any=True),
-            submit=self.given.append, change=self.given.append, say=print, answers={protocol.Health: self.answer}, bus=unread,
+            submit=self.given.append, change=self.given.append, say=print, bus=unread,
+            answers={protocol.Health: self.answer},
         )  # fmt: skip
         self.listener.listen(folder / "s")
         self.clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
