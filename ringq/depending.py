@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ringq import failpoint
 from ringq.entries import Batch
 from ringq.errors import CyclicDependency, DependencyFailed, InvalidDependency, RingqError
 from ringq.graph import find_cycle
@@ -62,6 +63,7 @@ class Claims:
             for start in range(0, len(rows), EDGES_AT_ONCE):
                 part = rows[start : start + EDGES_AT_ONCE]
                 store.insert_edges(*((part, ()) if is_open else ((), part)))
+                failpoint.hit("graph.linked")
                 yield
 
 

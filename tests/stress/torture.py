@@ -183,7 +183,7 @@ def campaign(workers: int, parents: int, seed: int, folder: Path) -> int:
 
 def _kill_many(server: Server, rng: random.Random, workers: int, parents: int) -> None:
     """Spread the workers' deaths over the parents' lives; each life but the last ends with SIGKILL."""
-    points = sorted(name for name in failpoint.NAMES if not name.startswith("worker."))
+    points = sorted(name for name in failpoint.NAMES - failpoint.GRAPH if not name.startswith("worker."))
     for life in range(1, parents + 1):
         _kill_workers(server, rng, workers * life // (parents + 1))
         time.sleep(rng.uniform(0.0, 0.5))
