@@ -1,6 +1,7 @@
 """A campaign of kills against a real server under load, judged by the ledger.
 
-    python tests/stress/torture.py --workers 100 --parents 20 [--seed N]
+    scripts/torture --workers 100 --parents 20 [--seed N]
+    scripts/torture --graph                       (the other campaign: at each step of what belongs together)
 
 Kills that many workers and parents with SIGKILL, at random moments and at armed failpoints, while clients submit
 single tasks and batches. Prints its seed and ends with one line of figures; exit code 0 only if all of it is clean.
