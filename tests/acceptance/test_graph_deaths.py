@@ -19,11 +19,7 @@ OF_SERVERS = sorted(failpoint.GRAPH - set(OF_WORKERS))
 def test_killed_at_each_step_of_what_belongs_together(steps: list[str]) -> None:
     """Once at each; `scripts/torture --graph` does it ten times, and kills the others there as well."""
     options = ["--kills", "1", "--together", "--only-own", "--steps", ",".join(steps)]
-    ended = subprocess.run(
-        [sys.executable, str(CAMPAIGN), *options], capture_output=True, text=True, timeout=110, check=False
-    )
+    ended = subprocess.run([sys.executable, str(CAMPAIGN), *options], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    whom = "servers" if steps is OF_SERVERS else "workers"
-    killed = ended.stdout.partition("parents killed ")[2].partition(";")[0]
-    parents, workers = killed.split(", workers ")
-    assert int(parents if whom == "servers" else workers) >= len(steps), ended.stdout
+    whom = "parents killed" if steps is OF_SERVERS else "workers"
+    assert int(ended.stdout.partition(f"{whom} ")[2].partition(";")[0].partition(",")[0]) >= len(steps), ended.stdout

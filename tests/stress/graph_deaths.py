@@ -37,7 +37,7 @@ import ringq  # noqa: E402
 from ringq import failpoint  # noqa: E402
 
 POOL = 2
-WAIT_S = 90.0
+WAIT_S = 45.0
 POLL_S = 0.02
 OF_WORKERS = ("worker.", "kin.")
 STEPS = sorted(failpoint.NAMES)
@@ -241,7 +241,7 @@ class Campaign:
         except NeverPassed as error:
             self._outside.complaints.append(str(error))
         self._outside.finish()
-        code = self.server.stop()
+        code = self.server.stop() if not self.server.is_dead else self.server.process.returncode
         found = check(self.server.database, self._ledger, self._outside.rounds, self._outside.told)
         found.complaints += self._outside.complaints
         found.expect(code == 0, f"the last server ended with exit code {code}")
@@ -321,13 +321,16 @@ def torture(steps: list[str], kills: int, rng: random.Random, *, only_own: bool)
     folder = Path(tempfile.mkdtemp(prefix="ringq-graph-"))
     campaign = Campaign(folder, rng)
     complaints = []
-    for step in steps:
+    try:
         try:
-            campaign.kill_at(step, kills, only_own=only_own)
+            for step in steps:
+                campaign.kill_at(step, kills, only_own=only_own)
         except NeverPassed as error:
-            complaints.append(f"{error} ({folder})")
-            campaign.server.kill()
-    found = campaign.settle()
+            complaints.append(str(error))
+        campaign.server.kill()
+        found = campaign.settle()
+    finally:
+        campaign.server.kill()
     complaints += found.complaints
     for complaint in complaints[:20]:
         print(f"complaint: {complaint}")
