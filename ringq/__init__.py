@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from ringq.events import Event
     from ringq.kin import Spawned
     from ringq.kinds import (
         PAYLOAD,
@@ -157,6 +158,7 @@ __all__ = [
     "DependencyFailed",
     "Domain",
     "Ended",
+    "Event",
     "Filter",
     "Graph",
     "GraphEdge",
@@ -240,6 +242,7 @@ __all__ = [
 _HOMES = {
     "ringq.budgets": ("IoBudget",),
     "ringq.callback": ("Callback",),
+    "ringq.events": ("Event",),
     "ringq.client": ("BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"),
     "ringq.context": ("Context",),
     "ringq.drawing": ("Graph", "GraphEdge", "GraphTask"),

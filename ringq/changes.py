@@ -111,6 +111,7 @@ class RetryDead:
         store.hold_keys(keys)
         verdicts.renew(able, committed)
         committed.returned += able
+        committed.revived += able
         _remember(store, self.submission, len(able), self.now_us)
         return lambda: self.answer(protocol.Changed(len(able), after))
 

@@ -43,6 +43,10 @@ class Committed:
     sums: dict[tuple[int, int], tuple[int, int, int]] = field(default_factory=dict)  # of the receipts
     expiring: bool = False  # other times to live are the next that end
     queues: list[str] = field(default_factory=list)  # of which something was said
+    unended: list[tuple[tuple[Any, ...], float]] = field(default_factory=list)  # attempts that did not end their tasks
+    revived: list[int] = field(default_factory=list)  # dead letters that were given another chance
+    fired: list[tuple[str, int, int]] = field(default_factory=list)  # (schedule, first of its tasks, how many)
+    spawned: list[tuple[int, int]] = field(default_factory=list)  # (task, whose child it is)
     controls: list[Said] = field(default_factory=list)  # pauses, limits and weights that are others now
     unblocked: list[int] = field(default_factory=list)  # tasks that wait for nothing any more
     waiting: list[tuple[int, int]] = field(default_factory=list)  # (task, live children) whose handlers have returned

@@ -27,6 +27,7 @@ CANCEL_HOOK_CALL = 1 << 55  # what the ring is told to run while an attempt answ
 DAMAGE_MARK = "ringq: the segment is damaged"  # left by that worker where its stacks go
 LABEL_CHARS_MAX = 64  # of each part
 BANDWIDTH_MIB_MAX = 1 << 20
+TIMELINES = ("none", "notable", "all")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _RECYCLE_MAX = {"recycle_tasks": 1 << 31, "recycle_rss_mib": 1 << 24, "recycle_age_s": 366 * 24 * 3600}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux less its NUL
@@ -63,12 +64,15 @@ class Config:
     pressure_sources: tuple[str, ...] = ()  # "module:attribute" of what else tells how hard something is pressed
     disk_bandwidth_mib: float = 0.0  # a second, of all on this machine: at that rate the pressure is 1; 0: any
     network_bandwidth_mib: float = 0.0  # likewise
+    timeline: str = "notable"  # which events are kept in the database: none, notable ones, all
+    timeline_retention_s: float = 7 * 86400.0  # … and for how long
     quiet: bool = False  # say only what is out of the ordinary, and what handlers print
     undecided: frozenset[str] = frozenset()  # names of the fields above that nobody gave: the App may decide them
     host_pidfd: int | None = None  # of the process this server serves: when that ends, it drains and leaves
 
     slots: int = 4096
     result_ring_bytes: int = 1 * MIB  # a worker's; at 256 KiB half of 1 KiB results took the way over a file
+    timeline_rows_max: int = 1_000_000
     batch_receipts_max: int = 2048
     commit_interval_ms: float = 4.0
     lookahead_ms: float = 8.0
@@ -101,6 +105,8 @@ class Config:
         _check("unknown_kind_wait_s", self.unknown_kind_wait_s >= 0, "0 or more", self.unknown_kind_wait_s)
         _check("retention_s", self.retention_s >= 1, "1 second or more", self.retention_s)
         _check("dead_retention_s", self.dead_retention_s >= 1, "1 second or more", self.dead_retention_s)
+        _check("timeline", self.timeline in TIMELINES, ", ".join(TIMELINES), self.timeline)
+        _check("timeline_retention_s", self.timeline_retention_s >= 1, "1 second or more", self.timeline_retention_s)
         _check("log_level", self.log_level in LOG_LEVELS, ", ".join(LOG_LEVELS), self.log_level)
         _check("log_format", self.log_format in ("text", "json"), "text or json", self.log_format)
         for field in ("worker_prefix", "worker_version", "worker_id"):

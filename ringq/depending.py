@@ -19,6 +19,7 @@ from ringq.tags import digest_of
 
 IDS_AT_ONCE: Final = 4096  # that are looked up in a step: 4 ms
 EDGES_AT_ONCE: Final = 2048  # that are written in a step: 4 ms
+LOOKS_AT_ONCE: Final = 8192  # at edges, in a step: 2 ms
 COMPLETED: Final = Status.COMPLETED.code
 SUPERSEDE: Final = OnDuplicate.SUPERSEDE.code
 CANCEL, IGNORE = OnDependencyFailure.CANCEL.code, OnDependencyFailure.IGNORE.code
@@ -27,44 +28,60 @@ Edge = tuple[int, int, int, int]  # (upstream, task id, role, place), as the sto
 
 @dataclass(slots=True)
 class Claims:
-    """Attributes: `blocked`, those of the tasks that have to wait; `edges`, and those that are only `remembered`;
-    `merged`, the numbers of dependencies by the numbers they had, for the n-th that is inserted, where some are one.
+    """Attributes: `blocked`, those of the tasks that have to wait; `merged`, the numbers of dependencies by the numbers
+    they had, for the n-th that is inserted, where some are one.
+
+    Edges are made as they are written: those of a batch may be two millions, and took 250 MB.
     """
 
     upstream: list[list[int] | None]
     roles: list[int] | None
     statuses: dict[int, int | None]  # of tasks that were there before: how they have ended
     blocked: set[int] = field(default_factory=set)
-    edges: list[Edge] = field(default_factory=list)
-    remembered: list[Edge] = field(default_factory=list)
     merged: dict[int, list[int]] = field(default_factory=dict)
+    _named: tuple[Sequence[int], Sequence[int], Sequence[int]] = ((), (), ())
 
-    def resolve(self, ids: Sequence[int], places: Sequence[int], all_ids: Sequence[int]) -> None:
-        """Name the tasks by their ids: `ids` are inserted, from these `places`; `all_ids` are at each place."""
-        for task_id, place in zip(ids, places, strict=True):
-            own = self.upstream[place]
-            if not own:
-                continue
-            role = CANCEL if self.roles is None else self.roles[place]
-            own = [reference if reference > 0 else all_ids[-1 - reference] for reference in own]
+    def resolve(self, ids: Sequence[int], places: Sequence[int], all_ids: Sequence[int]) -> Iterator[None]:
+        """Name the tasks by their ids: `ids` are inserted, from these `places`; `all_ids` are at each place.
+
+        Yields after each part.
+        """
+        self._named = ids, places, all_ids
+        looked_at = 0
+        for task_id, _, own in self._each():
             if len(own) > 1 and len(set(own)) < len(own):  # duplicates of one key
                 firsts = {upstream: number for number, upstream in reversed(list(enumerate(own)))}
                 self.merged[task_id - ids[0]] = [firsts[upstream] for upstream in own]
-            for number, upstream in enumerate(own):
-                if self.statuses.get(upstream) is None:
-                    self.edges.append((upstream, task_id, role, number))
-                    self.blocked.add(task_id)
-                else:
-                    self.remembered.append((upstream, task_id, role, number))
+            if any(self.statuses.get(upstream) is None for upstream in own):
+                self.blocked.add(task_id)
+            looked_at += len(own)
+            if looked_at >= LOOKS_AT_ONCE:
+                looked_at = 0
+                yield
 
     def write(self, store: Any) -> Iterator[None]:
         """Write the edges; yields after each part."""
-        for rows, is_open in ((self.edges, True), (self.remembered, False)):
-            for start in range(0, len(rows), EDGES_AT_ONCE):
-                part = rows[start : start + EDGES_AT_ONCE]
-                store.insert_edges(*((part, ()) if is_open else ((), part)))
-                failpoint.hit("graph.linked")
-                yield
+        opened: list[Edge] = []
+        closed: list[Edge] = []
+        for task_id, role, own in self._each():
+            for number, upstream in enumerate(own):
+                rows = opened if self.statuses.get(upstream) is None else closed
+                rows.append((upstream, task_id, role, number))
+                if len(opened) + len(closed) >= EDGES_AT_ONCE:
+                    store.insert_edges(opened, closed)
+                    opened, closed = [], []
+                    yield
+        store.insert_edges(opened, closed)
+        failpoint.hit("graph.linked")
+
+    def _each(self) -> Iterator[tuple[int, int, list[int]]]:
+        """(task id, role, what it depends on) of the tasks that depend on anything."""
+        ids, places, all_ids = self._named
+        for task_id, place in zip(ids, places, strict=True):
+            own = self.upstream[place]
+            if own:
+                role = CANCEL if self.roles is None else self.roles[place]
+                yield task_id, role, [one if one > 0 else all_ids[-1 - one] for one in own]
 
 
 def look_up(store: Any, batch: Batch) -> Generator[None, None, Claims | RingqError]:

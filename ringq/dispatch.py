@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from operator import itemgetter
 from typing import Protocol
 
@@ -65,6 +65,7 @@ class Dispatcher:
         self._mean_published_us = UNKNOWN_US  # of the last chunk: what a READY task is expected to take
         self._strangers: frozenset[int] = frozenset()  # kinds that the app of these workers has no handler for
         self.stranded = Stranded()  # pending tasks of such kinds
+        self.heard: Callable[[Sequence[Row]], None] | None = None  # set while somebody wants to know what is published
         self.is_cut = False  # whether the last `fill` met so much that it went no further, and must be called again
 
     def learn(self, strangers: frozenset[int]) -> list[int]:
@@ -255,5 +256,7 @@ class Dispatcher:
         elif self._alone and rows[0][0] in self._alone:
             self._running_alone = rows[0][0]
         source.started()
+        if self.heard is not None and count:
+            self.heard(rows[:count])
         failpoint.hit("dispatch.after_publish")
         return count

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ringq.admission import Admission
+from ringq.bus import Bus
 from ringq.clock import Clock
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
@@ -22,7 +23,7 @@ class Duties:
 
     def __init__(
         self, config: Config, store: Any, clock: Clock, pool: Pool, registry: Registry, dispatcher: Dispatcher,
-        writer: Writer, admission: Admission, traffic: Traffic,
+        writer: Writer, admission: Admission, traffic: Traffic, bus: Bus,
     ) -> None:  # fmt: skip
         self._admission = admission
         self._dispatcher = dispatcher
@@ -30,6 +31,7 @@ class Duties:
         self._retention = Retention(config, store, clock, writer)
         self._store = store
         self._traffic = traffic
+        self._bus = bus
         self._queue_changes = 0
         self._is_stopping = False
 
@@ -38,6 +40,7 @@ class Duties:
         self._is_stopping = is_stopping
         self._dispatcher.is_cut = False
         self._traffic.step(is_stopping)
+        self._bus.timeline.step(is_stopping)
         if not is_stopping:
             self._vanishing.step()
             if self._queue_changes != self._traffic.queues.changes:
@@ -50,7 +53,7 @@ class Duties:
         """Until `step` must be called again, as it is after tasks were published; None if that takes an event first."""
         if self._dispatcher.is_cut:
             return 0
-        waits = [self._traffic.wait_ns()]
+        waits = [self._traffic.wait_ns(), self._bus.timeline.wait_ns(self._is_stopping), self._bus.wait_ns()]
         if not self._is_stopping:
             waits += [self._vanishing.wait_ns(), self._retention.wait_ns()]
         return min((wait for wait in waits if wait is not None), default=None)

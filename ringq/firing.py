@@ -112,6 +112,7 @@ def make_tasks(
     if taken.count:
         is_open = row.skip_if_running or row.end_on_failure or row.from_completion
         ids = range(answer[0], answer[0] + taken.count)
+        committed.fired.append((row.name, answer[0], taken.count))
         store.insert_scheduled([(i, row.id, at, is_open) for i, at in zip(ids, occurrences, strict=True)])
     return answer
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ringq.errors import CyclicDependency, InvalidDependency, InvalidSubmission
+from ringq.errors import BatchTooLarge, CyclicDependency, InvalidDependency, InvalidSubmission
 
 DEPENDENCIES_MAX: Final = 10_000
 """On how many tasks one may depend."""
+BATCH_DEPENDENCIES_MAX: Final = 500_000
+"""How many dependencies one submission may name in all: each is a row."""
 SHOWN: Final = 12
 """So many tasks of a circle are named in a message."""
 
@@ -19,17 +21,24 @@ Column = Sequence[Sequence[int] | None]
 def check_depends(depends_on: Column, count: int, kind_of: Callable[[int], str]) -> None:
     """Refuse what can be told without asking anybody, of `count` tasks; `kind_of` the n-th is for the message.
 
-    Which ids there are, and how those ended, is not looked at. Raises InvalidSubmission for a task that depends on more
-    than DEPENDENCIES_MAX, InvalidDependency for one that depends on itself or on what can be no task, CyclicDependency
-    with the path for those that would wait for each other.
+    Which ids there are, and how those ended, is not looked at. Raises BatchTooLarge; InvalidSubmission for a task that
+    depends on more than DEPENDENCIES_MAX, InvalidDependency for one that depends on itself or on what can be no task,
+    CyclicDependency with the path for those that would wait for each other.
     """
     if len(depends_on) != count:
         raise InvalidSubmission("the submission's columns do not fit together")
+    total = sum(map(len, filter(None, depends_on)))
+    if total > BATCH_DEPENDENCIES_MAX:
+        raise BatchTooLarge(
+            f"the batch names {total:,} dependencies, the limit is {BATCH_DEPENDENCIES_MAX:,}: let its tasks depend on "
+            "one that depends on what they have in common"
+        )
     is_in_order = True  # each names only those before it: then there is no circle, and nothing to search
     for number, own in enumerate(depends_on):
         if not own:
             continue
-        check_count(f"{kind_of(number)} ({number + 1})", len(own))
+        if len(own) > DEPENDENCIES_MAX:
+            check_count(f"{kind_of(number)} ({number + 1})", len(own))
         least = min(own)
         if least <= -1 - number:
             is_in_order = False

@@ -36,6 +36,7 @@ class Taken:
     lined: list[tuple[int, str, Sequence[int]]] = field(default_factory=list)  # as in `Committed`
     ids: Sequence[int] = ()  # of the tasks that were inserted
     places: Sequence[int] = ()  # theirs in the batch
+    spawned: list[tuple[int, int]] = field(default_factory=list)  # (task, whose child it is)
 
     def join(self, committed: Any) -> None:
         """Add to what a transaction makes true."""
@@ -44,6 +45,7 @@ class Taken:
         committed.delayed |= self.has_delayed
         committed.submitted += self.count
         committed.expiring |= self.has_ttl
+        committed.spawned += self.spawned
 
 
 def insert(store: Any, batch: Batch, now_us: int, hand: keys.Hand | None = None) -> Generator[None, None, Taken]:
@@ -85,7 +87,7 @@ def _write(
     specs = yield from _intern_specs(store, batch.specs)
     first_id = store.next_task_id
     ids = range(first_id, first_id + len(batch.payloads))
-    held = _held(ids, decided, claims)
+    held = yield from _held(ids, decided, claims)
     for number, numbers in () if claims is None else claims.merged.items():
         batch.payloads[number] = codec.renumbered(batch.payloads[number], numbers)
     delayed: set[int] = set()
@@ -124,15 +126,15 @@ def _write(
     return Taken(answer, admitted, bool(delayed), len(ids), has_ttl, lines, ids, own_places)
 
 
-def _held(ids: range, decided: keys.Decided | None, claims: Claims | None) -> set[int]:
+def _held(ids: range, decided: keys.Decided | None, claims: Claims | None) -> Generator[None, None, set[int]]:
     """Those of the tasks that wait for others."""
     behind = set() if decided is None else set(decided.behind)
     if claims is None:
         return behind
     if decided is None:
-        claims.resolve(ids, range(len(ids)), ids)
+        yield from claims.resolve(ids, range(len(ids)), ids)
     else:
-        claims.resolve(ids, decided.places, ids if decided.told is None else decided.told.ids)
+        yield from claims.resolve(ids, decided.places, ids if decided.told is None else decided.told.ids)
     return behind | claims.blocked
 
 

@@ -159,7 +159,7 @@ class Spawning:
         `type_`: a type, or any hint, that each of them has; else they are plain JSON. In the place of one that has not
         completed, which is possible with `on_dependency_failure="ignore"`, stands None.
 
-        Asks the server, which takes about a millisecond. Raises InvalidResult for one that has another type.
+        Asks the server. Raises InvalidResult for one that has another type, InvalidOption for what is no type.
         """
         return self._own_kin().results(type_)
 

@@ -11,10 +11,10 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 from ringq import changes, families, protocol
 from ringq.admission import Admission, submitted
+from ringq.bus import Bus
 from ringq.clock import Clock
 from ringq.config import Config, check_socket_path
 from ringq.connection import Connection
@@ -28,9 +28,9 @@ from ringq.errors import (
     StorageFailed,
     UnknownTask,
 )
-from ringq.maps import MapRows, Maps
+from ringq.maps import Maps
 from ringq.receipts import ReceiptRow
-from ringq.waiters import Waiters
+from ringq.waiters import Receipts, Waiters
 from ringq.writer import Change
 
 READ_BYTES_MAX = 1 << 20
@@ -42,22 +42,13 @@ RESERVED_FDS = 32
 RESERVED_FDS_OF_WORKER = 6
 
 
-class Receipts(MapRows, Protocol):
-    """What the listener needs of the store, to answer those who wait for tasks that have ended already."""
-
-    @property
-    def stored_below(self) -> int: ...
-    def find_receipts(self, ranges: Sequence[tuple[int, int]], limit: int, bytes_max: int) -> list[tuple[Any, ...]]: ...
-    def missing_tasks(self, ranges: Sequence[tuple[int, int]]) -> int | None: ...
-
-
 class Listener:
     """Accepts connections of the owning user and speaks the protocol. Runs inside the parent's loop."""
 
     def __init__(
         self, config: Config, selector: selectors.BaseSelector, clock: Clock, store: Receipts, admission: Admission, *,
         submit: Callable[[Batch], None], change: Callable[[Change], None], health: Callable[[], str],
-        say: Callable[[str], None], why: Callable[[int], str],
+        say: Callable[[str], None], why: Callable[[int], str], bus: Bus,
     ) -> None:  # fmt: skip
         self._config = config
         self._selector = selector
@@ -69,6 +60,7 @@ class Listener:
         self._maps = Maps(store)
         self._health = health
         self._why = why
+        self._bus = bus
         self._say = say
         self._connections: set[Connection] = set()
         self._partial: dict[Connection, int] = {}  # connections in the middle of a frame, since when
@@ -260,6 +252,8 @@ class Listener:
                 self._send(connection, request, protocol.HealthReply(self._health()))
             elif isinstance(message, protocol.Why):
                 self._send(connection, request, protocol.WhyReply(self._why(message.task_id)))
+            elif isinstance(message, protocol.Subscribe):
+                self._bus.join(connection, message, self._answer(connection, request), lambda: not connection.out)
             elif isinstance(message, protocol.Family):
                 self._send(connection, request, families.family(self._store, message))
             else:
@@ -348,3 +342,4 @@ class Listener:
         self._selector.unregister(connection.socket)
         connection.socket.close()
         self._waiters.forget(connection)
+        self._bus.leave(connection)

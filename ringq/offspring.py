@@ -15,7 +15,7 @@ from ringq import failpoint, protocol
 from ringq.callback import Callback
 from ringq.codec import DependencyResult, ResultCodec
 from ringq.config import BATCH_TASKS_MAX, FRAME_BYTES_MAX, MIB
-from ringq.errors import BatchTooLarge, InvalidSubmission, NoParent, StaleAttempt
+from ringq.errors import BatchTooLarge, InvalidKind, InvalidOption, InvalidSubmission, NoParent, StaleAttempt
 from ringq.kin import Role, Spawned
 from ringq.kinds import Ended, Submission, Task, failure_of
 from ringq.kinds.batch import columns
@@ -32,7 +32,7 @@ CODES: Final[dict[Role, int]] = {"child": CHILD, "sibling": SIBLING, "follow_up"
 class Offspring:
     """What one attempt has asked for. May be used by several threads of its handler.
 
-    Attributes: `spawned`, all of it, in order.
+    Attributes: `spawned`, all of it, in order; `problem`, why it cannot be carried, once that was found.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Offspring:
         IN_FINALIZE: then only follow-ups.
         """
         self.spawned: list[Spawned] = []
+        self.problem: InvalidSubmission | None = None
         self._task = task
         self._task_id = task_id
         self._lease = lease
@@ -61,10 +62,7 @@ class Offspring:
     def spawn(self, submissions: Iterable[Submission[Any]], role: Role, at_once: bool) -> list[Spawned]:
         """Keep these for the receipt, or have them stored. Raises as `Context.spawn` says."""
         self._check(role)
-        batch = list(submissions)
-        for one in batch:
-            if not isinstance(one, Submission):
-                raise InvalidSubmission(f"{self._name}: expected what task.submission(...) returns, got {one!r:.200}")
+        batch, size = self._taken(submissions)
         ids = self._stored(batch) if at_once else None
         if at_once:
             failpoint.hit("kin.spawned_at_once")
@@ -73,7 +71,7 @@ class Offspring:
                 raise StaleAttempt(f"{self._name} cannot spawn any more: the attempt has ended")
             self._waits |= role == "child"
             if ids is None:
-                self._keep(batch, CODES[role])
+                self._keep(batch, size, CODES[role])
             first = self._counts[role]
             self._counts[role] += len(batch)
             found = [
@@ -85,7 +83,7 @@ class Offspring:
 
     def results(self, type_: Any) -> list[Any]:
         """Of what the task depends on, in order. Raises InvalidResult."""
-        return list(decoded(ResultCodec(self._name, type_), map(_result, self._ends(self._known().dependencies))))
+        return list(decoded(self._codec("results", type_), map(_result, self._ends(self._known().dependencies))))
 
     def result_of(self, place: int, type_: Any) -> Any:
         """Raises IndexError, TaskFailed, InvalidResult."""
@@ -95,7 +93,7 @@ class Offspring:
         (ended,) = self._ends([ids[place]])
         if ended.status is not Status.COMPLETED:
             raise failure_of("", ended)
-        return decoded(ResultCodec(self._name, type_), [_result(ended)])[0]
+        return decoded(self._codec("result_of", type_), [_result(ended)])[0]
 
     def children(self) -> list[Ended]:
         """How they have ended, in `finalize`; elsewhere none."""
@@ -104,7 +102,7 @@ class Offspring:
     def memo(self, type_: Any) -> Any:
         """What the handler has returned. Raises InvalidResult."""
         text = self._known().memo
-        return None if text is None else ResultCodec(self._name, type_, "memo").decode(text)
+        return None if text is None else self._codec("memo", type_).decode(text)
 
     def callback(self, timeout: float | timedelta | None) -> Callback:
         """Have somebody outside complete the task. Raises InvalidSubmission, and what asking the server raises."""
@@ -154,6 +152,19 @@ class Offspring:
         finalize, and for tasks that do not fit together.
         """
         self.drop()
+        try:
+            return self._carried(result)
+        except InvalidSubmission as error:
+            self.problem = error
+            raise
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"{self._task.kind} (task {self._task_id})"
+
+    def _carried(self, result: bytes) -> bytes | None:
         finalizes = self._task.finalizer is not None and self._refuses is None
         if finalizes and not self._waits:
             raise InvalidSubmission(
@@ -171,31 +182,45 @@ class Offspring:
             carried.batch, carried.roles = columns([one for one, _ in self._kept]), [role for _, role in self._kept]
         return protocol.encode_carried(carried)
 
-    # -- inside -----------------------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return f"{self._task.kind} (task {self._task_id})"
-
     def _check(self, role: Role) -> None:
         if self._refuses is not None and (self._refuses != IN_FINALIZE or role != "follow_up"):
             raise InvalidSubmission(f"{self._name}: {self._refuses}")
         if role == "sibling" and self._parent() is None:
             raise NoParent(f"{self._name} has no parent, so it can have no siblings")
 
+    def _codec(self, asked: str, type_: Any) -> ResultCodec:
+        """Raises InvalidOption for a type that JSON cannot carry."""
+        try:
+            return ResultCodec(self._name, type_, "memo" if asked == "memo" else "result")
+        except InvalidKind as error:
+            raise InvalidOption(f"{asked}: expected a type that JSON can carry, got {type_!r:.200}") from error
+
     def _stored(self, batch: list[Submission[Any]]) -> list[int]:
         return [one.id for one in self._server()._submit_batch(batch, (self._task_id, self._lease))] if batch else []
 
-    def _keep(self, batch: list[Submission[Any]], role: int) -> None:
+    def _taken(self, submissions: Iterable[Submission[Any]]) -> tuple[list[Submission[Any]], int]:
+        """No more of them than may be, however many a generator has; with the size of their payloads."""
+        batch: list[Submission[Any]] = []
+        size = 0
+        for one in submissions:
+            if not isinstance(one, Submission):
+                raise InvalidSubmission(f"{self._name}: expected what task.submission(...) returns, got {one!r:.200}")
+            batch.append(one)
+            size += len(one.payload)
+            self._check_room(len(batch), size)
+        return batch, size
+
+    def _check_room(self, count: int, size: int) -> None:
         """Bounded, as a batch of a client is: the parent takes it in one piece."""
-        count = len(self._kept) + len(batch)
-        size = self._bytes + sum(len(one.payload) for one in batch)
         if count > BATCH_TASKS_MAX or size > FRAME_BYTES_MAX:
             raise BatchTooLarge(
                 f"{self._name} has spawned {count:,} tasks with {size:,} bytes of arguments, the limits are "
                 f"{BATCH_TASKS_MAX:,} and {FRAME_BYTES_MAX // MIB} MiB: let children spawn, or spawn some at_once"
             )
-        self._bytes = size
+
+    def _keep(self, batch: list[Submission[Any]], size: int, role: int) -> None:
+        self._check_room(len(self._kept) + len(batch), self._bytes + size)
+        self._bytes += size
         self._kept += [(one, role) for one in batch]  # in one step: a signal may come between any two
 
     def _known(self) -> protocol.FamilyReply:

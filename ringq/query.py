@@ -12,11 +12,13 @@ from ringq.belonging import Belonging, belonging_of
 from ringq.bucket import RateRecord
 from ringq.clock import Clock, SystemClock, instant, microseconds_of
 from ringq.errors import InvalidOption, UnknownTask
-from ringq.kinds import Filter, Task
+from ringq.events import LOST, WORDS, Event
+from ringq.kinds import Filter, Submitted, Task
 from ringq.model import AttemptRecord, OutputRecord, Status, TaskRecord
 from ringq.overview import CallbackRecord, KindStatistics, QueueRecord, ScheduleRecord
 from ringq.protocol import Selection
-from ringq.records import attempt_record, queue_record, schedule_record, task_record
+from ringq.records import attempt_record, event_record, queue_record, schedule_record, task_record
+from ringq.spelling import meant
 from ringq.standing import Standing
 from ringq.store.questions import FIRST, asking
 
@@ -194,6 +196,28 @@ class Query(Standing, Belonging):
         with asking(self._path) as ask:
             rows = ask.schedules()
         return [schedule_record(row, fires) for row in rows]
+
+    def events(
+        self, words: str | Iterable[str] | None = None, *, task: int | Submitted[Any] | None = None,
+        domain: str | None = None, kind: str | Task[..., Any] | None = None, group: str | None = None,
+        after: int | None = None, limit: int = 100,
+    ) -> list[Event]:  # fmt: skip
+        """The timeline that servers have kept (`ringq serve --timeline`), the oldest first; each event has its `id`.
+
+        Without `after` the latest of it; else the first behind the event of this id, so that the next page begins
+        behind the last one of this: `events(after=page[-1].id, …)`. 0 is before the first.
+        """
+        some = None if words is None else [words] if isinstance(words, str) else list(words)
+        for word in some or ():
+            if word not in WORDS and word != LOST:
+                raise InvalidOption(f"words: there is no event {word!r}{meant(str(word), WORDS)}")
+        task_id = None if task is None else _whole("task", task.id if isinstance(task, Submitted) else task)
+        if after is not None:
+            _within("after", after, 0, FIRST)
+        _within("limit", limit, 1, LIMIT_MAX)
+        given = (some, _queue(domain), _kind(kind), _queue(group), task_id)
+        with asking(self._path) as ask:
+            return [event_record(*row) for row in ask.timeline.page(after, limit, *given)]
 
     def kinds(self) -> list[str]:
         """The names of all kinds that were ever submitted, in their order."""

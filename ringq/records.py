@@ -10,6 +10,7 @@ from typing import Any
 from ringq import defaults
 from ringq.clock import instant
 from ringq.errors import InvalidOption
+from ringq.events import Event, decode
 from ringq.model import AttemptRecord, PauseReason, Reason, Status, TaskRecord
 from ringq.overview import QueueRecord, ScheduleRecord
 from ringq.schedule import fire_us, upcoming
@@ -79,6 +80,12 @@ def attempt_record(row: tuple[Any, ...]) -> AttemptRecord:
         error=_details(error),
         label=label or kind,
     )
+
+
+def event_record(event_id: int, line: str) -> Event:
+    """A row of the timeline."""
+    (event,) = decode(f'{{"id":{event_id},{line[1:]}'.encode())
+    return event
 
 
 def queue_record(row: tuple[Any, ...], now_us: int) -> QueueRecord:

@@ -33,8 +33,7 @@ SPILL_RETRY_S = 0.2
 FULL_CHECK_EVERY = 64  # attempts
 COMPLETED, FAILED = Status.COMPLETED.code, Status.FAILED.code  # CPython 3.11 takes 0.1 us to find a member of an enum
 WHOLE, CANCELLED, MEMORY_LIMIT = Reason.NONE, Reason.CANCELLED.code, Reason.MEMORY_LIMIT.code
-WAITING = Reason.WAITING.code
-MARKED = (codec.FINALIZE_PREFIX, codec.AWAITED_PREFIX)  # payloads that are not the arguments of a call as they stand
+RETURNED, WAITING = Reason.NONE.code, Reason.WAITING.code
 STOP_CODES = frozenset(reason.code for reason in STOPS)
 
 Claimed = tuple[int, int, int, int, int, bytes]  # (task id, lease, kind, attempt, run limit in ms, payload)
@@ -118,25 +117,26 @@ class Runner:
                     failpoint.hit("worker.running")
                 if task is None:
                     raise LookupError(f"this app has no handler of kind number {kind}")
-                if codec.is_chunk(payload):
+                is_call = payload[:1] == b"{" and payload[2:3] != b'"'  # its arguments, as they stand
+                if not is_call and codec.is_chunk(payload):
                     self._beget(IN_A_CALL)
                     begin = self._contexts(task, task_id, lease, attempt, limit_ms)
                     aside = Aside(self._spill, lease)
                     body, left = run_calls(ring, task, begin, payload, aside)
                     reason = left.code
-                elif task.wants_context or payload.startswith(MARKED):
-                    body, reason = self._call(task, self._contexts(task, task_id, lease, attempt, limit_ms)(), payload)
+                elif task.wants_context or not is_call:
+                    context = self._contexts(task, task_id, lease, attempt, limit_ms)()
+                    body, reason = self._call(task, context, payload, is_call)
                 else:
-                    body, reason = task.run(None, payload), WHOLE.code
+                    body, reason = task.run(None, payload), RETURNED
                 status = COMPLETED
             finally:
                 ring.leave()  # from here on no soft exception is raised in this attempt
         except BaseException as error:
             ring.leave()  # the soft exception may have come between the handler's end and the line above
-            status, reason = FAILED, (Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)).code
-            body = self._failed(error)
+            status, reason, body = FAILED, self._reason(task, error).code, codec.encode_error(error)
             if self._told == CANCELLED and aside is None and task is not None:
-                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), self._claimed[5])
+                self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), payload)
         self._printed.end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
@@ -156,25 +156,26 @@ class Runner:
             run_timeout_ms=limit_ms, port=self, facts=partial(self._ask, task_id, lease),
         )  # fmt: skip
 
-    def _call(self, task: Task[..., Any], context: Context, payload: bytes) -> tuple[bytes, int]:
+    def _call(self, task: Task[..., Any], context: Context, payload: bytes, is_call: bool) -> tuple[bytes, int]:
         """Call the handler, or the function of `finalize`; body and reason of the receipt."""
-        if codec.is_finalize(payload):
+        if not is_call and codec.is_finalize(payload):
             body = self._beget(IN_FINALIZE).finalize(context)
         else:
-            if codec.is_awaiting(payload):
+            if not is_call and codec.is_awaiting(payload):
                 payload = codec.filled(payload, self._beget().to_fill_in)
-                self._claimed = (*self._claimed[:5], payload)
             body = task.run(context, payload)
             if self._offspring is None and task.finalizer is None:
-                return body, WHOLE.code
+                return body, RETURNED
         carried = (self._offspring or self._beget()).carried(body)
-        return (body, WHOLE.code) if carried is None else (carried, WAITING)
+        return (body, RETURNED) if carried is None else (carried, WAITING)
 
-    def _failed(self, error: BaseException) -> bytes:
-        """The body of the receipt of an attempt that ends so. What it has asked for was never there."""
+    def _reason(self, task: Task[..., Any] | None, error: BaseException) -> Reason:
+        """Why the attempt failed. What it has asked for was never there."""
         if self._offspring is not None:
             self._offspring.drop()
-        return codec.encode_error(error)
+            if error is self._offspring.problem:
+                return Reason.INVALID_SPAWN
+        return Reason.UNKNOWN_KIND if task is None else reason_of(error, task.permanent)
 
     def kin(self, task_id: int, lease: int) -> Offspring:
         """Where the requests of this attempt for other tasks go. Raises StaleAttempt if another one runs now."""
@@ -197,11 +198,14 @@ class Runner:
         if task.cancel_hook is None:
             return
         ring = self._ring
-        self._beget(IN_HOOK)
+        offspring = self._beget(IN_HOOK)
         try:
             ring.call(CANCEL_HOOK_CALL)
             try:
-                task.answer_cancel(context(), payload.removeprefix(codec.FINALIZE_PREFIX))
+                arguments = payload.removeprefix(codec.FINALIZE_PREFIX)
+                if codec.is_awaiting(arguments):
+                    arguments = codec.filled(arguments, offspring.to_fill_in)
+                task.answer_cancel(context(), arguments)
             finally:
                 ring.leave()
         except BaseException:

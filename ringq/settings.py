@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ringq import defaults, notation
-from ringq.config import LOG_LEVELS, Config
+from ringq.config import LOG_LEVELS, TIMELINES, Config
 from ringq.errors import InvalidConfig, InvalidOption
 from ringq.spelling import meant
 
@@ -132,6 +132,8 @@ SETTINGS = {
         Setting("preempt_priority", "preempt_priority", notation.priority),
         Setting("retention", "retention_s", notation.retention, "s"),
         Setting("dead_retention", "dead_retention_s", notation.retention, "s"),
+        Setting("timeline", "timeline", notation.one_of(*TIMELINES)),
+        Setting("timeline_retention", "timeline_retention_s", notation.retention, "s"),
         Setting("unknown_kind_wait", "unknown_kind_wait_s", notation.span_or_forever, "s"),
         Setting("recycle_tasks", "recycle_tasks", notation.count),
         Setting("recycle_rss", "recycle_rss_mib", notation.size_mib, "MB"),

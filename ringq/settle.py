@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ringq import failpoint
+from ringq.bus import Bus
 from ringq.committed import Committed
 from ringq.dispatch import Dispatcher
 from ringq.errors import RingqError
@@ -31,7 +32,7 @@ class Settlement:
 
     def __init__(
         self, writer: Writer, listener: Listener, feed: Feed, dispatcher: Dispatcher, harvest: Harvest,
-        traffic: Traffic, turns: Turns,
+        traffic: Traffic, turns: Turns, bus: Bus | None = None,
     ) -> None:  # fmt: skip
         self._writer = writer
         self._listener = listener
@@ -40,6 +41,7 @@ class Settlement:
         self._harvest = harvest
         self._traffic = traffic
         self._turns = turns
+        self._bus = bus
         self._untold: list[Committed] = []
         self._untidy_bytes: int | None = None  # of bodies written since there was time to tidy up; None: no COMMIT was
 
@@ -76,6 +78,8 @@ class Settlement:
             self._dispatcher.run_alone(task_id)
         self._turns.returning.give_back(back)
         self._look_ahead(committed, ring)
+        if self._bus is not None and self._bus.words:
+            self._bus.take(committed)
 
     def answer(self) -> None:
         """Tell clients what is durable now: the workers have been given what they can do meanwhile.
@@ -95,6 +99,8 @@ class Settlement:
             self._writer.tidy(self._untidy_bytes)
             self._untidy_bytes = None
         self._turns.returning.step()
+        if self._bus is not None and self._bus.words:
+            self._bus.step()
 
     def finish(self, ring: Parent) -> None:
         """If a transaction is under way, go through with it: somebody else needs one."""

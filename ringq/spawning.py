@@ -107,6 +107,7 @@ class Spawning:
             ended = callbacks.park(self._store, row, carried, committed, self._now_us)
             if ended is None:
                 self._go_on(row, committed)
+                committed.waiting.append((task_id, 0))
             return ended
         children = 0 if is_last else self._store.count_children(task_id)
         if is_last or not (carried.waits or children):
@@ -168,6 +169,7 @@ class Spawning:
         for start in range(0, len(edges), EDGES_AT_ONCE):
             self._store.insert_edges(edges[start : start + EDGES_AT_ONCE])
             yield
+        taken.spawned = [edge[:2] for edge in edges]
         return taken
 
     def _inherit(self, batch: Batch, parents: dict[int, int], roles: Sequence[int], is_urgent: Sequence[bool]) -> None:

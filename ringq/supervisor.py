@@ -18,7 +18,9 @@ from ringq import failpoint
 from ringq.admission import Admission
 from ringq.banner import greet
 from ringq.bounds import Bounds
+from ringq.bus import Bus
 from ringq.clock import Clock
+from ringq.companions import Companions
 from ringq.config import Config, socket_path
 from ringq.dispatch import Dispatcher
 from ringq.duties import Duties
@@ -35,7 +37,6 @@ from ringq.orphans import bury_orphans
 from ringq.pool import Pool
 from ringq.recover import adopt
 from ringq.registry import Registry
-from ringq.reload import Watcher
 from ringq.renewal import Renewal
 from ringq.scheduling import Declared
 from ringq.settle import Settlement
@@ -68,7 +69,7 @@ class Supervisor:
         self._terminal = Terminal()
         self._signals, self._service = signals, service
         signals.wake(self._selector)
-        self._watcher: Watcher | None = None
+        self._companions = Companions(config, clock, self._selector, umask)
         self._is_reloading = self._has_orphans = self._is_listening = False
         self._tend_ns: int | None = None
         self._limit_ns: int | None = None
@@ -111,9 +112,10 @@ class Supervisor:
             self._store, self._clock, self._dispatcher, self._turns, self._traffic, self._writer.stops,
             ring=lambda: self._ring, ready=lambda: self._pool.ready,
         )  # fmt: skip
+        self._bus = Bus(self.config, self._store, self._clock, self._dispatcher, self._writer, ring=lambda: self._ring)
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission, submit=self._writer.submit,
-            change=self._traffic.change, health=self._health, say=warn, why=whereabouts.told,
+            change=self._traffic.change, health=self._health, say=warn, why=whereabouts.told, bus=self._bus,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector, on_moved=self._traffic.budgets.learn,
@@ -126,11 +128,12 @@ class Supervisor:
         )
         self._duties = Duties(
             self.config, self._store, self._clock, self._pool, self._registry, self._dispatcher, self._writer,
-            self._admission, self._traffic,
+            self._admission, self._traffic, self._bus,
         )  # fmt: skip
         self._settlement = Settlement(
-            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._traffic, self._turns
-        )
+            self._writer, self._listener, self._feed, self._dispatcher, self._harvest, self._traffic, self._turns,
+            self._bus,
+        )  # fmt: skip
         self._traffic.take_back = lambda: self._settlement.take_back(self._ring)
         self._renewal = Renewal(
             self._launcher, self._writer, self._dispatcher, self._pool, self._harvest, self._settlement
@@ -166,8 +169,7 @@ class Supervisor:
             self._listener.listen(socket_path(self.config.database))
             greet(self.config, list(texts), len(self._feed.backlog))
             self._service.ready("serving")
-            if self.config.reload:
-                self._watcher = Watcher(self._selector, self._on_watcher_end)
+        self._companions.follow(reports)
         if not self._is_reloading:
             self._registry.tell(warn, self.config.unknown_kind_wait_s)
         return numbers
@@ -211,6 +213,7 @@ class Supervisor:
         ends = self._writer.cancels.asked_ns, self._writer.stops
         self._limit_ns = self._pool.enforce_limits(*ends) if self._ring.in_flight() else None
         self._harvest.look_around()
+        self._companions.step(self._shutdown.is_begun)
         self._listener.expire()
 
     def _sleep(self) -> None:
@@ -240,6 +243,7 @@ class Supervisor:
             self._renewal.retry_ns,
             self._turns.returning.wait_ns,
             self._listener.next_expiry_ns,
+            self._companions.wait_ns(),
             self._shutdown.wait_ns(self._clock.monotonic_ns()),
         ]
         if self._ring.in_flight():
@@ -257,7 +261,7 @@ class Supervisor:
             self.config, self._clock, self._ring, self._pool, self._feed.backlog, self._dispatcher, self._writer,
             uptime_s=(self._clock.monotonic_ns() - self._started_ns) / 1e9, epoch=self._launcher.epoch,
             stopping=self._shutdown.is_begun, clients=self._listener.clients, kinds=self._admission.kinds,
-            longest_gap_ms=self._longest_gap_ns / 1e6, delayed=self._store.count_delayed(),
+            longest_gap_ms=self._longest_gap_ns / 1e6, delayed=self._store.count_delayed(), readers=self._bus.readers,
             **self._traffic.describe(self._pool.ready),
         )  # fmt: skip
 
@@ -288,6 +292,7 @@ class Supervisor:
 
     def _end_reload(self) -> None:
         self._is_reloading = False
+        self._companions.reload()
         self._follow_workers()
         self._service.ready("serving")
 
@@ -303,13 +308,9 @@ class Supervisor:
         if not self._shutdown.is_begun:
             self._stop("the program that started this server has ended", signal.SIGTERM)
 
-    def _on_watcher_end(self, code: int) -> None:
-        self._watcher = None
-        say(f"changes of files are not noticed any more: the watcher ended with code {code}", level="warning")
-
     def _children(self) -> set[int]:
         ours = {berth.process.pid for berth in self._pool.berths if berth.process is not None}
-        return ours | {pid for pid in (self._traffic.pressure.pid, self._watcher and self._watcher.pid) if pid}
+        return ours | self._companions.pids | {pid for pid in (self._traffic.pressure.pid,) if pid}
 
     # -- stop ---------------------------------------------------------------------------------
 
@@ -341,10 +342,9 @@ class Supervisor:
         """Release everything, in whatever state the server is; what is durable stays for the next start."""
         self._pool.end_all(CLOSE_NS)
         self._traffic.close()
-        if self._watcher is not None:
-            self._watcher.close()
         with contextlib.suppress(RingqError):
             self._settlement.answer()  # what is durable is told, whatever has ended the loop
         self._listener.close()
+        self._companions.close()
         self._launcher.close()
         self._selector.close()

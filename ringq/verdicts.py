@@ -231,6 +231,7 @@ class Verdicts:
         if self._store.has_callbacks:
             self._store.delete_callbacks([row[0] for _, row in again])
         committed.again += [row[0] for _, row in again]
+        committed.unended += [(row, verdict.delay_s) for verdict, row in again]
         now_us = self._clock.now_us()
         later = [(now_us + round(verdict.delay_s * 1e6), row[0]) for verdict, row in again if verdict.delay_s]
         self._store.put_off(later)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 from ringq.connection import Connection
+from ringq.maps import MapRows
 from ringq.receipts import ReceiptRow
 
 END = itemgetter(0, 4, 5, 11, 12)  # task id, status, reason, result, error
+
+
+class Receipts(MapRows, Protocol):
+    """What the listener needs of the store, to answer those who wait for tasks that have ended already."""
+
+    @property
+    def stored_below(self) -> int: ...
+    def find_receipts(self, ranges: Sequence[tuple[int, int]], limit: int, bytes_max: int) -> list[tuple[Any, ...]]: ...
+    def missing_tasks(self, ranges: Sequence[tuple[int, int]]) -> int | None: ...
 
 
 class Question:

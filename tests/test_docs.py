@@ -21,6 +21,7 @@ from examples import Session, blocks
 
 from ringq.cli.command import VERBS
 from ringq.config import Config
+from ringq.context import Context
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,6 +68,13 @@ def test_every_verb_that_is_named_exists(page: Path) -> None:
 def test_the_readme_names_every_verb() -> None:
     table = (ROOT / "README.md").read_text()
     assert all(f"`ringq {verb}" in table for verb in VERBS)
+
+
+def test_the_page_of_the_context_names_all_of_it() -> None:
+    page = (ROOT / "docs" / "CONTEXT.md").read_text()
+    named = set(re.findall(r"`(?:ctx\.)?(\w+)", page))
+    inside = {"offer"}  # for ringq's own use
+    assert {name for name in dir(Context) if not name.startswith("_")} - inside <= named
 
 
 def test_links_lead_somewhere() -> None:

@@ -16,7 +16,7 @@ from ringq.model import CancelOutcome, Status
 @click.argument("ids", metavar="[ID|FIRST..LAST...]", nargs=-1, type=options.task_ids)
 @options.database
 @filters.which
-@options.one_status((Status.PENDING, Status.RUNNING, Status.PAUSED))
+@options.one_status((Status.PENDING, Status.RUNNING, Status.PAUSED, Status.BLOCKED, Status.WAITING))
 @click.option("--all", "everything", is_flag=True, help="All that have not ended.")
 @options.as_json("NDJSON, one line per id; of filters one JSON document with counts")
 def cancel(

@@ -70,6 +70,7 @@ VERBS = {
     "callback": ("ringq.cli.callback:callback", "End tasks that wait for somebody outside, by their tokens."),
     "schedule": ("ringq.cli.schedule:schedule", "Submit tasks again and again, by a cron line or an interval."),
     "history": ("ringq.cli.history:history", "List ended tasks, newest first."),
+    "events": ("ringq.cli.events:events", "Follow what happens, or print what has happened."),
     "dead": ("ringq.cli.dead:dead", "List dead letters, give them another chance, or delete them."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),

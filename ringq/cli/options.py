@@ -193,6 +193,14 @@ _SERVER_SETTINGS: tuple[Callable[[Any], Any], ...] = (
     setting("retention", "Forget ended tasks after so long, e.g. 30d; forever if not given.", "SPAN|forever"),
     setting("dead_retention", "The same of dead letters; forever if not given.", "SPAN|forever"),
     setting(
+        "timeline",
+        "Which events are kept in the database: none, notable (if not given: what is out of the ordinary), all.",
+        "none|notable|all",
+    ),
+    setting(
+        "timeline_retention", "Forget them after so long (7d if not given); at most 1,000,000 are kept.", "SPAN|forever"
+    ),
+    setting(
         "unknown_kind_wait",
         "How long tasks of a kind that no worker has wait for one (1m if not given) before they are dead letters.",
         "SPAN|forever",

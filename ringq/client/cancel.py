@@ -16,7 +16,10 @@ from ringq.model import Cancellation, CancelOutcome, Status
 
 AT_ONCE: Final = 1000  # asked for at a time by filters; the server decides how many of them it ends in a transaction
 IDS_MAX: Final = 10_000
-STATUSES: Final = (Status.PENDING, Status.RUNNING, Status.PAUSED)
+WAITS: Final[dict[Any, int]] = {  # what a selection says of who waits for others: the status, or 0 for neither
+    Status.PENDING: 0, Status.PAUSED: 0, Status.BLOCKED: Status.BLOCKED.code, Status.WAITING: Status.WAITING.code,
+}  # fmt: skip
+STATUSES: Final = (Status.PENDING, Status.RUNNING, Status.PAUSED, Status.BLOCKED, Status.WAITING)
 
 
 class CancelCounts(NamedTuple):
@@ -63,9 +66,10 @@ class Cancelling:
         """Cancel every task that has not ended and has all of what is given; or simply `all`.
 
         `filter`: a `ringq.Filter`; or what it would say, by name, as `cancel_all(queue="bulk", tags={"shop": "12"})`. A
-        `status` is pending, running or paused, as tasks are listed: of what has begun a moment ago nobody knows. Tasks
-        that are submitted after the call are not meant. Some hundreds are cancelled in one transaction, so others go on
-        meanwhile, and if the server is lost on the way some are cancelled and some are not: ask again.
+        `status` is pending, running, paused, blocked or waiting, as tasks are listed: of what has begun a moment ago
+        nobody knows. Tasks that are submitted after the call are not meant. Some hundreds are cancelled in one
+        transaction, so others go on meanwhile, and if the server is lost on the way some are cancelled and some are
+        not: ask again.
 
         Returns how many were cancelled and how many run and were asked to end: see `cancel`. Raises InvalidOption if
         nothing is given, and what `submit_many` raises about the server and the database.
@@ -82,7 +86,8 @@ class Cancelling:
             **chosen.wanted(), limit=AT_ONCE,
             submitted_before_us=before_us if chosen.before_us is None else min(before_us, chosen.before_us),
             is_running=None if chosen.status is None else chosen.status is Status.RUNNING,
-            is_paused=None if chosen.status in (None, Status.RUNNING) else chosen.status is Status.PAUSED,
+            is_paused=chosen.status is Status.PAUSED if chosen.status in (Status.PENDING, Status.PAUSED) else None,
+            waits=WAITS.get(chosen.status),
         )  # fmt: skip
         cancelled = cancelling = 0
         while True:

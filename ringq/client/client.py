@@ -20,6 +20,7 @@ from ringq.client.callbacks import Callbacks
 from ringq.client.cancel import Cancelling
 from ringq.client.controls import Controls
 from ringq.client.dead import DeadLetters
+from ringq.client.events import Watching
 from ringq.client.line import RECONNECT_S, Exchange, Line
 from ringq.client.link import Link
 from ringq.client.maps import Maps
@@ -28,7 +29,6 @@ from ringq.client.queues import Queues
 from ringq.client.rates import RateLimits
 from ringq.client.schedules import Schedules
 from ringq.client.watch import Watch
-from ringq.client.why import Reasons
 from ringq.codec import decode_json
 from ringq.errors import InvalidOption, ProtocolError, ServerStopping
 from ringq.kinds import Ended, Submission, Submitted, Task, binding, options
@@ -72,7 +72,7 @@ def connect(database: str | os.PathLike[str], *, reconnect: float | timedelta | 
     return Client(_path(database), seconds)
 
 
-class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Reasons, Callbacks):
+class Client(Maps, DeadLetters, Queues, Controls, Cancelling, Schedules, RateLimits, Callbacks, Watching):
     """A connection to the server of one database, whose path is `database`. Made by `ringq.connect`."""
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:

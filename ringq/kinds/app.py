@@ -16,6 +16,7 @@ from ringq.kinds import options
 from ringq.kinds.controls import max_concurrency_of
 from ringq.kinds.defaults import defaults_of, report_of
 from ringq.kinds.handler import Handler, place_of, reference
+from ringq.kinds.hooks import Hooking
 from ringq.kinds.options import DomainOptions, DuplicateMode
 from ringq.kinds.report import io_of, preemptible_of
 from ringq.kinds.routes import Route, Routes
@@ -167,7 +168,7 @@ class Domain(Scheduling, Stateful):
         return task
 
 
-class App(Domain):
+class App(Domain, Hooking):
     """The handlers of one application. It is a domain itself: `@app.task` makes kinds of its own name.
 
     A worker imports the App, as `ringq serve module:app` names it, and with it every module that decorates.
@@ -209,6 +210,7 @@ class App(Domain):
         self._taken_in_by: list[App] = []
         self._schedules: dict[str, ScheduleFields] = {}
         self._routes = Routes(route)
+        Hooking.__init__(self)
         self.settings = options.settings_of(workers=workers, durability=durability, drain_timeout=drain_timeout)
         super().__init__(self, name, max_concurrency=max_concurrency, **defaults)
         self._domains[name] = self
@@ -253,6 +255,8 @@ class App(Domain):
             self._check(task)
         other._taken_in_by.append(self)
         self.states.include(other.states)
+        for app in self._takers():
+            app._hooks += [hook for hook in other._hooks if hook not in app._hooks]
         for task in other._tasks.values():
             self._register(task)
 
@@ -264,11 +268,13 @@ class App(Domain):
 
     def reports(self) -> list[dict[str, Any]]:
         """What the worker tells its parent: one `KindReport` per kind and alias, as plain JSON values; with its
-        schedules.
+        schedules, and with the first how many hooks there are.
         """
         reports = {name: {**self._routes.report(task.report), "name": name} for name, task in self._tasks.items()}
         for schedule in self._schedules.values():
             reports[schedule.spec.kind].setdefault("schedules", []).append(plain_schedule(schedule))
+        if reports and self._hooks:
+            next(iter(reports.values()))["hooks"] = len(self._hooks)
         return list(reports.values())
 
     def schedules(self) -> dict[str, ScheduleFields]:

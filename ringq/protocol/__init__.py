@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Why, WhyReply
+from ringq.protocol.asking import (
+    NAMES_MAX,
+    Events,
+    Family,
+    FamilyReply,
+    Health,
+    HealthReply,
+    Subscribe,
+    Why,
+    WhyReply,
+)
 from ringq.protocol.callbacks import ExtendCallback, OpenCallback, ResolveCallback
 from ringq.protocol.carried import CHILD, FOLLOW_UP, SIBLING, Carried, decode_carried, encode_carried
 from ringq.protocol.frames import HEADER, REPLIES, REQUESTS, VERSION, Frame, FrameReader, pack, unpack
@@ -74,6 +84,7 @@ __all__ = [
     "ENDS_MAX",
     "FOLLOW_UP",
     "HEADER",
+    "NAMES_MAX",
     "REPLIES",
     "REQUESTS",
     "SIBLING",
@@ -89,6 +100,7 @@ __all__ = [
     "Chunks",
     "Dead",
     "Ended",
+    "Events",
     "ExtendCallback",
     "Failure",
     "Family",
@@ -123,6 +135,7 @@ __all__ = [
     "SpecFields",
     "Submit",
     "Submitted",
+    "Subscribe",
     "Wait",
     "Why",
     "WhyReply",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Final
+
 import msgspec
+
+NAMES_MAX: Final = 10_000
+"""How many tasks, or names, one Subscribe may ask for."""
+_SEVERAL: Final = msgspec.Meta(max_length=NAMES_MAX)
 
 
 class Family(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -34,6 +40,28 @@ class HealthReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     body: str
 
 
+class Subscribe(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Tell on this connection, from now on, what happens: all that fits everything given here. None: any.
+
+    Answered at once by Events without any, then by more for as long as the connection is open. Another one takes the
+    place of the one before. `buffer`: so many are kept for a reader that is slow, then it loses the oldest.
+    """
+
+    words: Annotated[tuple[str, ...], _SEVERAL] | None = None  # None: all but progress
+    domains: Annotated[tuple[str, ...], _SEVERAL] | None = None
+    kinds: Annotated[tuple[str, ...], _SEVERAL] | None = None
+    groups: Annotated[tuple[str, ...], _SEVERAL] | None = None
+    tasks: Annotated[tuple[int, ...], _SEVERAL] | None = None
+    buffer: int = 1000
+
+
+class Events(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What has happened since the frame before: first `lost` events that were left out, then these, in order."""
+
+    lost: int
+    lines: bytes  # JSON, a line each, as `ringq.events.decode` takes them
+
+
 class Why(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ask why a task does not run."""
 
@@ -44,3 +72,7 @@ class WhyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Why it does not, as JSON text of a `model.Why`."""
 
     body: str
+
+
+Question = Health | Why | Family | Subscribe
+Answer = HealthReply | WhyReply | FamilyReply | Events

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from ringq.protocol.asking import Family, FamilyReply, Health, HealthReply, Why, WhyReply
+from ringq.protocol.asking import Answer, Question
 from ringq.protocol.callbacks import CallbackChange
 
 SUBMISSION_ID_BYTES: Final = 16
@@ -225,6 +225,7 @@ class Selection(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     tag_prefix: str | None = None  # of a key
     is_running: bool | None = None
     is_paused: bool | None = None  # by its queue, group, domain, or with all
+    waits: int | None = None  # the code of `Status.BLOCKED` or `WAITING`; 0: it is neither
 
 
 class Cancel(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -339,7 +340,6 @@ class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 RateChange = SetRate | HoldRate | Acquire
 Control = SetQueue | SetPause | SetControl | RateChange
 Change = RetryDead | PurgeDead | Cancel | PutSchedule | ChangeSchedule | RunSchedule | Control | CallbackChange
-Request = Submit | Wait | Health | Why | Family | OpenMap | ForgetMap | Change
-Answer = HealthReply | WhyReply | FamilyReply
+Request = Submit | Wait | Question | OpenMap | ForgetMap | Change
 Reply = Submitted | Ended | Answer | MapChunks | MapForgotten | Changed | Cancelled | Granted | Failure
 Message = Request | Reply

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from ringq.store.filters import fits, specs_of, tagged, wanted_tags, whole_tag
+from ringq.store.held import IS_BLOCKED, IS_WAITING
 from ringq.store.queues import QueueTables
 from ringq.store.schema_graph import FINALIZING
 from ringq.store.session import Rows
@@ -31,6 +32,7 @@ CONDITIONS: Final = f"""
     AND (?3 IS NULL OR task.spec IN (SELECT value FROM json_each(?3))) AND (?4 IS NULL OR task.submitted_us < ?4)
     AND (?6 IS NULL OR task.submitted_us >= ?6)
     AND (?8 IS NULL OR ?8 = EXISTS (SELECT 1 FROM lease WHERE lease.task_id = task.id)){tagged(7)}
+    AND (?9 IS NULL OR ?9 = CASE WHEN {IS_WAITING} THEN 3 WHEN {IS_BLOCKED} THEN 4 ELSE 0 END)
     AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.task_id = task.id)"""
 # Which of these no task has.
 SELECT_MISSING: Final = """
@@ -55,7 +57,7 @@ ORDER BY task_id LIMIT ?3
 
 # The same of tasks to which an index has led.
 SELECT_ACTIVE_OF_IDS: Final = f"""
-SELECT task.id FROM json_each(?9) AS led CROSS JOIN task ON task.id = led.value
+SELECT task.id FROM json_each(?10) AS led CROSS JOIN task ON task.id = led.value
 WHERE task.id > ?1 AND task.id <= ?2{CONDITIONS}
 LIMIT ?5
 """
@@ -110,7 +112,7 @@ class CancelTables(QueueTables):
         Returns at most `limit` of them, and behind which to go on; 0 if those are all.
         """
         specs, newest = self._specs_meant(selection, kinds), self.next_task_id - 1
-        more = (selection.submitted_after_us, wanted_tags(selection), selection.is_running)
+        more = (selection.submitted_after_us, wanted_tags(selection), selection.is_running, selection.waits)
         wanted = (specs, selection.submitted_before_us, limit, *more)
         if selection.key is not None or whole_tag(selection) is not None:
             led, upto = self._led_to(selection, kinds, after)

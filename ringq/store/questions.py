@@ -15,6 +15,7 @@ from ringq.model import Status
 from ringq.store.belonging import Belonging
 from ringq.store.callbacks import SELECT_CALLBACKS_OF, CallbackRow
 from ringq.store.engine import READ_SECONDS_MAX, open_reader
+from ringq.store.events import Kept
 from ringq.store.failures import translated
 from ringq.store.filters import LAST, asks_for_specs, specs_of, wanted_tags, whole_tag
 from ringq.store.history import (
@@ -179,6 +180,7 @@ class Questions:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.standing = Standing(self._rows)
+        self.timeline = Kept(self._rows, self._names)
         self.belonging = Belonging(self._rows)
 
     @property

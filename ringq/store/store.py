@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from ringq.errors import AlreadyServed, StorageFull, StoreBusy, StoreError
-from ringq.store.callbacks import CallbackTables
 from ringq.store.engine import CHECKPOINT_PAGES, DURABILITY, open_writer
+from ringq.store.events import EventTables
 from ringq.store.failures import translated
 from ringq.store.lock import OwnerLock
 from ringq.store.prepare import prepare
@@ -48,7 +48,7 @@ class Previous(NamedTuple):
     clean: bool
 
 
-class Store(CallbackTables):
+class Store(EventTables):
     """The only connection that writes. Open one with `Store.open`, use it in one thread.
 
     Attributes: `uuid`, 16 bytes that are this database's for ever; `previous`, the last owner's traces;

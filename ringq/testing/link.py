@@ -14,7 +14,7 @@ from typing import Any
 from ringq import families, protocol
 from ringq.client import alone
 from ringq.client.link import Link
-from ringq.errors import NothingToRun, RingqError, UnknownTask
+from ringq.errors import InvalidOption, NothingToRun, RingqError, UnknownTask
 from ringq.maps import Maps
 from ringq.testing.runs import Runs
 from ringq.version import VERSION
@@ -123,6 +123,8 @@ class InlineLink(Link):
         if isinstance(message, protocol.Health):
             state = {"version": VERSION, "pid": os.getpid(), "inline": True, "workers": [{"ready": True}]}
             return protocol.HealthReply(json.dumps(state))
+        if isinstance(message, protocol.Subscribe):
+            raise InvalidOption("events: a run inside a test tells none; use a ringq.Server, or call the hook yourself")
         return self._runs.change(message)
 
     def _wait(self, request: int, message: protocol.Wait) -> None:

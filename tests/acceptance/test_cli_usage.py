@@ -37,7 +37,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
         (["serve", "photos:app", "--queues", "a:b"], 2, "'b' in 'a:b' is no number of tasks"),
         (["serve", "photos:app", "--queues", "a,,b"], 2, "default,bulk:2"),
         (["serve", "photos:app", "--queues", "a,a:2"], 2, "'a' is named twice"),
-        (["task", "list", "--status", "blocked"], 2, "dead_letter"),
+        (["task", "list", "--status", "stuck"], 2, "dead_letter"),
         (["submit", "a::b", "--timeout", "1s"], 2, "--wait"),
         (["wait", "3..1"], 2, "lowest first"),
         (["wait", "one"], 2, "209..300"),

@@ -15,7 +15,7 @@ Serve = Callable[..., Any]
 ALBUMS = """
 from __future__ import annotations
 
-import os, signal
+import os, signal, time
 from typing import Any
 
 import ringq
@@ -68,6 +68,22 @@ def dies_again(memo: str, results: list[int]) -> list[int]:
         open(memo, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return results
+
+@app.task
+def stays(ctx: ringq.Context, path: str, number: int) -> None:
+    ctx.spawn_many([])
+
+@stays.finalize
+def stays_on(memo: None, results: list[int]) -> None:
+    time.sleep(100)
+
+@stays.on_cancel
+def leaves(ctx: ringq.Context, path: str, number: int) -> None:
+    try:
+        ctx.follow_up(picture.submission(3))
+    except ringq.InvalidSubmission as error:
+        with open(path, "w") as file:
+            file.write(f"{number}: {error}")
 """
 
 
@@ -75,14 +91,22 @@ def count(client: Any, kind: str) -> int:
     return len(client.query.tasks(kind=kind, limit=1000))
 
 
+def check(client: Any, albums: list[int], pictures: list[int]) -> None:
+    """Each album has been put together once, of so many pictures, and announced once."""
+    assert [client.handle(one).result(100) for one in albums] == [sum(range(number)) for number in pictures]
+    wait_for(lambda: count(client, "album::announce") >= len(albums))
+    assert count(client, "album::announce") == len(albums)
+    assert count(client, "album::picture") == sum(pictures)
+    for one in albums:
+        assert [attempt.reason for attempt in client.query.task(one).attempts].count("waiting") == 1
+
+
 @pytest.mark.parametrize("point", ["worker.running", "worker.before_receipt", "worker.after_receipt"])
 def test_whatever_worker_dies_each_album_has_its_pictures_once_and_is_finalized_once(serve: Serve, point: str) -> None:
     served = serve(ALBUMS, env={"RINGQ_FAILPOINT": f"{point}=kill:9"})
     with served.client() as client:
-        albums = [client.submit("album::album", {"pictures": number % 5}) for number in range(10)]
-        assert [one.result(30) for one in albums] == [sum(range(number % 5)) for number in range(10)]
-        wait_for(lambda: count(client, "album::announce") == 10)
-        assert count(client, "album::picture") == sum(number % 5 for number in range(10))
+        pictures = [number % 5 for number in range(10)]
+        check(client, [client.submit("album::album", {"pictures": number}).id for number in pictures], pictures)
         assert served.health()["worker_deaths"] >= 3
 
 
@@ -95,9 +119,7 @@ def test_whenever_the_server_dies_each_album_has_its_pictures_once_and_is_finali
             albums.append(client.submit("album::album", {"pictures": 6}).id)
             serve(ALBUMS, ready=False, env={"RINGQ_FAILPOINT": f"{point}=kill:3"}).wait()
         serve()
-        assert [client.handle(one).result(30) for one in albums] == [15] * 3
-        wait_for(lambda: count(client, "album::announce") == 3)
-        assert count(client, "album::picture") == 18
+        check(client, albums, [6] * 3)
 
 
 def test_a_worker_that_dies_in_finalize_is_followed_by_one_that_finalizes(serve: Serve, tmp_path: Any) -> None:
@@ -120,3 +142,42 @@ def test_a_handler_knows_its_family_and_what_fits_no_ring_goes_by_a_file(serve: 
         assert client.submit("album::album", {"pictures": 3000}).result(60) == sum(range(3000))
         with pytest.raises(ringq.TaskFailed, match="submit each call"):
             list(client.map("album::book", [{}, {}]))
+
+
+def test_a_cancel_in_finalize_tidies_up_with_the_arguments_of_the_call(serve: Serve, tmp_path: Any) -> None:
+    served = serve(ALBUMS)
+    with served.client() as client:
+        number = ringq.result_of(client.submit("album::picture", {"number": 5}))
+        handle = client.submit("album::stays", {"path": str(tmp_path / "tidied"), "number": number})
+        wait_for(lambda: [one.reason for one in client.query.task(handle.id).attempts] == ["waiting"])
+        wait_for(lambda: client.query.task(handle.id).status == "running")
+        handle.cancel()
+        with pytest.raises(ringq.TaskCancelled):
+            handle.result(30)
+        assert (tmp_path / "tidied").read_text().startswith("5: album::stays (task 2): on_cancel cannot spawn")
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("point", ["claimed", "running", "before_receipt", "after_receipt"])
+def test_ten_workers_that_die_at_one_point_cost_no_album_anything(serve: Serve, point: str) -> None:
+    served = serve(ALBUMS, env={"RINGQ_FAILPOINT": f"worker.{point}=kill:13"})
+    with served.client() as client:
+        pictures = [number % 5 for number in range(60)]
+        check(client, [client.submit("album::album", {"pictures": number}).id for number in pictures], pictures)
+        assert served.health()["worker_deaths"] >= 10
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    "point",
+    ["writer.before_commit", "writer.after_commit", "writer.after_free", "dispatch.before_publish",
+     "dispatch.after_publish"],
+)  # fmt: skip
+def test_ten_servers_that_die_at_one_point_cost_no_album_anything(serve: Serve, tmp_path: Any, point: str) -> None:
+    with ringq.connect(tmp_path / "tasks.db") as client:
+        albums = []
+        for death in range(10):
+            albums += [client.submit("album::album", {"pictures": 6}).id for _ in range(2)]
+            serve(ALBUMS, ready=False, env={"RINGQ_FAILPOINT": f"{point}=kill:{death % 4 + 1}"}).wait()
+        serve()
+        check(client, albums, [6] * 20)

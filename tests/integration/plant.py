@@ -13,12 +13,15 @@ from typing import Any
 
 from ringq import changes, failpoint, protocol, recover
 from ringq.admission import Admission
+from ringq.bus import Bus
+from ringq.client.events import lost
 from ringq.clock import ManualClock
 from ringq.committed import Said
 from ringq.config import Config
 from ringq.controls import Controls
 from ringq.dispatch import Dispatcher
 from ringq.entries import Batch, Interruption, Row
+from ringq.events import Event, decode
 from ringq.expiry import Expiries
 from ringq.feed import Feed
 from ringq.gate import Gate
@@ -53,6 +56,7 @@ class Slots:
     def __init__(self) -> None:
         self.by_task: dict[int, Slot] = {}
         self.published: list[Slot] = []
+        self.shown: dict[int, tuple[float, str]] = {}  # progress, by worker
 
     def publish(self, tasks: Sequence[Row], first_lease: int) -> int:
         for number, row in enumerate(tasks):
@@ -88,6 +92,14 @@ class Slots:
 
     def min_task_id(self) -> int | None:
         return min(self.by_task, default=None)
+
+    def running(self) -> list[tuple[int, ...]]:
+        """As `Parent.running`; each task has a worker of its number."""
+        claimed = [slot for slot in self.by_task.values() if slot.is_claimed and slot.receipt is None]
+        return [(slot.task_id, slot.task_id, slot.lease, slot.kind, slot.attempt, 0, 0, 0) for slot in claimed]
+
+    def progress(self, worker: int) -> tuple[float, str]:
+        return self.shown.get(worker, (0.0, ""))
 
 
 class Segment:
@@ -141,7 +153,10 @@ class Plant:
         self.controls = Controls(self.store, self.clock, self.writer.change)
         self.follow([], self.controls.everything())
         others: Any = self
-        self.settlement = Settlement(self.writer, others, self.feed, self.dispatcher, others, others, self.turns)
+        self.bus = Bus(self.config, self.store, self.clock, self.dispatcher, self.writer, lambda: self.ring)
+        self.settlement = Settlement(
+            self.writer, others, self.feed, self.dispatcher, others, others, self.turns, self.bus
+        )
 
     def follow(self, queues: Sequence[str], controls: Sequence[Said]) -> None:
         """As `Duties`."""
@@ -179,6 +194,20 @@ class Plant:
         uncommitted = self.writer.uncommitted
         self.dispatcher.fill(workers, uncommitted)
         return list(self.ring.published)
+
+    # -- what clients read ---------------------------------------------------------------------
+
+    def read_events(self, *words: str, **filters: Any) -> list[Event]:
+        """Have a client read, which takes what it is sent at once; the list grows as things happen."""
+        found: list[Event] = []
+        wanted = protocol.Subscribe(words or None, **filters)
+
+        def send(frame: protocol.Events) -> None:
+            found.extend([lost(frame.lost)] if frame.lost else [])
+            found.extend(decode(frame.lines))
+
+        self.bus.join(object(), wanted, send, lambda: True)
+        return found
 
     # -- what clients ask for -----------------------------------------------------------------
 

@@ -164,3 +164,30 @@ def test_a_finalize_that_fails_is_tried_again_and_the_handler_is_not(run: testin
     assert handle.result() == 6
     assert [one[1:] for one in finalized] == [(5, [1])] * 2
     assert len(run.submitted(thumbnail)) == 1
+
+
+def test_a_cancel_of_a_parent_that_waits_cancels_its_children(run: testing.Inline) -> None:
+    handle = album.submit("Rome", ["ab", "c"])
+    run.run_next()
+    assert run.client.query.task(handle.id).status is Status.WAITING
+    handle.cancel()
+    assert run.run_all() == []
+    assert [record.status for record in run.submitted()] == [Status.CANCELLED] * 3
+
+
+def test_children_have_what_is_left_of_the_time_of_their_parent(run: testing.Inline) -> None:
+    handle = album.options(ttl=60).submit("Rome", ["ab"])
+    run.run_next()
+    run.clock.advance(61)
+    run.run_all(raises=False)
+    assert run.submitted(thumbnail)[0].status is Status.EXPIRED
+    assert run.client.query.task(handle.id).status.is_terminal
+
+
+def test_what_depends_on_a_failure_ends_with_it_and_what_follows_in_turn(run: testing.Inline) -> None:
+    first = thumbnail.submit("a.txt")
+    second = add.options(depends_on=first).submit([1])
+    third = add.options(depends_on=second).submit([1])
+    assert [str(record.status) for record in run.run_all(raises=False)] == ["failed", *["dependency_failed"] * 2]
+    with pytest.raises(ringq.TaskFailed, match="depends on a task that failed"):
+        third.result()

@@ -6,6 +6,7 @@ import selectors
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,9 +115,11 @@ class Desk:
         self.selector = selectors.DefaultSelector()
         admission = Admission(takes_any=True)
         config = Config(Path("unused"), client_buffer_bytes_max=BUFFER_BYTES)
+        unread: Any = SimpleNamespace(leave=lambda _: None)  # nobody reads events
         self.listener = Listener(
             config, self.selector, self.receipts.clock, self.receipts, admission,
             submit=self.batches.append, change=lambda _: None, health=lambda: RESULT, say=lambda _: None, why=str,
+            bus=unread,
         )  # fmt: skip
 
     def connect(self) -> Client:

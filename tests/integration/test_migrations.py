@@ -117,7 +117,7 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
         assert (rate and rate[1:5]) == ((10.0, 1_000_000, 20.0, 2.5) if revision >= "0004" else None)
         submit(store, 1)
     query = Query(path)
-    held = Status.PAUSED if revision >= "0004" else Status.PENDING
+    held = Status.WAITING if revision >= "0005" else Status.PAUSED if revision >= "0004" else Status.PENDING
     bulk = Status.PAUSED if revision >= "0003" else Status.PENDING  # earlier ones could pause no queue
     assert [record.status for record in query.tasks()][::-1] == [
         *(Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER, held, Status.RUNNING, bulk, bulk),
@@ -128,6 +128,10 @@ def test_a_database_of_each_release_is_opened_and_read(tmp_path: Path, revision:
     assert [record.head for record in query.output(1)] == ([b"resizing\n"] if revision >= "0002" else [])
     assert query.task(7).run_at is not None
     assert query.task(1).serial_key == ("disk 1" if revision >= "0004" else None)
+    waiting = query.task(4)
+    assert (waiting.child_count, waiting.memo) == ((1, '{"folder":"a"}') if revision >= "0005" else (0, None))
+    assert query.task(5).parent == (4 if revision >= "0005" else None)
+    assert query.task(5).dependencies == ((1,) if revision >= "0005" else ())
     assert sum(row.count for row in query.statistics()) == 3
 
 

@@ -53,11 +53,14 @@ VALUES: dict[str, dict[str, Any]] = {
     "label": {"call": "c"},
     "run_at": {"call": datetime(2100, 1, 1, tzinfo=UTC)},
     "run_after": {"call": 3600.0},
+    "depends_on": {"call": 1},
+    "on_dependency_failure": {"call": "ignore"},
 }
 
 # What the words of the last column come to.
 WORDS: dict[str, Any] = {
     "none": None,
+    "nothing: [DEPENDENCIES.md](DEPENDENCIES.md)": None,
     "as often as it can": None,
     "at once": None,
     "5 s": None,
@@ -105,6 +108,10 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
             run.client.set_queue("default", **{option: VALUES[option]["queue"]})
         if "server" in levels:
             say_as_server(run, option, VALUES[option]["server"])
+        if option in ("depends_on", "on_dependency_failure"):
+            assert work.submit().id == 1
+        if option == "on_dependency_failure":  # goes with a dependency
+            said["call"]["depends_on"] = 1
         handle = work.options(**said.get("call", {})).submit()
         record = run.client.query.task(handle.id)
         if option == "retry":
@@ -114,6 +121,10 @@ def test_the_nearest_one_that_says_something_decides(option: str, levels: list[s
             found = getattr(work.report, option)
         elif option == "on_duplicate":
             found = OUTCOMES[work.options(**said["call"]).submit().outcome]
+        elif option == "depends_on":
+            found = next(iter(record.dependencies), None)
+        elif option == "on_dependency_failure":
+            found = run.client.query.graph(handle).edges[0].on_failure
         else:
             found = has(run, record, option)
     last = TABLE[option][1]

@@ -42,7 +42,7 @@ class Parent(Supervisor):
         self.replies: list[tuple[int, bool]] = []
         self.errors: list[RingqError] = []
         opened.enter_context(OwnerLock(database))
-        config = Config(database, workers=1, durability="normal", shm_dir=database.parent)
+        config = Config(database, workers=1, durability="normal", shm_dir=database.parent, timeline="none")
         prepare_runtime_dir(config)
         signals = opened.enter_context(SignalInbox([signal.SIGHUP]))
         self.store = opened.enter_context(Store.open(database, durability="normal"))

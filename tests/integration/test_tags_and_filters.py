@@ -221,6 +221,26 @@ def test_a_cancel_by_status_ends_what_is_listed_with_it(run: Inline, which: dict
     assert run.client.cancel_all(status="pending", **which) == (1, 0)
 
 
+@pytest.mark.parametrize("which", [{}, {"kind_prefix": "shop::"}, {"tags": {"size": "1"}}])
+def test_a_cancel_of_what_is_blocked_leaves_what_is_pending_and_the_other_way_round(
+    run: Inline, which: dict[str, Any]
+) -> None:
+    sized = stock.options(tags={"size": "1"})
+    first = sized.submit("tea")
+    after = stock.options(tags={"size": "1"}, depends_on=first)
+    after.submit("tea")
+    after.submit("tea")
+    assert listed(run, status="blocked", **which) == [2, 3]
+    assert listed(run, status="pending", **which) == [1]
+    run.client.pause_queue("default")
+    assert (listed(run, status="paused", **which), listed(run, status="pending", **which)) == ([1], [])
+    assert run.client.cancel_all(status="pending", **which) == (0, 0)
+    assert run.client.cancel_all(status="waiting", **which) == (0, 0)
+    assert run.client.cancel_all(status="blocked", **which) == (2, 0)
+    assert run.client.cancel_all(status="blocked", **which) == (0, 0)
+    assert run.client.cancel_all(status="paused", **which) == (1, 0)
+
+
 @pytest.mark.parametrize("status", list(Status))
 def test_a_list_of_tagged_tasks_knows_every_status(run: Inline, status: Status) -> None:
     goods(run)

@@ -223,3 +223,14 @@ async def report_later(memo: int, results: list[int]) -> int:
 
 
 assert_type(report(ringq.Context(), 1, []), int)
+
+
+@app.on("failed", "dead_letter", kind=parent)
+def tell(event: ringq.Event) -> None:
+    assert_type(event.task, int | None)
+
+
+tell(ringq.Event(word="failed", at=datetime.now(UTC)))
+with ringq.connect("t.db").events("completed", kind=[parent, "a::b"], task=handle) as events:
+    for event in events:
+        assert_type(event, ringq.Event)

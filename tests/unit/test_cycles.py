@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from ringq.errors import CyclicDependency, InvalidDependency, InvalidSubmission
+from ringq.errors import BatchTooLarge, CyclicDependency, InvalidDependency, InvalidSubmission
 from ringq.graph import DEPENDENCIES_MAX, Column, check_depends, find_cycle
 
 
@@ -60,6 +60,13 @@ def test_the_limit_of_dependencies_is_told_with_the_one_that_has_more() -> None:
     check(list(range(1, DEPENDENCIES_MAX + 1)))
     with pytest.raises(InvalidSubmission, match=r"media::b \(2\) depends on 10,001 tasks, the limit is 10,000"):
         check(None, list(range(1, DEPENDENCIES_MAX + 2)))
+
+
+def test_the_limit_of_a_batch_is_told() -> None:
+    shared = list(range(1, 10_001))
+    check(*[shared] * 50)
+    with pytest.raises(BatchTooLarge, match="the batch names 510,000 dependencies, the limit is 500,000"):
+        check(*[shared] * 51)
 
 
 def test_a_column_of_another_length_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import ringq
 from ringq import codec, protocol
+from ringq.errors import InvalidDependency
 from ringq.kinds import Ended, Submitted
 from ringq.model import Reason, Status
 from ringq.offspring import IN_HOOK, Offspring
@@ -173,6 +175,13 @@ def test_more_than_a_batch_may_have_is_refused(run: Run, monkeypatch: pytest.Mon
     assert "3 tasks" in str(error)
 
 
+def test_of_a_generator_without_end_no_more_is_taken_than_may_be(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringq.offspring.FRAME_BYTES_MAX", 100)
+    error = failed(run(made(lambda ctx: ctx.spawn_many(thumbnail.submission("a") for _ in itertools.count()))))
+    assert isinstance(error, ringq.BatchTooLarge)
+    assert "9 tasks with 108 bytes of arguments" in str(error)
+
+
 def test_a_call_of_a_map_cannot_spawn(run: Run) -> None:
     def handler(ctx: ringq.Context, number: int) -> None:
         ctx.spawn(thumbnail.submission("a"))
@@ -282,9 +291,31 @@ def test_where_finalize_is_gone_the_memo_is_the_result(run: Run) -> None:
 def test_a_handler_with_finalize_that_says_nothing_of_children_fails(run: Run) -> None:
     task = made(lambda ctx: 1)
     task.finalize(lambda memo, results: None)
-    error = failed(run(task))
-    assert isinstance(error, ringq.InvalidSubmission)
-    assert "ctx.spawn_many([]) says that there is nothing to wait for" in str(error)
+    receipt = run(task)
+    assert isinstance(failed(receipt), ringq.InvalidSubmission)
+    assert "ctx.spawn_many([]) says that there is nothing to wait for" in str(receipt.error)
+    assert receipt.reason == Reason.INVALID_SPAWN.code
+
+
+def test_children_that_depend_on_nobody_of_theirs_are_told_of_when_the_handler_has_returned(run: Run) -> None:
+    def handler(ctx: ringq.Context) -> None:
+        first = thumbnail.submission("a")
+        ctx.spawn(thumbnail.options(depends_on=first).submission("b"))
+
+    receipt = run(made(handler))
+    assert isinstance(failed(receipt), InvalidDependency)
+    assert receipt.reason == Reason.INVALID_SPAWN.code
+
+
+def test_children_depend_on_each_other_by_their_submissions(run: Run) -> None:
+    def handler(ctx: ringq.Context) -> None:
+        first = thumbnail.submission("a")
+        ctx.spawn(first)
+        ctx.follow_up(thumbnail.options(depends_on=[first, 3]).submission("b"))
+
+    told = carried(run(made(handler)))
+    assert told.batch is not None
+    assert told.batch.depends_on == [None, [-1, 3]]
 
 
 def test_a_memo_that_cannot_be_encoded_is_told_of_as_memo(run: Run) -> None:
@@ -351,6 +382,12 @@ def test_a_kind_with_finalize_cannot_be_mapped() -> None:
 
 
 # -- results of dependencies ----------------------------------------------------------------------
+
+
+def test_what_is_no_type_of_a_result_is_refused(run: Run) -> None:
+    error = failed(run(made(lambda ctx: ctx.results(Server)), server=Server(None, {5: completed(5, "1")}, [5])))
+    assert isinstance(error, ringq.InvalidOption)
+    assert "results: expected a type that JSON can carry, got <class" in str(error)
 
 
 def test_results_of_dependencies_come_in_order_and_by_type(run: Run) -> None:

@@ -55,6 +55,8 @@ def shown(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
         ("recycle_age", "6h", 21600.0),
         ("retention", "30d", 2_592_000.0),
         ("dead_retention", " Forever ", math.inf),
+        ("timeline", "All", "all"),
+        ("timeline_retention", "forever", math.inf),
         ("unknown_kind_wait", "0", 0.0),
         ("preempt_priority", "0", 0),
         ("worker_prefix", " photos ", "photos"),
@@ -103,6 +105,8 @@ def test_a_setting_is_read(name: str, written: object, value: object) -> None:
         ("drain_timeout", "2d", "expected 0 to 86400, got 172800.0"),
         ("retention", "0", "is not 1s to 36500d, nor forever"),
         ("dead_retention", "37000d", "is not 1s to 36500d, nor forever"),
+        ("timeline", "some", "is not none, notable or all"),
+        ("timeline_retention", "0", "is not 1s to 36500d, nor forever"),
         ("unknown_kind_wait", "never", "500ms, 15m, 2h, or forever"),
         ("preempt_priority", "256", "0 (most urgent) to 255"),
         ("preempt_priority", "high", "0 (most urgent) to 255"),
@@ -396,6 +400,7 @@ def test_what_nobody_gave_is_left_for_the_app_to_decide(tmp_path: Path, monkeypa
         *("drain_timeout_s", "recycle_tasks", "recycle_rss_mib", "recycle_age_s", "reload", "log_format", "quiet"),
         *("log_level", "retry", "defaults", "shm_dir", "unknown_kind_wait_s", "retention_s", "dead_retention_s"),
         *("worker_prefix", "worker_version", "worker_id", "preempt_priority", "aging"),
+        *("timeline", "timeline_retention_s"),
         *("pressure", "pressure_sources", "disk_bandwidth_mib", "network_bandwidth_mib"),
     }
     assert (config.database, config.queues, config.durability) == (tmp_path / "a.db", (("bulk", None),), "normal")
