@@ -250,10 +250,12 @@ class Campaign:
     # -- deaths -----------------------------------------------------------------------------------
 
     def _kill_start(self, step: str) -> None:
-        """A parent dies at a random moment, its successor as it finds out what was left."""
+        """A parent dies in the midst of a round, its successor as it finds out what was left."""
+        self._ledger.touch()
+        before = self._ledger.stat().st_size
         self.server.start()
-        self._until(self.server.workers, "workers")
-        time.sleep(self._rng.uniform(0.2, 0.6))
+        self._until(lambda: self._ledger.stat().st_size > before, "a handler to begin")
+        time.sleep(self._rng.uniform(0.0, 0.3))
         self.server.kill()
         self.server.start(f"{step}=kill")
         self._until(lambda: self.server.is_dead, step)
