@@ -245,18 +245,18 @@ class TurningLink(Link):
         super().__init__(path)
         self._turn = turn
 
-    def send(self, frame: bytes, deadline: float | None) -> None:
+    async def send(self, frame: bytes, deadline: float | None) -> None:
         """Send it in pieces of which each has room in the socket, once the parent has read those before."""
         for start in range(0, len(frame), PIECE_BYTES):
             if start:
                 self._turn()
-            super().send(frame[start : start + PIECE_BYTES], deadline)
+            await super().send(frame[start : start + PIECE_BYTES], deadline)
 
-    def receive(self, deadline: float | None) -> protocol.Frame:
+    async def receive(self, deadline: float | None) -> protocol.Frame:
         """The next frame."""
-        while not self.has_input(0):
+        while not await self.has_input(0):
             self._turn()
-        return super().receive(deadline)
+        return await super().receive(deadline)
 
 
 def run(options: measure.Options) -> measure.Figures:
@@ -267,7 +267,11 @@ def run(options: measure.Options) -> measure.Figures:
         house = House(folder / "stages.db", options, made, watch)
         with contextlib.closing(house), ringq.connect(folder / "stages.db") as client:
             link = TurningLink(client._exchange.path, watch.timed("parent_loop", house.turn))
-            setattr(client._exchange, "open", lambda: link)  # noqa: B010 - a method is replaced
+
+            async def opened() -> Link:
+                return link
+
+            setattr(client._exchange, "open", opened)  # noqa: B010 - a method is replaced
             for number in range(options.rounds + 1):
                 measure.tell(number, options.rounds + 1)
                 rounds.append(one_round(options, watch, house, client))

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ringq import aio
     from ringq.bucket import RateRecord
     from ringq.budgets import IoBudget
     from ringq.callback import Callback
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         ClientClosed,
         CyclicDependency,
         DependencyFailed,
+        InvalidCheckpoint,
         InvalidConfig,
         InvalidDependency,
         InvalidKind,
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
     )
     from ringq.overview import CallbackRecord, ControlRecord, KindStatistics, QueueRecord, ScheduleRecord
     from ringq.pressure import PressureSource
+    from ringq.progress import TaskProgress
     from ringq.query import Query
     from ringq.retry import Retry
     from ringq.server import Server
@@ -163,6 +166,7 @@ __all__ = [
     "Graph",
     "GraphEdge",
     "GraphTask",
+    "InvalidCheckpoint",
     "InvalidConfig",
     "InvalidDependency",
     "InvalidKind",
@@ -220,6 +224,7 @@ __all__ = [
     "TaskDead",
     "TaskFailed",
     "TaskOptions",
+    "TaskProgress",
     "TaskRecord",
     "TaskTimedOut",
     "Throttled",
@@ -233,6 +238,7 @@ __all__ = [
     "UnknownTask",
     "WaitTimeout",
     "Why",
+    "aio",
     "chain",
     "connect",
     "gather",
@@ -257,6 +263,7 @@ _HOMES = {
     ),
     "ringq.overview": ("CallbackRecord", "ControlRecord", "KindStatistics", "QueueRecord", "ScheduleRecord"),
     "ringq.pressure": ("PressureSource",),
+    "ringq.progress": ("TaskProgress",),
     "ringq.query": ("Query",),
     "ringq.bucket": ("RateRecord",),
     "ringq.retry": ("Retry",),
@@ -271,6 +278,8 @@ if not TYPE_CHECKING:  # a checker that saw this would take every name for one o
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module 'ringq' has no attribute {name!r}")
+        if name == "aio":  # asyncio is half of what a client imports, for those who need it
+            return importlib.import_module("ringq.aio")
         value = getattr(importlib.import_module(_HOME_OF.get(name, "ringq.errors")), name)
         globals()[name] = value
         return value

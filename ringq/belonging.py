@@ -22,10 +22,14 @@ class Belonging:
 
     _path: Path
 
-    def dependencies(self, task: Submitted[Any] | int) -> list[TaskRecord]:
-        """What this task, a handle or an id, depends on: at most 10,000, as they were named. Raises UnknownTask."""
+    def dependencies(self, task: Submitted[Any] | int, *, limit: int = 1000) -> list[TaskRecord]:
+        """What this task, a handle or an id, depends on: the first of them, as they were named.
+
+        The ids of all, at most 10,000, are in its own record. Raises UnknownTask.
+        """
+        _check_page(0, limit)
         with asking(self._path) as ask:
-            return _records(ask, ask.belonging.dependencies(_known(ask, task)))
+            return _records(ask, ask.belonging.dependencies(_known(ask, task))[:limit])
 
     def dependents(self, task: Submitted[Any] | int, *, after: int = 0, limit: int = 100) -> list[TaskRecord]:
         """What depends on this task, the lowest id first, from the one behind `after` on. Raises UnknownTask."""

@@ -6,12 +6,13 @@ once an attempt. All others pay for a look at an empty set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 from ringq.berth import Berth
+from ringq.checkpoints import Checkpoints
 from ringq.clock import Clock
 from ringq.receipts import ReceiptRow
 
@@ -60,8 +61,9 @@ FREE: Final = Bound()
 class Bounds:
     """Knows the limits of the attempts that run."""
 
-    def __init__(self, store: Any, clock: Clock) -> None:
+    def __init__(self, store: Any, clock: Clock, checkpoints: Checkpoints) -> None:
         self._store = store
+        self._checkpoints = checkpoints
         self._clock = clock
         self._found: dict[int, Bound] = {}  # by lease, of those that run
         self._peaks: dict[int, int] = {}  # likewise, of those that do not any more and were not asked for yet
@@ -82,6 +84,12 @@ class Bounds:
                 waits.append(bound.weigh(process.pid, call, now_ns))
         self._peaks.update((lease, bound.peak_kib) for lease, bound in before.items() if bound.peak_kib)
         return self._found
+
+    def answer(self, message: dict[str, Any], running: Callable[[], Row | None]) -> dict[str, Any]:
+        """What a worker has asked, or tells of a checkpoint; `running`: finds what runs there."""
+        if "checkpoint" in message:
+            return self._checkpoints.answer(message, running)
+        return {"number": message.get("number"), **self.facts(message.get("task"))}
 
     def facts(self, task_id: object) -> dict[str, Any]:
         """What a handler may want to know of its task: its tags; when the time for it is over, as `Bound.ends_ns`;

@@ -88,7 +88,7 @@ def cancel(
     # A dead letter that is named may have been purged since the first page.
     told: Told = {i: (CancelOutcome.TOO_LATE, Status.DEAD_LETTER.code) for i in ids if i not in states}
     request: list[int] = []
-    returned = set(committed.returned)
+    returned, over = set(committed.returned), set(committed.again)  # those have a slot until COMMIT, and no worker
     end: list[tuple[int, int, int]] = []
     for task_id, state in states.items():
         if state.status is not None:
@@ -97,7 +97,7 @@ def cancel(
             told[task_id] = CancelOutcome.TOO_LATE, ended
         elif task_id in cancels:
             told[task_id] = CancelOutcome.CANCELLING, Status.RUNNING.code
-        elif withdraw(store, cancels, task_id, state, committed, returned):
+        elif task_id in over or withdraw(store, cancels, task_id, state, committed, returned):
             end.append((task_id, state.spec, verdicts.attempts_of(task_id)))
             told[task_id] = CancelOutcome.CANCELLED, Status.CANCELLED.code
         elif is_running is not False:
@@ -118,7 +118,9 @@ def withdraw(store: Any, cancels: Cancels, task_id: int, state: Any, committed: 
     if is_revoked:
         committed.revoked.append(task_id)
     elif is_revoked is None and not state.is_held and task_id not in returned:
-        committed.removed.append((store.place_of(task_id, state.spec), task_id))
+        place = store.place_of(task_id, state.spec)
+        if cancels.hand is None or not cancels.hand.take(task_id, place):  # at once: others are published before COMMIT
+            committed.removed.append((place, task_id))
     return is_revoked is not False
 
 

@@ -16,6 +16,7 @@ from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.lifecycle import is_legal
 from ringq.model import Reason, Status
+from ringq.places import Place
 from ringq.receipts import ReceiptRow
 
 NOT_BEGUN: Final = '{"message":"before it had begun"}'
@@ -28,21 +29,29 @@ class Revoking(Protocol):
     def revoke(self, task_id: int) -> bool | None: ...
 
 
+class Taking(Protocol):
+    """What is needed of the hand of a transaction."""
+
+    def take(self, task_id: int, place: Place) -> bool: ...
+
+
 class Cancels:
     """The tasks that a worker had when somebody cancelled them. In memory, so that all others cost nothing.
 
     Attributes: `asked_ns`, since when this parent knows of each, by the monotonic clock; `ring`, None while there is
-    none.
+    none; `hand`, that of the transaction under way.
     """
 
     def __init__(self, store: Any, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self.ring: Revoking | None = None
+        self.hand: Taking | None = None
         self.asked_ns: dict[int, int] = dict.fromkeys(store.cancel_requests(), 0)
         self._new: set[int] = set()  # of this transaction; true after its COMMIT
         self._ended: dict[int, int] = {}  # likewise: with the code of what they ended as
         self._returned: set[int] = set()  # tasks to be ended that no worker has any more
+        self._ending: set[int] = set()  # of those, what the transaction under way has seen: others come meanwhile
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self.asked_ns or task_id in self._new
@@ -60,7 +69,7 @@ class Cancels:
 
     def begin(self, replaced: Sequence[ReceiptRow] = ()) -> None:
         """A transaction begins: what one that was rolled back did has never happened. `replaced` have ended in it."""
-        self._new, self._ended = set(), {row[0]: row[4] for row in replaced}
+        self._new, self._ended, self._ending = set(), {row[0]: row[4] for row in replaced}, set()
 
     def ended_as(self, task_id: int) -> int | None:
         """The code of the status in which this transaction has ended the task; None if it has not."""
@@ -105,6 +114,7 @@ class Cancels:
         """(task_id, spec) of the tasks that came back and have not ended."""
         if not self._returned:
             return []
+        self._ending.update(self._returned)
         states = self._store.task_states(sorted(self._returned))
         return [(task_id, state.spec) for task_id, state in states.items() if state.status is None]
 
@@ -121,7 +131,7 @@ class Cancels:
 
     def note(self, receipts: Sequence[ReceiptRow]) -> None:
         """Bring memory in line with what is durable now."""
-        self._returned.clear()
+        self._returned -= self._ending
         if not self._new and not self.asked_ns:
             return
         now_ns = self._clock.monotonic_ns()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from ringq.errors import (
 )
 from ringq.kin import Alone, Kin, Spawning
 from ringq.model import Reason
+from ringq.reporting import Reporting, ReportPort, Unheard
 
 T = TypeVar("T")
 
@@ -34,9 +34,6 @@ Facts = tuple[Mapping[str, str], int | None, int | None]
 
 class AttemptPort(Protocol):
     """Where a Context's words go: the worker's record in the ring. Plain stores and loads, no system call."""
-
-    def progress(self, fraction: float, message: str) -> None:
-        """Publish how far the attempt is."""
 
     def cancel_requested(self) -> int:
         """The code of the `Reason` for which this attempt shall end, 0 while it may go on."""
@@ -63,9 +60,6 @@ class StateSource(Protocol):
 
 class _Nowhere:
     """The port of an inert Context."""
-
-    def progress(self, fraction: float, message: str) -> None:
-        pass
 
     def cancel_requested(self) -> int:
         return 0
@@ -114,7 +108,7 @@ _WHY = {
 }
 
 
-class Context(Spawning):
+class Context(Spawning, Reporting):
     """What a handler knows about its attempt.
 
     A handler whose first parameter is annotated `ringq.Context`, or is called `ctx` and not annotated, is
@@ -128,7 +122,7 @@ class Context(Spawning):
     """
 
     __slots__ = (
-        *("_deadline_ns", "_facts", "_kin", "_parent", "_port", "_states", "_tags"),
+        *("_deadline_ns", "_facts", "_kin", "_parent", "_port", "_reports", "_states", "_tags"),
         *("attempt", "kind", "lease", "task_id"),
     )
 
@@ -146,12 +140,13 @@ class Context(Spawning):
         facts: Callable[[], Facts] | None = None,
         parent_id: int | None = None,
         results: Sequence[Any] | None = None,
+        reports: ReportPort | None = None,
     ) -> None:
         """Made by the worker as the attempt starts: the deadline is `run_timeout_ms` from now, 0 is none.
 
         `state`: what `state(...)` gives, by type, and nothing else; None for the states of the App. `tags`: what `tags`
         are. `facts`: asks for what the worker was not told, when the handler wants to know. `parent_id`: what that is.
-        `results`: what `results()` gives, of an inert one.
+        `results`: what `results()` gives, of an inert one. `reports`: who hears how far it is; None: nobody.
         """
         self.task_id = task_id
         self.lease = lease
@@ -163,6 +158,7 @@ class Context(Spawning):
         self._facts = facts
         self._parent = parent_id
         self._kin: Kin | None = None if results is None else Alone(results)
+        self._reports: ReportPort = Unheard() if reports is None else reports
         self._states: StateSource | None = None if state is None else _Given(state)
 
     def __repr__(self) -> str:
@@ -236,16 +232,6 @@ class Context(Spawning):
         """Give states from there, unless some were given by hand. For ringq's own use."""
         if self._states is None:
             self._states = states
-
-    def progress(self, fraction: float, message: str = "") -> None:
-        """Say how far the attempt is. Costs no system call, so it may be called often.
-
-        `fraction`: 0.0 to 1.0; what lies outside is clamped. `message`: a few words, cut to what fits.
-        Raises ValueError if `fraction` is not a number.
-        """
-        if math.isnan(fraction):
-            raise ValueError("progress: fraction must be a number from 0.0 to 1.0, got nan")
-        self._port.progress(min(1.0, max(0.0, float(fraction))), message)
 
     def acquire(self, scope: str, permits: float = 1, timeout: float | timedelta | None = None) -> None:
         """Wait until a rate limit lets this pass: `ctx.acquire("github")` before each call of a service.

@@ -58,6 +58,10 @@ class InvalidResult(RingqError, ValueError):
     """The handler's result does not fit its return hint, is not JSON, or is too large."""
 
 
+class InvalidCheckpoint(RingqError, ValueError):
+    """What shall be kept for the next attempt is not JSON, or is too large."""
+
+
 class PayloadTooLarge(InvalidSubmission):
     """The encoded arguments are larger than the limit."""
 
@@ -213,15 +217,9 @@ class TaskFailed(RingqError):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        task_id: int,
-        status: str,
-        reason: str,
-        error: dict[str, Any] | None = None,
+        self, message: str, *, task_id: int, status: str, reason: str, error: dict[str, Any] | None = None,
         index: int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.task_id = task_id
         self.index = index

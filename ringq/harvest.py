@@ -6,6 +6,7 @@ whose fault it was: the attempts concerned count as lost, and the segment is giv
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,8 +89,11 @@ class Harvest:
         if self.damage is None:  # else nobody can tell what still runs
             self._forget_asides()
 
-    def look_around(self) -> None:
-        """Four times a second while slots are in use: find lost hints and damage, note the leases of long attempts."""
+    def look_around(self, look: Callable[[], None]) -> None:
+        """Four times a second while slots are in use: find lost hints and damage, note the leases of long attempts.
+
+        Then it is time for others to `look`, too.
+        """
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._looked_ns < LOOK_NS or not self._ring.in_flight():
             return
@@ -102,6 +106,7 @@ class Harvest:
             age_ns = now_ns - self._begun_ns[lease]
             if age_ns >= self._config.lease_persist_ms * 1e6:
                 self._writer.lease(task_id, lease, kind, attempt, worker, self._clock.now_us() - age_ns // 1000)
+        look()
 
     def committed(self) -> None:
         """What was collected is durable: the files it lay in are not needed any more."""

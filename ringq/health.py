@@ -13,6 +13,7 @@ from ringq.clock import Clock
 from ringq.config import Config
 from ringq.dispatch import Dispatcher
 from ringq.pool import Pool
+from ringq.progress import Shown
 from ringq.ring import Parent
 from ringq.version import VERSION
 from ringq.writer import Writer
@@ -25,6 +26,7 @@ def describe(
     """The state as JSON; `state` is what the supervisor alone knows."""
     now_ns = clock.monotonic_ns()
     running = {row[0]: row for row in ring.running()}
+    shown = {row[0]: row for row in ring.progress()}
     return json.dumps(
         {
             "version": VERSION,
@@ -39,7 +41,7 @@ def describe(
             "without_handler": len(dispatcher.stranded),
             "in_flight": ring.in_flight(),
             "workers": [
-                _worker(berth, ring, running.get(berth.index), now_ns)
+                _worker(berth, ring, running.get(berth.index), shown.get(berth.index), now_ns)
                 for berth in pool.berths
                 if berth.is_kept or berth.process is not None
             ],
@@ -58,8 +60,10 @@ def describe(
     )
 
 
-def _worker(berth: Berth, ring: Parent, running: tuple[int, ...] | None, now_ns: int) -> dict[str, object]:
-    fraction, message = ring.progress(berth.index) if running else (0.0, "")
+def _worker(
+    berth: Berth, ring: Parent, running: tuple[int, ...] | None, shown: Shown | None, now_ns: int
+) -> dict[str, object]:
+    fraction, message = (shown[6] or 0.0, shown[8]) if running and shown and shown[2] == running[2] else (0.0, "")
     seen_ns = ring.heartbeat_ns(berth.index)
     return {
         "index": berth.index,

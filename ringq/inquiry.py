@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 from typing import Any
@@ -40,6 +41,38 @@ class Inquiry:
         if os.getpid() == self._pid:
             with self._lock:
                 self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    def keep(self, task_id: int, lease: int, text: str, *, wait: bool) -> None:
+        """Hand over a checkpoint of an attempt; `wait`: until the parent has it. In a forked process: nothing.
+
+        Half of it told would swallow what is told next: the signal that ends the attempt waits until all of it is.
+        """
+        if os.getpid() != self._pid:
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        try:
+            with self._lock:
+                self._number += wait
+                number = self._number if wait else 0
+                self._send({"checkpoint": text, "task_id": task_id, "lease": lease, "number": number})
+                if wait:
+                    self._answer(number)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def kept(self, task_id: int, lease: int) -> str | None:
+        """The checkpoint that the parent has of a task; None for none, and in a forked process."""
+        if os.getpid() != self._pid:
+            return None
+        with self._lock:
+            self._number += 1
+            self._send({"checkpoint": None, "task_id": task_id, "lease": lease, "number": self._number})
+            answer = self._answer(self._number)
+        text: str | None = answer["checkpoint"]
+        return text
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._control.sendall(json.dumps(message).encode() + b"\n")
 
     def _answer(self, number: int) -> dict[str, Any]:
         """The answer with this number. Those before it were asked for by attempts that were told to end meanwhile."""

@@ -77,19 +77,23 @@ class Hand:
             return True
         return task_id in self._cancels or self._reach.is_out(task_id)
 
-    def take(self, task_id: int, place: Place) -> None:
-        """Take a pending task out of its lane: after COMMIT it goes where it belongs then, if it has not ended."""
+    def take(self, task_id: int, place: Place) -> bool:
+        """Take a pending task out of its lane: after COMMIT it goes where it belongs then, if it has not ended.
+
+        False if it is in none.
+        """
         if task_id in self.taken:
-            return
+            return True
         if task_id in self._store.preempted:  # which is in no lane; whatever becomes of it, it need not wait for others
             self._store.delete_preempted([task_id])
             self._resumed.add(task_id)
-            return
+            return True
         if task_id >= self._store.stored_below:
             self.fresh.append((place, task_id))
             self.taken.add(task_id)
         elif self._reach is not None and self._reach.withdraw(task_id, place):
             self.taken.add(task_id)
+        return task_id in self.taken
 
     def replace(self, task_id: int, kind: int, by: int, now_us: int) -> None:
         """Another task takes the place of this one, which ends."""

@@ -56,8 +56,7 @@ TRANSITIONS: Final[Moves] = {
         Reason.INVALID_PAYLOAD,
         Reason.INVALID_RESULT,
         Reason.UNKNOWN_KIND,
-        Reason.CHILD_FAILED,
-        Reason.CALLBACK_FAILED,
+        Reason.CALLBACK_FAILED,  # it had before the handler has returned
         Reason.INVALID_SPAWN,
     ),
     (Status.RUNNING, Status.CANCELLED): (Reason.CANCELLED,),

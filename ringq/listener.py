@@ -8,11 +8,12 @@ import resource
 import selectors
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ringq import changes, families, protocol
+from ringq import changes, protocol
 from ringq.admission import Admission, submitted
 from ringq.bus import Bus
 from ringq.clock import Clock
@@ -47,8 +48,8 @@ class Listener:
 
     def __init__(
         self, config: Config, selector: selectors.BaseSelector, clock: Clock, store: Receipts, admission: Admission, *,
-        submit: Callable[[Batch], None], change: Callable[[Change], None], health: Callable[[], str],
-        say: Callable[[str], None], why: Callable[[int], str], bus: Bus,
+        submit: Callable[[Batch], None], change: Callable[[Change], None],
+        answers: Mapping[type, Callable[[Any], protocol.Message]], say: Callable[[str], None], bus: Bus,
     ) -> None:  # fmt: skip
         self._config = config
         self._selector = selector
@@ -58,8 +59,7 @@ class Listener:
         self._submit = submit
         self._change = change
         self._maps = Maps(store)
-        self._health = health
-        self._why = why
+        self._answers = answers
         self._bus = bus
         self._say = say
         self._connections: set[Connection] = set()
@@ -72,6 +72,7 @@ class Listener:
         self._inode = 0  # of the socket's file
         self._until_ns = 0  # when the time of this turn is over
         self._refusing = False
+        self.only_answered = self._others = 0  # of this turn, events that asked only; in all, other messages
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.stopping = False
 
@@ -100,6 +101,7 @@ class Listener:
     def begin_turn(self) -> None:
         """A turn of the loop begins: clients with many questions must not keep others waiting for more than TURN_NS."""
         self._until_ns = self._clock.monotonic_ns() + TURN_NS
+        self.only_answered = 0
 
     def stop(self) -> None:
         """Refuse submissions from now on; waiting clients still get their answers."""
@@ -209,7 +211,9 @@ class Listener:
                 single = connection.reader.single(chunk)
                 # the other goes on where the one before left off
                 connection.frames = connection.reader.feed(chunk) if single is None else iter((single,))
+        before = self._others
         self._serve(connection)
+        self.only_answered += before == self._others and not connection.reader.pending_bytes
 
     def _serve(self, connection: Connection) -> None:
         """Look up what is owed, then take the next requests, for as long as the client reads its answers.
@@ -225,6 +229,7 @@ class Listener:
                     is_done = True
                 else:
                     served = True
+                    self._others += type(frame.message) not in self._answers
                     self._on_message(connection, frame.request_id, frame.message)
                 if self._clock.monotonic_ns() >= self._until_ns:
                     break
@@ -248,14 +253,10 @@ class Listener:
             elif isinstance(message, protocol.OpenMap):
                 if not self._maps.hold(connection, message, lambda: self._on_message(connection, request, message)):
                     self._send(connection, request, self._maps.open(connection, message))
-            elif isinstance(message, protocol.Health):
-                self._send(connection, request, protocol.HealthReply(self._health()))
-            elif isinstance(message, protocol.Why):
-                self._send(connection, request, protocol.WhyReply(self._why(message.task_id)))
             elif isinstance(message, protocol.Subscribe):
                 self._bus.join(connection, message, self._answer(connection, request), lambda: not connection.out)
-            elif isinstance(message, protocol.Family):
-                self._send(connection, request, families.family(self._store, message))
+            elif (answer := self._answers.get(type(message))) is not None:
+                self._send(connection, request, answer(message))
             else:
                 self._on_change(connection, request, message)
         except RingqError as error:

@@ -46,8 +46,8 @@ class ControlRecord:
 
     Attributes: `scope`, one of these words; `name`, empty for the server; `max_concurrency`, `weight` and `min_slots`,
     None where no operator has said; `declared`, the limit that stands in the code; `paused`, since when, and until when
-    if it goes on by itself; `pending`, tasks that have not begun, paused ones among them; `running`, those that have
-    been running for a quarter of a second.
+    if it goes on by itself; `pending`, tasks that do not run, paused, blocked and waiting ones among them; `running`,
+    those that have been running for a quarter of a second.
     """
 
     scope: str

@@ -6,10 +6,8 @@ import selectors
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
-
-import msgspec
 
 from ringq import failpoint, limits
 from ringq.berth import Berth
@@ -20,7 +18,7 @@ from ringq.echo import Echo, Keep
 from ringq.entries import Interruption
 from ringq.errors import AppImportError, StorageFull, StoreBusy
 from ringq.model import Reason
-from ringq.process import Exit, WorkerProcess
+from ringq.process import WorkerProcess
 from ringq.rotation import Rotation
 from ringq.stops import Stops
 
@@ -177,8 +175,10 @@ class Pool:
                 self._say(f"worker {berth.name} cannot be told its kinds: {error}", level="warning")
                 berth.claims = False
                 process.kill()
-        elif "task" in message:
-            process.answer({"number": message.get("number"), **self.bounds.facts(message["task"])})
+        elif "number" in message:
+            reply = self.bounds.answer(message, lambda: self._running(berth))
+            if message["number"]:
+                process.answer(reply)
         elif "moved" in message:
             self._on_moved(message["kind"], message["moved"])
         elif message.get("ready"):
@@ -236,6 +236,8 @@ class Pool:
         is_ended = berth.is_ended
         was_told = berth.is_leaving or (not berth.is_kept and berth.error is not None)
         process = berth.clear()
+        for message in process.last_words():
+            self.bounds.answer(message, lambda: self._running(berth))
         for registered in (process.pidfd, process.control, process.output):
             self._unregister(registered)
         self._echo.close(process)
@@ -243,7 +245,7 @@ class Pool:
         process.close()
         failpoint.hit("pool.after_death")
         now_ns = self._clock.monotonic_ns()
-        running = next((row for row in self._ring.running() if row[0] == berth.index), None)
+        running = self._running(berth)
         started_ns, call = running[6:8] if running else (now_ns, 0)
         reports: list[Interruption | Unstarted] = []
         held: list[tuple[int, int, int]] = []
@@ -252,8 +254,9 @@ class Pool:
             if started:
                 reason = berth.blame(lease, call, exit_, self._killed)
                 age_us = max(0, now_ns - started_ns) // 1000
-                interruption = self._interruption(berth, exit_, reason, (task_id, lease, kind, attempt), age_us)
-                reports.append(replace(interruption, call=call))
+                exit_kib = max(exit_.rss_kib, self.bounds.peak_kib(lease))
+                attempt_ = task_id, lease, kind, attempt, berth.index
+                reports.append(exit_.interruption(attempt_, call, reason, self._clock.now_us(), age_us, exit_kib))
             else:
                 reports.append(Unstarted(task_id))
         self.found_damage |= exit_.found_damage
@@ -272,16 +275,6 @@ class Pool:
             if berth.is_kept:
                 self._plan(berth, now_ns, has_worked=bool(reports) or self.found_damage)
         return reports
-
-    def _interruption(
-        self, berth: Berth, exit_: Exit, reason: Reason, attempt: tuple[int, int, int, int], age_us: int
-    ) -> Interruption:
-        ended_us = self._clock.now_us()
-        return Interruption(
-            *attempt, worker=berth.index, reason=reason, started_us=ended_us - age_us, ended_us=ended_us,
-            rss_kib=max(exit_.rss_kib, self.bounds.peak_kib(attempt[1])),
-            error=msgspec.json.encode(exit_.details(reason)).decode(),
-        )  # fmt: skip
 
     def _plan(self, berth: Berth, now_ns: int, *, has_worked: bool) -> None:
         if berth.plan(self._config, now_ns, has_worked=has_worked):
@@ -344,6 +337,9 @@ class Pool:
         for berth in self.berths:
             if berth.process is not None and berth.ready:
                 berth.process.signal(signal.SIGUSR1)
+
+    def _running(self, berth: Berth) -> tuple[int, int, int, int, int, int, int, int] | None:
+        return next((row for row in self._ring.running() if row[0] == berth.index), None)
 
     def _unregister(self, registered: Any) -> None:
         if registered in self._selector.get_map():

@@ -14,12 +14,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ringq.config import DAMAGE_MARK, EXIT_RING_DAMAGED
+from ringq.entries import Interruption
+from ringq.model import Reason
 from ringq.output import WORD_BYTES, Passage, Taken, Transcript, new_token, text_of
 
 OUTPUT_TAIL_BYTES_MAX = 8 * 1024
@@ -71,6 +75,18 @@ class Exit:
             "stack": self.stack,
             "output": self.output,
         }
+
+    def interruption(
+        self, attempt: tuple[int, int, int, int, int], call: int, reason: Reason, ended_us: int, age_us: int, kib: int
+    ) -> Interruption:
+        """What is recorded of an attempt that was cut off in this call.
+
+        `attempt`: its task, lease, kind, number and worker. `kib`: the most memory that it has held.
+        """
+        return Interruption(
+            *attempt, reason=reason, started_us=ended_us - age_us, ended_us=ended_us, rss_kib=kib, call=call,
+            error=msgspec.json.encode(self.details(reason)).decode(),
+        )  # fmt: skip
 
 
 class WorkerProcess:
@@ -132,6 +148,14 @@ class WorkerProcess:
         except ValueError:
             return {}
         return message if isinstance(message, dict) else {}
+
+    def last_words(self) -> Iterator[dict[str, Any]]:
+        """Of a dead worker: what it has told and nobody has heard yet, some of it perhaps empty."""
+        for _ in range(LAST_BYTES_MAX // READ_BYTES_MAX):  # more than a socket holds
+            message = self.receive()
+            if message is None:
+                return
+            yield message
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one message; a worker that is already dead is found out by its pidfd."""

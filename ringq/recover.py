@@ -86,11 +86,13 @@ def _record(
 
 def _end_cancelled(writer: Writer) -> None:
     """What somebody cancelled while the predecessor's workers had it, or nobody knew, and has not ended with that."""
-    if writer.give_back(list(writer.cancels.asked_ns)) or writer.wait_ns(False) is None:
-        return
-    writer.commit(lambda: 0)
-    if writer.trouble is not None:
-        raise writer.trouble
+    asked, before = set(writer.cancels.asked_ns), set[int]()
+    while asked != before:  # with a parent its children are to end, and theirs with those
+        writer.give_back(list(asked))
+        writer.commit(lambda: 0)
+        if writer.trouble is not None:
+            raise writer.trouble
+        asked, before = set(writer.cancels.asked_ns), asked
 
 
 def read_spilled(

@@ -79,17 +79,17 @@ class Resolution:
                     goes_no_further.add(task_id)
         self._store.close_edges([edge[:2] for edge in edges])
         failpoint.hit("graph.resolved")
-        self._fail(failing)
-        self._harmless |= goes_no_further
+        self._harmless |= goes_no_further.intersection(self._fail(failing))
         candidates = {task_id for _, task_id, role in edges if role != CHILD and task_id not in failing}
         if candidates:
             self._release(candidates)
         self._settle_parents(parents)
 
-    def _fail(self, failing: dict[int, int]) -> None:
-        """These depend on what has not completed."""
+    def _fail(self, failing: dict[int, int]) -> set[int]:
+        """These depend on what has not completed. Those that end by that: not the ones that have ended otherwise."""
         if not failing:
-            return
+            return set()
+        ended: set[int] = set()
         cancels, states = self._verdicts.cancels, self._store.task_states(sorted(failing))
         for task_id, state in states.items():
             if state.status is None and cancels.ended_as(task_id) is None:
@@ -99,6 +99,8 @@ class Resolution:
                 task = (task_id, state.spec, self._verdicts.attempts_of(task_id))
                 status, source = Status.DEPENDENCY_FAILED, Status.BLOCKED
                 cancels.end([task], self._committed, status, Reason.NONE, why, source)
+                ended.add(task_id)
+        return ended
 
     def _release(self, task_ids: set[int]) -> None:
         """Those of these that depend on nothing any more may start, or when their time comes."""

@@ -19,6 +19,7 @@ from ringq.calls import Aside, reason_of, run_calls
 from ringq.config import CANCEL_HOOK_CALL
 from ringq.context import Context, Facts, interruption
 from ringq.errors import InvalidResult, StaleAttempt
+from ringq.keeping import Channel, Reports
 from ringq.kinds import Task, binding
 from ringq.lifecycle import STOPS
 from ringq.metering import Meter
@@ -46,11 +47,12 @@ class Runner:
         self, ring: RingWorker, handlers: dict[int, Task[..., Any]], spill: Path, printed: Printed,
         facts: Callable[[int], Facts], server: Callable[[], Any] | None = None,
         tell: Callable[[dict[str, Any]], object] | None = None, families: Callable[[], Any] | None = None,
+        channel: Channel | None = None,
     ) -> None:  # fmt: skip
         """`facts`: asks for what the ring does not know of a task. `server`: gives a client of whoever keeps the rate
         limits; None: nobody does, so everything may pass. `tell`: tells what attempts have moved, of kinds with a
         budget for that; None: nobody wants to know. `families`: gives a client of whoever knows which tasks
-        belong together; None: the server.
+        belong together; None: the server. `channel`: where checkpoints are kept; None: nowhere.
         """
         self._ring = ring
         self._printed = printed
@@ -66,6 +68,7 @@ class Runner:
         self._offspring: Offspring | None = None  # of that attempt, once it wants any
         self._begetting = threading.Lock()
         self._tell = tell
+        self._reports = Reports(ring, channel)
         self._metered = {number: task.kind for number, task in handlers.items() if tell and task.report.io is not None}
         self._meter: Meter | None = None  # while an attempt of one of these runs
 
@@ -137,7 +140,7 @@ class Runner:
             status, reason, body = FAILED, self._reason(task, error).code, codec.encode_error(error)
             if self._told == CANCELLED and aside is None and task is not None:
                 self._answer_cancel(task, self._contexts(task, task_id, lease, attempt), payload)
-        self._printed.end(task_id, lease, kind)
+        self._end(task_id, lease, kind)
         if self._is_armed:
             failpoint.hit("worker.before_receipt")
         if left or not ring.finish(status, reason, body):
@@ -147,13 +150,21 @@ class Runner:
         if aside is not None:
             aside.remove()
 
+    def _end(self, task_id: int, lease: int, kind: int) -> None:
+        """The handler is over: what it has left besides its result goes before the receipt."""
+        if self._reports.is_used:
+            self._reports.settle()
+        self._printed.end(task_id, lease, kind)
+
     def _contexts(
         self, task: Task[..., Any], task_id: int, lease: int, attempt: int, limit_ms: int = 0
     ) -> Callable[..., Context]:
         """Makes a Context, or one for each call of a chunk."""
+        self._reports.lease = lease
         return partial(
             Context, task_id, lease, attempt, task.kind,
             run_timeout_ms=limit_ms, port=self, facts=partial(self._ask, task_id, lease),
+            reports=self._reports,
         )  # fmt: skip
 
     def _call(self, task: Task[..., Any], context: Context, payload: bytes, is_call: bool) -> tuple[bytes, int]:
@@ -223,10 +234,6 @@ class Runner:
         self._printed.inspect()
         if signal.getsignal(signal.SIGUSR2) != self.on_signal:
             self._printed.damage = self._printed.damage or "changed the handler of SIGUSR2"
-
-    def progress(self, fraction: float, message: str) -> None:
-        """Tell the parent how far the handler is."""
-        self._ring.set_progress(fraction, message)
 
     def cancel_requested(self) -> int:
         """The code of the reason for which the present attempt shall end, 0 while it may go on."""

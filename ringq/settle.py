@@ -64,6 +64,8 @@ class Settlement:
             self._harvest.committed()
             self._dispatcher.came_back(row[0] for row in committed.receipts)
             self._dispatcher.came_back(committed.again)
+        for task_id in committed.alone:
+            self._dispatcher.run_alone(task_id)
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
         back = self._turns.settle(committed, ring, stopping=self._listener.stopping)
@@ -74,8 +76,6 @@ class Settlement:
             self._dispatcher.ended(committed.revoked)
             self._dispatcher.came_back(committed.revoked)  # also what a rollback leaves pending
             self._remove(committed.removed)
-        for task_id in committed.alone:
-            self._dispatcher.run_alone(task_id)
         self._turns.returning.give_back(back)
         self._look_ahead(committed, ring)
         if self._bus is not None and self._bus.words:

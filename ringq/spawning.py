@@ -17,6 +17,7 @@ from ringq import callbacks, codec, failpoint, intake, protocol
 from ringq.admission import Admission
 from ringq.aging import Aging
 from ringq.committed import Committed
+from ringq.depending import circle_of_family
 from ringq.entries import Batch, Family, Spec
 from ringq.errors import InvalidSubmission, NoParent, ProtocolError, RingqError, StaleAttempt
 from ringq.keys import Hand
@@ -158,6 +159,9 @@ class Spawning:
                 error = NoParent(f"task {family.task_id} {why}, so it can have no siblings: spawn a child")
                 return intake.Taken(lambda: batch.refuse(error))
             parents[protocol.SIBLING] = parent
+        circle = circle_of_family(self._store, batch, roles, parents, self._hand.is_out)
+        if circle is not None:
+            return intake.Taken(lambda: batch.refuse(circle))
         self._inherit(batch, parents, roles, family.is_urgent)
         before = {parent: self._store.count_children(parent) for parent in set(parents.values())}
         taken = yield from intake.insert(self._store, batch, self._now_us, self._hand)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ringq import failpoint
 from ringq.admission import Admission
+from ringq.answers import Answers
 from ringq.banner import greet
 from ringq.bounds import Bounds
 from ringq.bus import Bus
@@ -42,11 +43,11 @@ from ringq.scheduling import Declared
 from ringq.settle import Settlement
 from ringq.shutdown import CLOSE_NS, Shutdown
 from ringq.signals import SignalInbox, Terminal
+from ringq.sleeping import until_needed
 from ringq.store import Store
 from ringq.timetable import Timetable
 from ringq.traffic import Traffic
 from ringq.turns import Turns
-from ringq.whereabouts import Whereabouts
 from ringq.writer import Writer
 
 EXIT_INTERNAL = 70
@@ -91,10 +92,9 @@ class Supervisor:
         self._launcher = Launcher(self.config, self._store, self._umask)
         self._ring = self._launcher.begin()
         self._writer.ring = self._ring
-        gate = Gate(self.config.queues)
         self._dispatcher = Dispatcher(
-            self._ring, self._feed.backlog, gate, epoch=self._launcher.epoch, lookahead_ms=self.config.lookahead_ms,
-            keyed=self._store.keyed,
+            self._ring, self._feed.backlog, Gate(self.config.queues), epoch=self._launcher.epoch,
+            lookahead_ms=self.config.lookahead_ms, keyed=self._store.keyed,
         )  # fmt: skip
         self._writer.reach = self._turns = Turns(self._store, self._feed, self._dispatcher)
         self._dispatcher.run_lost_alone(self._writer.interruptions, self.config.lost_max)
@@ -108,19 +108,20 @@ class Supervisor:
             self.config, self._store, self._clock, self._selector, self._dispatcher, self._writer, self._admission,
             running=lambda: self._ring.running(), say=warn,  # noqa: PLW0108 - of the ring that is there then
         )  # fmt: skip
-        whereabouts = Whereabouts(
-            self._store, self._clock, self._dispatcher, self._turns, self._traffic, self._writer.stops,
-            ring=lambda: self._ring, ready=lambda: self._pool.ready,
+        self._answers = Answers(
+            self._store, self._clock, self._dispatcher, self._turns, self._traffic, self._writer,
+            ring=lambda: self._ring, ready=lambda: self._pool.ready, health=self._health,
         )  # fmt: skip
         self._bus = Bus(self.config, self._store, self._clock, self._dispatcher, self._writer, ring=lambda: self._ring)
         self._listener = Listener(
             self.config, self._selector, self._clock, self._store, self._admission, submit=self._writer.submit,
-            change=self._traffic.change, health=self._health, say=warn, why=whereabouts.told, bus=self._bus,
+            change=self._traffic.change, answers=self._answers.by_type, say=warn, bus=self._bus,
         )  # fmt: skip
         self._pool = Pool(
             self.config, self._ring, self._clock, self._selector, on_moved=self._traffic.budgets.learn,
             launch=self._launcher.launch, on_settings=self._on_settings, on_registry=self._on_registry, say=say,
-            on_change=self._follow_workers, keep=self._writer.keep_output, bounds=Bounds(self._store, self._clock),
+            on_change=self._follow_workers, keep=self._writer.keep_output,
+            bounds=Bounds(self._store, self._clock, self._writer.checkpoints),
         )  # fmt: skip
         self._registry = Registry(self._store, self._admission, self._dispatcher, self._feed)
         self._harvest = Harvest(
@@ -212,7 +213,7 @@ class Supervisor:
         self._settlement.answer()
         ends = self._writer.cancels.asked_ns, self._writer.stops
         self._limit_ns = self._pool.enforce_limits(*ends) if self._ring.in_flight() else None
-        self._harvest.look_around()
+        self._harvest.look_around(self._answers.look)
         self._companions.step(self._shutdown.is_begun)
         self._listener.expire()
 
@@ -223,16 +224,9 @@ class Supervisor:
         self._dispatcher.note_turn(turn_ns)
         timeout_ns = self._timeout_ns()
         gathering = self._writer.uncommitted > 0 and self._is_saturated()  # receipts need not wake anybody
-        if timeout_ns != 0 and not gathering and not self._ring.prepare_sleep():
-            timeout_ns = 0
-        events = self._selector.select(None if timeout_ns is None else timeout_ns / 1e9)
-        self._ring.awake()
-        self._woke_ns = self._clock.monotonic_ns()
-        self._listener.begin_turn()
-        for key, mask in events:
-            key.data(mask)
-        for key, mask in self._selector.select(0) if len(events) > 1 else ():  # those share the sync: ADR 0016
-            key.data(mask)
+        self._woke_ns = until_needed(
+            self._selector, self._ring, self._listener, self._clock, timeout_ns, gathering=gathering
+        )  # fmt: skip
 
     def _timeout_ns(self) -> int | None:
         waits: list[int | None] = [

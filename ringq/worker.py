@@ -71,7 +71,9 @@ def _work(
     handlers = {number: app.kinds()[name] for name, number in numbers.items() if name in app.kinds()}
     printed.begin(ring.unread, lock)
     inquiry = Inquiry(control)
-    runner = Runner(ring, handlers, Path(given["spill"]), printed, inquiry.facts, binding.served, inquiry.tell)
+    runner = Runner(
+        ring, handlers, Path(given["spill"]), printed, inquiry.facts, binding.served, inquiry.tell, channel=inquiry
+    )
     signal.signal(signal.SIGUSR2, runner.on_signal)
     control.sendall(b'{"ready": true}\n')
     runner.run()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ringq import failpoint, together, upkeep
 from ringq.admission import Admission
+from ringq.checkpoints import Checkpoints
 from ringq.clock import Clock
 from ringq.committed import Committed
 from ringq.config import BATCH_TASKS_MAX, Config
@@ -65,6 +66,7 @@ class Writer:
         self.cancels = self._verdicts.cancels  # which tasks shall end
         self.stops = self._verdicts.stops  # which attempts, so that their tasks begin anew later
         self._ring: Freeing | None = None
+        self.checkpoints = Checkpoints(store, clock)
         self._batches: list[Batch] = []
         self._receipts: list[ReceiptRow] = []
         self._interrupted: list[Interruption] = []
@@ -167,9 +169,10 @@ class Writer:
         """
         if self._under_way is not None:
             return 0
-        if self._oldest_ns is None:
-            return None
         now = self._clock.monotonic_ns()
+        if self._oldest_ns is None:
+            wait_ns = self.checkpoints.wait_ns()
+            return wait_ns if wait_ns is None else max(wait_ns, self._blocked_until_ns - now)
         if now < self._blocked_until_ns:
             return self._blocked_until_ns - now
         somebody_waits = self._batches or self._changes or self._due
@@ -223,7 +226,7 @@ class Writer:
 
     def _transaction(self, lowest_active: Callable[[], int | None]) -> Generator[None, None, Committed]:
         committed, now_us = Committed(), self._clock.now_us()
-        hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
+        hand = self.cancels.hand = Hand(self._store, self.reach, self.interruptions, self.cancels)
         spawning = Spawning(self._store, self.admission, self._config.aging, self._verdicts, hand, now_us)
         recording = Recording(
             self._store, self._verdicts, committed, hand, spawning, self._leased, self.statistics, now_us
@@ -249,6 +252,7 @@ class Writer:
                 if self.cancels.has_returned:
                     self._verdicts.end_cancelled(committed)
                 yield from recording.record(self._receipts, self._interrupted)
+                self.checkpoints.write(committed.receipts)
                 self._insert_leases()
                 if self._outputs:
                     self._store.insert_outputs(self._outputs)
@@ -265,11 +269,14 @@ class Writer:
         committed.due = self._due
         committed.withdrawn = hand.fresh
         self._receipts, self._interrupted, self._leases, self._due, self._outputs = [], [], [], [], []
+        self.checkpoints.written()
         self._oldest_ns = None if not self._batches and not self._changes else self._clock.monotonic_ns()
         if self.ring is not None:
             self.ring.free()
         failpoint.hit("writer.after_free")
         self._count(committed)
+        if self.cancels.has_returned:
+            self._stamp()
         committed.body_bytes = result_bytes(committed.receipts) + sum(sum(map(len, b.payloads)) for b in batches)
         return committed
 

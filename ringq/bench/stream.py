@@ -14,6 +14,7 @@ import ringq
 from ringq.bench.handlers import noop
 from ringq.client.follow import Follow
 from ringq.client.line import Exchange, Line
+from ringq.client.steps import finish
 
 LOOK_S = 0.2  # between two questions whether it is over
 SHORT_S = 0.001
@@ -73,7 +74,7 @@ class Stream:
         self._follow.add(ids)
 
     def _take(self, timeout: float | None) -> list[float]:
-        ended = self._follow.take(timeout)
+        ended = finish(self._follow.take, timeout)
         now = time.perf_counter()
         return [(now - self._under_way.pop(end.task_id)) * 1e3 for end in ended]
 

@@ -73,6 +73,7 @@ VERBS = {
     "events": ("ringq.cli.events:events", "Follow what happens, or print what has happened."),
     "dead": ("ringq.cli.dead:dead", "List dead letters, give them another chance, or delete them."),
     "stats": ("ringq.cli.stats:stats", "Count and time ended tasks per kind and status."),
+    "progress": ("ringq.cli.progress:progress", "Show how far running tasks are."),
     "health": ("ringq.cli.health:health", "Ask the server whether it is well."),
     "reload": ("ringq.cli.reload:reload", "Replace the workers by ones with fresh code."),
     "config": ("ringq.cli.config:config", "Show the settings of this project, and where each comes from."),

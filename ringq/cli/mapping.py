@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ringq.cli.hosting import Host
     from ringq.cli.inputs import Form, Inputs
     from ringq.cli.map_output import Output
-    from ringq.client.mapping import MapResults
+    from ringq.client.results import MapResults
 
 TERMINATED: Final = 128 + signal.SIGTERM
 TICK_S: Final = 0.05

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import ringq
-from ringq.cli import calls, filters, options, printing
+from ringq.cli import calls, filters, options, printing, progress
 from ringq.cli.cancel import cancel
 from ringq.cli.graph import graph
 from ringq.cli.why import why
@@ -74,10 +74,11 @@ def show(id_: int, database: Path, as_json: bool) -> None:
     from ringq.query import Query
 
     record = Query(database).task(id_)
+    told, words = (None, []) if record.ended_at else progress.facts(id_, database)
     if as_json:
-        printing.document(_plain(record))
+        printing.document(_plain(record) | ({"progress": printing.fields(told)} if told else {}))
         return
-    printing.table(["", ""], _facts(record))
+    printing.table(["", ""], [*_facts(record), *((name, value) for name, value in words if value)])
     for attempt in record.attempts:
         click.echo()
         printing.table(["", ""], _attempt_facts(attempt))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ringq.client.cancel import CancelCounts
 from ringq.client.client import Client, connect
-from ringq.client.mapping import MapResults
 from ringq.client.outcome import BatchOutcome
+from ringq.client.results import MapResults
 
 __all__ = ["BatchOutcome", "CancelCounts", "Client", "MapResults", "connect"]

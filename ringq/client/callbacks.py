@@ -9,6 +9,7 @@ from typing import Any, Final
 from ringq import protocol
 from ringq.callback import Callback, digest_of, new_token
 from ringq.client.changing import Asking, change
+from ringq.client.steps import Verb
 from ringq.clock import SystemClock, instant
 from ringq.codec import ResultCodec, encode_error, encode_json
 from ringq.errors import SPAN_S_MAX, InvalidOption
@@ -27,7 +28,8 @@ class Callbacks:
     server and the database.
     """
 
-    def complete(
+    @Verb
+    async def complete(
         self: Asking, token: str | Callback, result: Any = None, *, task: Task[..., Any] | None = None
     ) -> None:
         """The task is done, with this result; who waits for it is told. Works once.
@@ -38,9 +40,10 @@ class Callbacks:
         Raises InvalidResult if the result does not fit, is not JSON or too large: then the token is still good.
         """
         codec = ResultCodec("callback") if task is None else task.results
-        _resolve(self, token, Status.COMPLETED, result=codec.encode(result).decode())
+        await _resolve(self, token, Status.COMPLETED, result=codec.encode(result).decode())
 
-    def fail(self: Asking, token: str | Callback, error: str | BaseException, *, retry: bool = False) -> None:
+    @Verb
+    async def fail(self: Asking, token: str | Callback, error: str | BaseException, *, retry: bool = False) -> None:
         """The task has failed: `error` says why, in up to 4,096 characters, or is an exception. Works once.
 
         It ends as failed, with the reason `callback_failed`. With `retry` its attempt counts as a failed one: it is
@@ -55,31 +58,33 @@ class Callbacks:
             raise InvalidOption(
                 f"error: expected 1 to {ERROR_CHARS_MAX:,} characters or an exception, got {error!r:.300}"
             )
-        _resolve(self, token, Status.PENDING if retry else Status.FAILED, error=text.decode())
+        await _resolve(self, token, Status.PENDING if retry else Status.FAILED, error=text.decode())
 
-    def extend(self: Asking, token: str | Callback, timeout: float | timedelta | None) -> None:
+    @Verb
+    async def extend(self: Asking, token: str | Callback, timeout: float | timedelta | None) -> None:
         """Still at work: the task is waited for until `timeout` from now, seconds or timedelta, 1 ms to 366 days.
 
         None: without limit. May be called as often as one likes, and shortens the time as well.
         """
-        change(self, protocol.ExtendCallback(_text_of(token), _timeout_us(timeout)), protocol.Changed)
+        await change(self, protocol.ExtendCallback(_text_of(token), _timeout_us(timeout)), protocol.Changed)
 
-    def _open_callback(self: Asking, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
+    @Verb
+    async def _open_callback(self: Asking, task_id: int, lease: int, timeout: float | timedelta | None) -> Callback:
         """Ask for a token, as the attempt with this lease; it is on disk when this returns.
 
         Raises InvalidOption, StaleAttempt, ServerUnavailable: what runs has a server.
         """
         timeout_us, token = _timeout_us(timeout), new_token(task_id)
-        self._ask(protocol.OpenCallback(task_id, lease, digest_of(token), timeout_us), protocol.Changed)
+        await self._reply(protocol.OpenCallback(task_id, lease, digest_of(token), timeout_us), protocol.Changed)
         expires_at = None if timeout_us is None else instant(SystemClock().now_us() + timeout_us)
         return Callback(token, task_id, expires_at)
 
 
-def _resolve(
+async def _resolve(
     client: Asking, token: str | Callback, status: Status, result: str | None = None, error: str | None = None
 ) -> None:
     text, submission = _text_of(token), protocol.submission_id()
-    change(client, protocol.ResolveCallback(text, submission, status.code, result, error), protocol.Changed)
+    await change(client, protocol.ResolveCallback(text, submission, status.code, result, error), protocol.Changed)
 
 
 def _text_of(token: Any) -> str:

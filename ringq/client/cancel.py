@@ -8,9 +8,10 @@ import msgspec
 
 from ringq import protocol
 from ringq.client.changing import Asking, change
+from ringq.client.steps import Verb
 from ringq.clock import SystemClock
 from ringq.errors import InvalidOption, ProtocolError
-from ringq.kinds import Filter, Submitted, options
+from ringq.kinds import Filter, Stored, options
 from ringq.kinds.filters import FilterOptions
 from ringq.model import Cancellation, CancelOutcome, Status
 
@@ -32,7 +33,8 @@ class CancelCounts(NamedTuple):
 class Cancelling:
     """Tasks that nobody needs any more."""
 
-    def cancel(self: Asking, *tasks: Submitted[Any] | int) -> list[Cancellation]:
+    @Verb
+    async def cancel(self: Asking, *tasks: Stored[Any] | int) -> list[Cancellation]:
         """Cancel tasks, given as handles or ids, at most 10,000; returns what became of each, in that order.
 
         Many are cancelled in several transactions, so that others go on meanwhile.
@@ -49,7 +51,7 @@ class Cancelling:
         ids = [options.task_id_of(task) for task in tasks]
         if not 0 < len(ids) <= IDS_MAX:
             raise InvalidOption(f"tasks: expected 1 to {IDS_MAX:,} at a time, got {len(ids):,}")
-        reply = change(self, protocol.Cancel(protocol.Selection(ids)), protocol.Cancelled)
+        reply = await change(self, protocol.Cancel(protocol.Selection(ids)), protocol.Cancelled)
         try:
             told = {
                 task_id: Cancellation(task_id, CancelOutcome.of(outcome), Status.of(status))
@@ -59,7 +61,8 @@ class Cancelling:
         except (KeyError, ValueError) as error:
             raise ProtocolError(f"malformed answer to a cancel: {error}") from None
 
-    def cancel_all(
+    @Verb
+    async def cancel_all(
         self: Asking, filter: Filter | None = None, *, all: bool = False,  # noqa: A002
         **given: Unpack[FilterOptions],
     ) -> CancelCounts:  # fmt: skip
@@ -91,7 +94,7 @@ class Cancelling:
         )  # fmt: skip
         cancelled = cancelling = 0
         while True:
-            reply = change(self, protocol.Cancel(wanted), protocol.Cancelled)
+            reply = await change(self, protocol.Cancel(wanted), protocol.Cancelled)
             cancelled += reply.outcomes.count(CancelOutcome.CANCELLED.code)
             cancelling += reply.outcomes.count(CancelOutcome.CANCELLING.code)
             if reply.after == 0:

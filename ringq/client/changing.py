@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ringq import protocol
+from ringq.client.line import Exchange
 from ringq.kinds import KindReport
 
+if TYPE_CHECKING:
+    from ringq.query import Query
+
+R = TypeVar("R")
 Reply = TypeVar("Reply", bound=protocol.Message)
 
 
@@ -17,12 +22,17 @@ class Asking(Protocol):
 
     database: Path
 
-    def _ask(
+    @property
+    def _exchange(self) -> Exchange: ...
+
+    async def _reply(
         self, message: protocol.Message, expected: type[Reply], alone: Callable[[], Reply] | None = None
     ) -> Reply: ...
+    def _query_of(self) -> Query: ...
+    async def _look(self, question: Callable[[Query], R]) -> R: ...
 
 
-def change(
+async def change(
     client: Asking, message: protocol.Message, expected: type[Reply], reports: Sequence[KindReport] = ()
 ) -> Reply:
     """The answer to a message that changes something. `reports`: of kinds that a server may never have seen."""
@@ -32,4 +42,4 @@ def change(
 
         return alone.change(client.database, message, expected, reports)
 
-    return client._ask(message, expected, by_itself)
+    return await client._reply(message, expected, by_itself)

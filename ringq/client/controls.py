@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 from ringq import protocol
-from ringq.client import changing
-from ringq.client.changing import change
+from ringq.client.changing import Asking, change
+from ringq.client.steps import Blocking, Verb
 from ringq.errors import InvalidOption
 from ringq.kinds import Task, options
 from ringq.kinds.controls import SETTINGS, name_problem, problem_of, until_us_of
@@ -15,7 +15,6 @@ from ringq.overview import ControlRecord
 
 if TYPE_CHECKING:
     from ringq.active_tags import ActiveTags
-    from ringq.query import Query
 
 Running = Literal["stop", "finish"]
 PauseScope = Literal["server", "queue", "domain", "group"]
@@ -36,13 +35,6 @@ class GroupSettings(LimitSettings, total=False):
     min_slots: int | None
 
 
-class Asking(changing.Asking, Protocol):
-    """What the verbs below need of a client."""
-
-    @property
-    def query(self) -> Query: ...
-
-
 class Controls:
     """What is said here is stored, holds at once and over restarts, and wins over what the code says.
 
@@ -50,45 +42,53 @@ class Controls:
     what `submit_many` raises about the server and the database.
     """
 
-    def pause_group(self: Asking, name: str, until: Until = None, *, running: Running = "stop") -> bool:
+    @Verb
+    async def pause_group(self: Asking, name: str, until: Until = None, *, running: Running = "stop") -> bool:
         """Start no more tasks of a group, in whatever queue; submissions are taken. False if it was paused already.
 
         Then it stays as it was, also `until` when. Until `resume_group`; or `until` an aware datetime, or a timedelta
         from now. `running`: its tasks that run are asked to "stop", and run again later, or may "finish". A group needs
         no declaration: one that has no tasks yet may be paused.
         """
-        return set_pause(self, "group", name, until, running)
+        return await set_pause(self, "group", name, until, running)
 
-    def resume_group(self: Asking, name: str) -> bool:
+    @Verb
+    async def resume_group(self: Asking, name: str) -> bool:
         """Start tasks of a group again, unless something else holds them. False if it was not paused."""
-        return end_pause(self, "group", name)
+        return await end_pause(self, "group", name)
 
-    def is_group_paused(self: Asking, name: str) -> bool:
+    @Verb
+    async def is_group_paused(self: Asking, name: str) -> bool:
         """Whether a group is paused. Raises as `Query`."""
-        _check_name("group", name)
-        return self.query.is_paused("group", name)
+        return await _is_group_paused(self, name)
 
-    def paused_groups(self: Asking) -> list[ControlRecord]:
+    @Verb
+    async def paused_groups(self: Asking) -> list[ControlRecord]:
         """The groups that are paused, by name, and how many of their tasks wait and run. Raises as `Query`."""
-        return self.query.controls("group", paused=True)
+        return await _paused_groups(self)
 
-    def pause_domain(self: Asking, name: str, until: Until = None, *, running: Running = "stop") -> bool:
+    @Verb
+    async def pause_domain(self: Asking, name: str, until: Until = None, *, running: Running = "stop") -> bool:
         """As `pause_group`, of the tasks of a domain. Raises UnknownDomain if it is known that there is none."""
-        return set_pause(self, "domain", name, until, running)
+        return await set_pause(self, "domain", name, until, running)
 
-    def resume_domain(self: Asking, name: str) -> bool:
+    @Verb
+    async def resume_domain(self: Asking, name: str) -> bool:
         """As `resume_group`, of a domain. Raises UnknownDomain if it is known that there is none."""
-        return end_pause(self, "domain", name)
+        return await end_pause(self, "domain", name)
 
-    def pause_all(self: Asking, until: Until = None, *, running: Running = "stop") -> bool:
+    @Verb
+    async def pause_all(self: Asking, until: Until = None, *, running: Running = "stop") -> bool:
         """As `pause_group`, of all tasks."""
-        return set_pause(self, "server", "", until, running)
+        return await set_pause(self, "server", "", until, running)
 
-    def resume_all(self: Asking) -> bool:
+    @Verb
+    async def resume_all(self: Asking) -> bool:
         """As `resume_group`, of all tasks. What was paused by itself stays so."""
-        return end_pause(self, "server", "")
+        return await end_pause(self, "server", "")
 
-    def set_group(self: Asking, name: str, **settings: Unpack[GroupSettings]) -> None:
+    @Verb
+    async def set_group(self: Asking, name: str, **settings: Unpack[GroupSettings]) -> None:
         """Say something of a group; None takes it back.
 
         `max_concurrency`: how many of its tasks run at a time, from 0 on. `weight`: its part of the workers beside
@@ -96,101 +96,108 @@ class Controls:
         run whatever the weights, from 0 on; minimums for which there are not enough workers are met by name, as far as
         they go.
         """
-        _set(self, "group", name, settings)
+        await _set(self, "group", name, settings)
 
-    def set_domain(self: Asking, name: str, **settings: Unpack[LimitSettings]) -> None:
+    @Verb
+    async def set_domain(self: Asking, name: str, **settings: Unpack[LimitSettings]) -> None:
         """Say how many tasks of a domain run at a time: `max_concurrency`, from 0 on; None takes it back.
 
         Then `app.domain(max_concurrency=)` decides. Raises UnknownDomain if it is known that there is none.
         """
-        _set(self, "domain", name, settings)
+        await _set(self, "domain", name, settings)
 
-    def set_kind(self: Asking, kind: str | Task[..., Any], **settings: Unpack[LimitSettings]) -> None:
+    @Verb
+    async def set_kind(self: Asking, kind: str | Task[..., Any], **settings: Unpack[LimitSettings]) -> None:
         """Say how many tasks of a kind run at a time: `max_concurrency`, from 0 on; None takes it back.
 
         Then `@task(max_concurrency=)` decides. Raises UnknownKind if it is known that there is none.
         """
-        _set(self, "kind", options.check_kind(kind.kind if isinstance(kind, Task) else kind), settings)
+        await _set(self, "kind", options.check_kind(kind.kind if isinstance(kind, Task) else kind), settings)
 
-    def set_server(self: Asking, **settings: Unpack[LimitSettings]) -> None:
+    @Verb
+    async def set_server(self: Asking, **settings: Unpack[LimitSettings]) -> None:
         """Say how many tasks run at a time altogether: `max_concurrency`, from 0 on; None takes it back."""
-        _set(self, "server", "", settings)
-
-    def domain(self: Any, name: str) -> DomainControl:
-        """What can be said of one domain. Raises InvalidOption for what is no name."""
-        _check_name("domain", name)
-        return DomainControl(self, name)
+        await _set(self, "server", "", settings)
 
 
-class DomainControl:
+class DomainVerbs:
     """One domain, for who has no other in mind. Groups are no part of a domain: their verbs are those of the client.
 
     Attributes: `name`.
     """
 
-    def __init__(self, client: Controls, name: str) -> None:
-        """Made by `client.domain`."""
+    def __init__(self, client: Asking, name: str) -> None:
+        """Made by `client.domain`. Raises InvalidOption for what is no name."""
+        _check_name("domain", name)
         self.name = name
-        self._client: Any = client
+        self._client = client
+
+    @Verb
+    async def pause(self, until: Until = None, *, running: Running = "stop") -> bool:
+        """As `Client.pause_domain`."""
+        return await set_pause(self._client, "domain", self.name, until, running)
+
+    @Verb
+    async def resume(self) -> bool:
+        """As `Client.resume_domain`."""
+        return await end_pause(self._client, "domain", self.name)
+
+    @Verb
+    async def is_paused(self) -> bool:
+        """Whether the domain is paused. Raises as `Query`."""
+        return await self._client._look(lambda query: query.is_paused("domain", self.name))
+
+    @Verb
+    async def set(self, **settings: Unpack[LimitSettings]) -> None:
+        """As `Client.set_domain`."""
+        await _set(self._client, "domain", self.name, settings)
+
+    @Verb
+    async def pause_group(self, name: str, until: Until = None, *, running: Running = "stop") -> bool:
+        """As `Client.pause_group`."""
+        return await set_pause(self._client, "group", name, until, running)
+
+    @Verb
+    async def resume_group(self, name: str) -> bool:
+        """As `Client.resume_group`."""
+        return await end_pause(self._client, "group", name)
+
+    @Verb
+    async def is_group_paused(self, name: str) -> bool:
+        """As `Client.is_group_paused`."""
+        return await _is_group_paused(self._client, name)
+
+    @Verb
+    async def paused_groups(self) -> list[ControlRecord]:
+        """As `Client.paused_groups`."""
+        return await _paused_groups(self._client)
+
+
+class DomainControl(Blocking, DomainVerbs):
+    """The domain of a client that blocks."""
 
     @property
     def active_tags(self) -> ActiveTags:
         """As `Query.active_tags`, for the tasks of this domain."""
-        tags: ActiveTags = self._client.query.active_tags.of(self.name)
-        return tags
-
-    def pause(self, until: Until = None, *, running: Running = "stop") -> bool:
-        """As `Client.pause_domain`."""
-        return set_pause(self._client, "domain", self.name, until, running)
-
-    def resume(self) -> bool:
-        """As `Client.resume_domain`."""
-        return end_pause(self._client, "domain", self.name)
-
-    def is_paused(self) -> bool:
-        """Whether the domain is paused. Raises as `Query`."""
-        is_so: bool = self._client.query.is_paused("domain", self.name)
-        return is_so
-
-    def set(self, **settings: Unpack[LimitSettings]) -> None:
-        """As `Client.set_domain`."""
-        _set(self._client, "domain", self.name, settings)
-
-    def pause_group(self, name: str, until: Until = None, *, running: Running = "stop") -> bool:
-        """As `Client.pause_group`."""
-        return set_pause(self._client, "group", name, until, running)
-
-    def resume_group(self, name: str) -> bool:
-        """As `Client.resume_group`."""
-        return end_pause(self._client, "group", name)
-
-    def is_group_paused(self, name: str) -> bool:
-        """As `Client.is_group_paused`."""
-        is_so: bool = self._client.is_group_paused(name)
-        return is_so
-
-    def paused_groups(self) -> list[ControlRecord]:
-        """As `Client.paused_groups`."""
-        records: list[ControlRecord] = self._client.paused_groups()
-        return records
+        return self._client._query_of().active_tags.of(self.name)
 
 
-def set_pause(client: changing.Asking, scope: PauseScope, name: str, until: Until, running: Running) -> bool:
+async def set_pause(client: Asking, scope: PauseScope, name: str, until: Until, running: Running) -> bool:
     """Pause something; False if it was already. Raises as the verbs of `Controls`."""
     _check_name(scope, name)
     if running not in get_args(Running):
         raise InvalidOption(f"running: expected 'stop' or 'finish', got {running!r:.50}")
     message = protocol.SetPause(scope, name, True, until_us_of(until), running)
-    return change(client, message, protocol.Changed).count > 0
+    return (await change(client, message, protocol.Changed)).count > 0
 
 
-def end_pause(client: changing.Asking, scope: PauseScope, name: str) -> bool:
+async def end_pause(client: Asking, scope: PauseScope, name: str) -> bool:
     """Let something go on; False if it was not paused. Raises as the verbs of `Controls`."""
     _check_name(scope, name)
-    return change(client, protocol.SetPause(scope, name, False), protocol.Changed).count > 0
+    return (await change(client, protocol.SetPause(scope, name, False), protocol.Changed)).count > 0
 
 
-def _set(client: changing.Asking, scope: ControlScope, name: str, settings: Any) -> None:
+async def _set(client: Asking, scope: ControlScope, name: str, settings: Any) -> None:
     _check_name(scope, name)
     options.check_names(f"set_{scope}", settings, SETTINGS[scope])
     for option, value in settings.items():
@@ -199,7 +206,16 @@ def _set(client: changing.Asking, scope: ControlScope, name: str, settings: Any)
             raise InvalidOption(wrong)
     if not settings:
         raise InvalidOption(f"set_{scope}: say at least one of {', '.join(SETTINGS[scope])}")
-    change(client, protocol.SetControl(scope, name, dict(settings)), protocol.Changed)
+    await change(client, protocol.SetControl(scope, name, dict(settings)), protocol.Changed)
+
+
+async def _is_group_paused(client: Asking, name: str) -> bool:
+    _check_name("group", name)
+    return await client._look(lambda query: query.is_paused("group", name))
+
+
+async def _paused_groups(client: Asking) -> list[ControlRecord]:
+    return await client._look(lambda query: query.controls("group", paused=True))
 
 
 def _check_name(scope: str, name: Any) -> None:

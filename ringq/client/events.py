@@ -15,16 +15,16 @@ from typing import Any, Final, Self
 from ringq import protocol
 from ringq.client.line import Exchange, Line
 from ringq.client.link import Link
-from ringq.client.why import Reasons
+from ringq.client.steps import finish
 from ringq.errors import ClientClosed, InvalidOption, ProtocolError, RingqError, WaitTimeout
 from ringq.events import LOST, Event, decode
-from ringq.kinds import Submitted, Task, options
+from ringq.kinds import Stored, Task, options
 
 REQUEST: Final = 1
 """Nothing else is asked on these connections."""
 Names = str | Iterable[str] | None
 Kinds = str | Task[..., Any] | Iterable[str | Task[..., Any]] | None
-Tasks = int | Submitted[Any] | Iterable[int | Submitted[Any]] | None
+Tasks = int | Stored[Any] | Iterable[int | Stored[Any]] | None
 
 
 def subscription(
@@ -36,7 +36,7 @@ def subscription(
         raise InvalidOption(f"buffer: expected a number of events, got {buffer!r}")
     tasks: tuple[int, ...] | None = None
     if task is not None:
-        several = (task,) if isinstance(task, (int, Submitted)) else _several("task", task)
+        several = (task,) if isinstance(task, (int, Stored)) else _several("task", task)
         tasks = tuple(sorted({_task_id(one) for one in several}))
     kinds = (kind,) if isinstance(kind, (str, Task)) else None if kind is None else _several("kind", kind)
     wanted = protocol.Subscribe(
@@ -68,42 +68,81 @@ def lost(count: int | None) -> Event:
     return Event(word=LOST, at=datetime.now(UTC), count=count)
 
 
-class EventStream(Iterator[Event]):
-    """What happens from now on, event by event. Made by `Client.events`; to be used by one thread at a time."""
+class Subscription:
+    """What happens from its beginning on, whoever waits for it."""
 
-    def __init__(self, exchange: Exchange, wanted: protocol.Subscribe, timeout: float | None = None) -> None:
-        """Subscribes. Raises InvalidOption, ServerUnavailable, ClientClosed."""
-        self._line = Line(exchange)
+    def __init__(self, line: Line, wanted: protocol.Subscribe, timeout: float | None = None) -> None:
+        """`line`: of its own. `timeout`: seconds in all."""
+        self._line = line
         self._wanted = wanted
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
         self._link: Link | None = None
         self._events: deque[Event] = deque()
         self._is_closed = False
-        self._reading = threading.Lock()  # held by the thread that uses the line: nobody else may close it
+
+    async def _begin(self) -> None:
+        """Subscribe. Raises InvalidOption, ServerUnavailable, ClientClosed."""
         try:
-            self._line.run(self._subscribe)
+            await self._line.run(self._subscribe)
         except BaseException:
             self.close()
             raise
+
+    async def _next(self) -> Event | None:
+        """The next event; None when it was closed. Raises ServerUnavailable, ClientClosed, WaitTimeout."""
+        while not self._events and not self._is_closed:
+            try:
+                self._events.extend(await self._line.run(self._receive, self._deadline))
+            except ClientClosed:
+                if not self._is_closed:
+                    raise
+            if self._deadline is not None and not self._events and time.monotonic() >= self._deadline:
+                raise WaitTimeout(f"no more events within {self._timeout:g} s")
+        if self._is_closed:
+            self._line.close()
+            return None
+        return self._events.popleft()
+
+    def close(self) -> None:
+        """End it; who waits for its next event is woken up. Twice is no error."""
+        self._is_closed = True
+        if self._link is not None:
+            self._link.wake()
+
+    async def _receive(self, link: Link) -> list[Event]:
+        if self._is_closed:
+            raise ClientClosed
+        if link is not self._link:
+            await self._subscribe(link)
+            return [lost(None)]  # while there was no connection, anything may have happened
+        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return told((await link.receive(None)).message) if await link.has_input(left) else []
+
+    async def _subscribe(self, link: Link) -> None:
+        await link.send(protocol.pack(self._wanted, REQUEST), self._deadline)
+        told((await link.receive(self._deadline)).message)
+        self._link = link
+
+
+class EventStream(Subscription, Iterator[Event]):
+    """What happens from now on, event by event. Made by `Client.events`; to be used by one thread at a time."""
+
+    def __init__(self, exchange: Exchange, wanted: protocol.Subscribe, timeout: float | None = None) -> None:
+        """Subscribes. Raises InvalidOption, ServerUnavailable, ClientClosed."""
+        super().__init__(Line(exchange), wanted, timeout)
+        self._reading = threading.Lock()  # held by the thread that uses the line: nobody else may close it
+        finish(self._begin)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
         with self._reading:
-            while not self._events and not self._is_closed:
-                try:
-                    self._events.extend(self._line.run(self._receive, self._deadline))
-                except ClientClosed:
-                    if not self._is_closed:
-                        raise
-                if self._deadline is not None and not self._events and time.monotonic() >= self._deadline:
-                    raise WaitTimeout(f"no more events within {self._timeout:g} s")
-            if self._is_closed:
-                self._line.close()
-                raise StopIteration
-            return self._events.popleft()
+            event = finish(self._next)
+        if event is None:
+            raise StopIteration
+        return event
 
     def __enter__(self) -> Self:
         return self
@@ -115,26 +154,10 @@ class EventStream(Iterator[Event]):
 
     def close(self) -> None:
         """End the stream; a thread that waits for its next event is woken up. Twice is no error."""
-        self._is_closed = True
-        if self._link is not None:
-            self._link.wake()
+        super().close()
         if self._reading.acquire(blocking=False):
             self._line.close()
             self._reading.release()
-
-    def _receive(self, link: Link) -> list[Event]:
-        if self._is_closed:
-            raise ClientClosed
-        if link is not self._link:
-            self._subscribe(link)
-            return [lost(None)]  # while there was no connection, anything may have happened
-        left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        return told(link.receive(None).message) if link.has_input(left) else []
-
-    def _subscribe(self, link: Link) -> None:
-        link.send(protocol.pack(self._wanted, REQUEST), self._deadline)
-        told(link.receive(self._deadline).message)
-        self._link = link
 
 
 class EventThread:
@@ -184,8 +207,8 @@ class EventThread:
             self._stream.close()
 
 
-class Watching(Reasons):
-    """What happens, and why nothing does."""
+class Watching:
+    """The part of a client that reads events."""
 
     _exchange: Exchange
 
@@ -242,7 +265,7 @@ def _several(what: str, given: Any) -> Iterable[Any]:
 
 
 def _task_id(task: Any) -> int:
-    task_id = task.id if isinstance(task, Submitted) else task
+    task_id = task.id if isinstance(task, Stored) else task
     if isinstance(task_id, bool) or not isinstance(task_id, int) or not 0 < task_id < 1 << 63:
         raise InvalidOption(f"task: expected a handle or the id of a task, got {task!r:.80}")
     return task_id

@@ -48,7 +48,7 @@ class Follow(Watch):
         self._asked_on = None
         self._unasked = deque(batches(list(task_ids)))
 
-    def take(self, timeout: float | None) -> list[Ended]:
+    async def take(self, timeout: float | None) -> list[Ended]:
         """The next ends; none if there are none within `timeout` seconds, whether or not the server is there.
 
         Raises UnknownTask, ServerUnavailable if the server is away for longer than `reconnect`, ClientClosed.
@@ -59,13 +59,13 @@ class Follow(Watch):
         began = time.monotonic()
         deadline = None if timeout is None else began + timeout
 
-        def talk(link: Link) -> list[Ended]:
-            self._ask(link)
+        async def talk(link: Link) -> list[Ended]:
+            await self._ask(link)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            return self._next_part(link, None) if link.has_input(left) else []
+            return await self._next_part(link, None) if await link.has_input(left) else []
 
         try:
-            part = self._line.run(talk, deadline, lost_at=self._lost_at)
+            part = await self._line.run(talk, deadline, lost_at=self._lost_at)
         except TimeoutError:
             self._lost_at = self._lost_at or began
             return []
@@ -80,15 +80,15 @@ class Follow(Watch):
         """Whether the latest `take` did not reach the server."""
         return self._lost_at is not None
 
-    def ask(self, message: protocol.Message, expected: type[Reply]) -> Reply:
+    async def ask(self, message: protocol.Message, expected: type[Reply]) -> Reply:
         """The reply to a request on the same connection; ends that come in between are kept for `take`."""
 
-        def talk(link: Link) -> Reply:
-            self._ask(link)
+        async def talk(link: Link) -> Reply:
+            await self._ask(link)
             request = self._next_request()
-            link.send(protocol.pack(message, request), None)
+            await link.send(protocol.pack(message, request), None)
             while True:
-                frame = link.receive(None)
+                frame = await link.receive(None)
                 if frame.request_id != request:
                     self._early += self._take(frame)
                 elif isinstance(frame.message, protocol.Failure):
@@ -98,26 +98,30 @@ class Follow(Watch):
                 else:
                     raise ProtocolError(f"expected {expected.__name__}, got {type(frame.message).__name__}")
 
-        return self._line.run(talk)
+        return await self._line.run(talk)
+
+    def nudge(self) -> None:
+        """Have a `take` return that waits: there is something else to do."""
+        self._line.nudge()
 
     def close(self) -> None:
         """Leave the connection, and the map to others."""
         self._line.close()
 
-    def _ask(self, link: Link, deadline: float | None = None) -> None:
+    async def _ask(self, link: Link, deadline: float | None = None) -> None:
         if link is not self._asked_on and self._greeting is not None:
-            self._greet(link, self._greeting)
-        super()._ask(link, deadline)
+            await self._greet(link, self._greeting)
+        await super()._ask(link, deadline)
 
-    def _greet(self, link: Link, greeting: protocol.Message) -> None:
+    async def _greet(self, link: Link, greeting: protocol.Message) -> None:
         """Nothing else is under way on a new link. The server may not have seen yet that the one before is gone."""
         patience_until = time.monotonic() + SEEN_S
         while True:
-            link.send(protocol.pack(greeting, self._next_request()), None)
-            answer = link.receive(None).message
+            await link.send(protocol.pack(greeting, self._next_request()), None)
+            answer = (await link.receive(None)).message
             if not isinstance(answer, protocol.Failure):
                 return
             error = protocol.error_of(answer)
             if not isinstance(error, MapInUse) or time.monotonic() >= patience_until:
                 raise error
-            time.sleep(SEEN_S / 20)
+            await self._line.exchange.sleep(SEEN_S / 20)

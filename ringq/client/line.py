@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -37,7 +37,10 @@ answered_here: Final[dict[str, Callable[[str], Link]]] = {}
 
 
 class Exchange:
-    """The server of one database as a client sees it: where it listens, and every link opened to it."""
+    """The server of one database as a client sees it: where it listens, and every link opened to it.
+
+    What waits, of a client that blocks, stands here; the one of `ringq.aio` is its heir.
+    """
 
     def __init__(self, database: Path, reconnect_s: float | None) -> None:
         """Raises InvalidOption if the socket's path is too long for the system."""
@@ -62,7 +65,7 @@ class Exchange:
             return self._reconnect_s
         return RECONNECT_S if self._met else stranger
 
-    def open(self) -> Link:
+    async def open(self) -> Link:
         """A new link. Raises OSError, ClientClosed."""
         here = answered_here.get(self.path)
         if here is not None:
@@ -78,6 +81,14 @@ class Exchange:
                 raise ClientClosed
             self._links.add(link)
         return link
+
+    async def sleep(self, seconds: float) -> None:
+        """Let so much time pass."""
+        time.sleep(seconds)
+
+    async def elsewhere(self, call: Callable[[], T]) -> T:
+        """What `call` returns, which works on the database itself: where that keeps nobody else waiting."""
+        return call()
 
     def close(self) -> None:
         """Wake every thread that waits, to find this closed."""
@@ -113,16 +124,16 @@ class Exchange:
 
 
 class Line:
-    """One thread's way to the server."""
+    """One thread's way to the server, or one conversation's."""
 
     def __init__(self, exchange: Exchange) -> None:
         """Opens nothing yet."""
-        self._exchange = exchange
+        self.exchange = exchange
         self._link: Link | None = None
 
-    def run(
-        self, talk: Callable[[Link], T], deadline: float | None = None, *, absent: Callable[[], T | None] | None = None,
-        stranger: float = 0.0, lost_at: float | None = None,
+    async def run(
+        self, talk: Callable[[Link], Awaitable[T]], deadline: float | None = None, *,
+        absent: Callable[[], Awaitable[T | None]] | None = None, stranger: float = 0.0, lost_at: float | None = None,
     ) -> T:  # fmt: skip
         """What `talk` returns when called with an open link.
 
@@ -144,10 +155,10 @@ class Line:
             opened = False
             try:
                 link = self._link
-                if link is None or not link.is_open or self._exchange.closed:
-                    link = self._open()
+                if link is None or not link.is_open or self.exchange.closed:
+                    link = await self._open()
                 opened = True
-                return talk(link)
+                return await talk(link)
             except ServerStopping as error:
                 cause = error
             except OSError as error:
@@ -160,9 +171,9 @@ class Line:
                 self.close()
                 raise
             lost_at = lost_at or time.monotonic()
-            if absent is not None and isinstance(cause, _NOBODY) and not self._exchange.closed:
+            if absent is not None and isinstance(cause, _NOBODY) and not self.exchange.closed:
                 try:
-                    answer = absent()
+                    answer = await absent()
                 except (AlreadyServed, StoreBusy) as error:
                     cause = error
                 else:
@@ -170,18 +181,18 @@ class Line:
                         return answer
             self._give_up(cause, lost_at, deadline, stranger, sent=sent)
             pause = min(pause, _PAUSE_MAX_S, _PAUSE_MAX_S if deadline is None else _left(deadline))
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that clients do not come all at once
+            await self.exchange.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that clients do not come all at once
             pause *= 1.5
 
     def _give_up(
         self, cause: Exception, lost_at: float, deadline: float | None, stranger: float, *, sent: bool
     ) -> None:
         """Raise the error of what went wrong if there is no time left to try again, or no use."""
-        if self._exchange.closed:
+        if self.exchange.closed:
             raise ClientClosed from None
-        patience_s = self._exchange.patience_s(stranger)
+        patience_s = self.exchange.patience_s(stranger)
         if isinstance(cause, PermissionError) or time.monotonic() - lost_at >= patience_s:
-            raise self._exchange.unavailable(cause, sent=sent) from cause
+            raise self.exchange.unavailable(cause, sent=sent) from cause
         if deadline is not None and _left(deadline) <= 0:
             raise TimeoutError from cause
 
@@ -191,10 +202,18 @@ class Line:
             self._link.close()
             self._link = None
 
-    def _open(self) -> Link:
-        if self._exchange.closed:
+    def nudge(self) -> None:
+        """Have who waits for input look up."""
+        if self._link is not None:
+            self._link.nudge()
+
+    def release(self) -> None:
+        """All that was asked has been answered; a thread's link stays open for its next request."""
+
+    async def _open(self) -> Link:
+        if self.exchange.closed:
             raise ClientClosed
-        self._link = self._exchange.open()
+        self._link = await self.exchange.open()
         return self._link
 
 

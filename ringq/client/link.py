@@ -1,4 +1,4 @@
-"""Submit and answer: one open connection to the server, blocking, for one thread."""
+"""Submit and answer: one open connection to the server, for one thread. Its coroutines block, and never suspend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from ringq import protocol
 
-_READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 256 * 1024
 
 
 class Link:
@@ -30,7 +30,7 @@ class Link:
         """Connect. Raises OSError."""
         self._reader = protocol.FrameReader(protocol.REPLIES)
         self._frames: deque[protocol.Frame] = deque()
-        self._input = memoryview(bytearray(_READ_BYTES))  # a new one for each read would be mapped and unmapped
+        self._input = memoryview(bytearray(READ_BYTES))  # a new one for each read would be mapped and unmapped
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Without a timeout, connecting would wait for ever on a server that hangs and has a full queue of callers.
         self._socket.settimeout(1.0)
@@ -49,7 +49,7 @@ class Link:
         if hasattr(self, "_socket"):
             self._socket.close()
 
-    def send(self, frame: bytes, deadline: float | None) -> None:
+    async def send(self, frame: bytes, deadline: float | None) -> None:
         """Send a whole frame before the monotonic `deadline`. Raises TimeoutError, OSError."""
         left: bytes | memoryview = frame
         while True:
@@ -64,7 +64,7 @@ class Link:
                 return
             left = memoryview(left)[sent:]
 
-    def receive(self, deadline: float | None) -> protocol.Frame:
+    async def receive(self, deadline: float | None) -> protocol.Frame:
         """The next frame. Raises TimeoutError, ConnectionResetError at the end of the stream, ProtocolError."""
         while not self._frames:
             if deadline is not None:
@@ -79,7 +79,7 @@ class Link:
             self._frames.extend(self._reader.feed(chunk))
         return self._frames.popleft()
 
-    def has_input(self, timeout: float | None) -> bool:
+    async def has_input(self, timeout: float | None) -> bool:
         """Whether something to receive is there, or comes within `timeout` seconds; None waits for it."""
         return bool(self._frames or self._arrivals.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
@@ -87,6 +87,9 @@ class Link:
         """Close this process's end; what a forked parent or child has of it stays."""
         self.is_open = False
         self._socket.close()
+
+    def nudge(self) -> None:
+        """Have `has_input` return early. A thread has nobody beside it who could ask for that."""
 
     def wake(self) -> None:
         """End the connection, so that a thread that waits on it wakes up."""

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from operator import attrgetter
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ringq import codec, protocol
 from ringq.client import receipt
@@ -25,7 +23,6 @@ from ringq.client.progress import Piece, Progress, Stored
 from ringq.client.source import Source
 from ringq.errors import InvalidPayload, MapMismatch
 from ringq.kinds import Ended, MapCall, Task
-from ringq.kinds.options import seconds_of
 
 R = TypeVar("R")
 
@@ -33,12 +30,13 @@ BATCH_CHUNKS_MAX = 256  # submitted together: one transaction, and nobody waits 
 _first: Final = attrgetter("first")
 
 
-class MapResults(Iterator[R], Generic[R]):
-    """The results of a map, as an iterator that goes on after a call that failed. Made by `Client.map`."""
+class Course(Generic[R]):
+    """A map on its way, whoever waits for its results: what stands here are the steps that `advance` takes."""
 
     def __init__(
         self, source: Source, follow: Follow, *, kind: str | Task[..., R],
-        submit: Callable[[bytes, list[str], protocol.Chunks | None], int], pacing: Callable[[], Pacing],
+        submit: Callable[[bytes, list[str], protocol.Chunks | None], Awaitable[int]],
+        pacing: Callable[[], Awaitable[Pacing]],
         key: str | None, ordered: bool, raises: bool,
     ) -> None:  # fmt: skip
         self.kind = kind if isinstance(kind, str) else kind.kind
@@ -57,54 +55,6 @@ class MapResults(Iterator[R], Generic[R]):
         self._at: Progress[R] = Progress(ordered)
         self._is_over = False
         self._is_torn = False  # while true, what the server has said may be lost: see _advance
-        self._lock = threading.RLock()
-
-    def __next__(self) -> R:
-        """The next result. May be called by several threads: each result goes to one of them.
-
-        Raises what the call raised, as TaskFailed or one of its heirs with the traceback of the worker as a note, or
-        InvalidPayload for an input that cannot be encoded: the map goes on with the next call. Raises what the
-        iterable raised, after the results of everything before (of every whole chunk, where an earlier run had read
-        on), and then StopIteration. Raises MapMismatch, ServerUnavailable, StorageFull, ClientClosed: then the same
-        call of `next` may be tried again. So it may after Ctrl-C, wherever that struck; but a generator that it struck
-        has ended, and the exception is raised again in the place of what would have followed.
-        """
-        while not (ready := self._at.ready):
-            if self._is_over:
-                raise StopIteration
-            self._advance(None)
-        # In CPython neither a signal nor another thread comes between these lines and the caller.
-        call = ready[0]
-        del ready[0]
-        if call.error is None:
-            return call.result  # type: ignore[return-value]
-        if self._raises:
-            raise call.error
-        return call.error  # type: ignore[return-value]
-
-    def calls(self) -> Iterator[MapCall[R]]:
-        """The calls with their place among the inputs, those that failed too; nothing a call raised is raised."""
-        while (call := self.next_call()) is not None:
-            yield call
-
-    def next_call(self, timeout: float | timedelta | None = None) -> MapCall[R] | None:
-        """The next call that ended; None at the end, or if none does within about `timeout` seconds.
-
-        `is_over` tells which. A server that is away is waited for no longer than that at a time, and ServerUnavailable
-        raised when it is away for `reconnect` in all. But what the iterable takes is not part of it, nor is submitting.
-
-        Raises as `next` does, but for what calls raised; InvalidOption for a `timeout` that is none.
-        """
-        seconds = seconds_of("timeout", timeout)
-        while not (ready := self._at.ready):
-            if self._is_over:
-                return None
-            self._advance(seconds)
-            if seconds is not None and not self._at.ready:
-                return None
-        call = ready[0]
-        del ready[0]
-        return call
 
     @property
     def is_over(self) -> bool:
@@ -120,65 +70,63 @@ class MapResults(Iterator[R], Generic[R]):
         """Read no more inputs. What was submitted runs all the same; with a key it is found again."""
         self._is_over = True
         self._at.ready.clear()
+        self._source.close()
         self._follow.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else f"{self._at.turn - len(self._at.ready):,} delivered"
         return f"<map of {self.kind}: {self.read:,} read, {state}>"
 
-    def _advance(self, timeout: float | None) -> None:
+    async def _advance(self, timeout: float | None) -> None:
         """Go on until a call is ready, all is over, or `timeout` is.
 
         Progress is made by replacing `_at`, before or after which an exception may strike, and reading and submitting
         may be repeated. What the server has said is asked for again, unless all came to its end.
         """
-        with self._lock:
-            if self._is_torn:
-                self._follow.restart(self._at.pieces)
-            self._is_torn = True
-            while not self._at.ready and not self._is_over:
-                reads_on = False
-                if not (self._follow.is_away and self._at.pieces):  # submitting would wait for the server, and longer
-                    self._read()
-                    reads_on = self._is_low() and not self._source.has_ended(self._at.read)
-                if self._at.pieces:
-                    soon = self._at.can_deliver or (reads_on and not self._source.is_idle)
-                    self._collect(self._follow.take(0 if soon else timeout))
-                elif self._at.can_deliver:
-                    self._collect([])
-                elif self._source.has_ended(self._at.read) and not self._at.planned:
-                    self._finish()
-                if timeout is not None:
-                    break
-            self._is_torn = False
+        if self._is_torn:
+            self._follow.restart(self._at.pieces)
+        self._is_torn = True
+        while not self._at.ready and not self._is_over:
+            reads_on = False
+            if not (self._follow.is_away and self._at.pieces):  # submitting would wait for the server, and longer
+                await self._read()
+                reads_on = self._is_low() and not self._source.has_ended(self._at.read)
+            if self._at.pieces:
+                soon = self._at.can_deliver or (reads_on and not self._source.is_idle)
+                self._collect(await self._follow.take(0 if soon else timeout))
+            elif self._at.can_deliver:
+                self._collect([])
+            elif self._source.has_ended(self._at.read) and not self._at.planned:
+                await self._finish()
+            elif self._source.is_idle and timeout is None:
+                await self._source.arrival()
+            if timeout is not None:
+                break
+        self._is_torn = False
 
     # -- reading ------------------------------------------------------------------------------
 
     def _is_low(self) -> bool:
         return self._pacing is None or self._pacing.is_low(*self._at.under_way)
 
-    def _read(self) -> None:
+    async def _read(self) -> None:
         """Take inputs from the iterable and set them on their way, as far as there is room."""
-        pacing = self._pacing = self._pacing or self._make_pacing()
-        self._submit_planned()  # what a server that was away has not taken yet, as it was
+        pacing = self._pacing = self._pacing or await self._make_pacing()
+        await self._submit_planned()  # what a server that was away has not taken yet, as it was
         if not self._is_low() or self._source.has_ended(self._at.read):
             return
         at, followed = self._at.copy(), list[int]()
         while not self._source.has_ended(at.read) and len(at.planned) < BATCH_CHUNKS_MAX:
             if not pacing.has_room(*at.under_way):
                 break
-            stored = self._expected(at.read)
+            stored = await self._expected(at.read)
             if stored is not None:
+                await self._source.gather(max(1, stored.calls))
                 if not self._continue(at, stored, followed):
                     break
                 continue
             wanted = pacing.size(self._source.left(at.read))
+            await self._source.gather(wanted)
             calls = self._source.take(at.read, wanted)
             self._plan(at, calls)
             if len(calls) < wanted:
@@ -187,7 +135,7 @@ class MapResults(Iterator[R], Generic[R]):
         self._at = at
         self._source.let_go(at.read)
         self._follow.add(followed)
-        self._submit_planned()
+        await self._submit_planned()
 
     def _plan(self, at: Progress[R], calls: list[codec.Call | InvalidPayload]) -> None:
         """Encode calls as one chunk; if that fails, halve it until those that cannot be sent stand alone."""
@@ -211,7 +159,7 @@ class MapResults(Iterator[R], Generic[R]):
             return codec.encode_calls(self.kind, calls)  # type: ignore[arg-type]
         return self._task.chunks.encode(calls)  # type: ignore[arg-type]
 
-    def _submit_planned(self) -> None:
+    async def _submit_planned(self) -> None:
         planned, submission = self._at.planned, self._at.submission
         if not planned or submission is None:
             return
@@ -219,7 +167,7 @@ class MapResults(Iterator[R], Generic[R]):
         if self._key is not None:
             firsts, counts, payloads = map(list, zip(*planned, strict=True))
             chunks = protocol.Chunks(self._key, firsts, counts, [_digest(payload) for payload in payloads])
-        first_id = self._submit(submission, [payload for _, _, payload in planned], chunks)
+        first_id = await self._submit(submission, [payload for _, _, payload in planned], chunks)
         at = self._at.copy()
         task_ids = at.submitted(first_id)
         self._at = at
@@ -227,7 +175,7 @@ class MapResults(Iterator[R], Generic[R]):
 
     # -- continuing an earlier run ------------------------------------------------------------
 
-    def _expected(self, first: int) -> Stored | None:
+    async def _expected(self, first: int) -> Stored | None:
         """The next stored chunk, from this call on."""
         while True:
             page, next_page = self._page
@@ -236,7 +184,7 @@ class MapResults(Iterator[R], Generic[R]):
                 return page[place]
             if self._key is None or next_page is None:
                 return None
-            reply = self._follow.ask(protocol.OpenMap(self.kind, self._key, next_page), protocol.MapChunks)
+            reply = await self._follow.ask(protocol.OpenMap(self.kind, self._key, next_page), protocol.MapChunks)
             page = list(map(Stored, reply.firsts, reply.counts, reply.task_ids, reply.digests))
             self._page = page, reply.firsts[-1] + 1 if reply.more else None
 
@@ -302,10 +250,10 @@ class MapResults(Iterator[R], Generic[R]):
         self._at = at
         self._follow.add(followed)
 
-    def _finish(self) -> None:
+    async def _finish(self) -> None:
         """All calls have ended, unless the iterable raised, or an earlier run knew of more."""
         error: BaseException | None = self._source.error
-        if error is None and self._expected(self._at.read) is not None:
+        if error is None and await self._expected(self._at.read) is not None:
             error = self._mismatch(self._at.read)
         self._follow.close()
         self._is_over = True

@@ -10,18 +10,21 @@ from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 import msgspec
 
 from ringq import protocol
+from ringq.client import changing
 from ringq.client.follow import Follow
-from ringq.client.line import Exchange, Line
-from ringq.client.mapping import MapResults
+from ringq.client.line import Line
+from ringq.client.mapping import Course
 from ringq.client.pacing import CALLS_MAX, Pacing
+from ringq.client.results import MapResults
 from ringq.client.source import Source
+from ringq.client.steps import Verb
 from ringq.config import NAME_CHARS_MAX, usable_cores
 from ringq.errors import InvalidOption
 from ringq.kinds import Task, options
 from ringq.loading import refuse_while_importing
 
 R = TypeVar("R")
-Reply = TypeVar("Reply", bound=protocol.Message)
+M = TypeVar("M", bound=Course[Any])
 Chunk = int | Literal["auto"]
 
 
@@ -41,17 +44,30 @@ class MapOptions(TypedDict, total=False):
     label: str | None
 
 
-class Asking(Protocol):
+class Asking(changing.Asking, Protocol):
     """What the verbs below need of a client."""
 
-    _exchange: Exchange
     _requests: itertools.count[int]
 
-    def _ask(self, message: protocol.Message, expected: type[Reply]) -> Reply: ...
-    def health(self) -> dict[str, Any]: ...
+    def _own_line(self) -> Line: ...
+    async def _health(self) -> dict[str, Any]: ...
 
 
-class Maps:
+class MapNames:
+    """Maps that may be continued."""
+
+    @Verb
+    async def forget_map(self: Asking, kind: str | Task[..., Any], key: str) -> int:
+        """Let the map of this kind and key start over the next time. Its tasks stay in history.
+
+        Returns how many chunks it had, 0 if there was none. Raises MapInUse while a program is mapping with it,
+        InvalidOption, ServerUnavailable, ClientClosed.
+        """
+        name = options.check_kind(kind.kind if isinstance(kind, Task) else kind)
+        return (await self._reply(protocol.ForgetMap(name, _checked_key(key)), protocol.MapForgotten)).count
+
+
+class Maps(MapNames):
     """Durable maps: one task carries many calls, results come back call by call."""
 
     @overload
@@ -92,7 +108,7 @@ class Maps:
         Raises InvalidOption, InvalidPayload at once; while iterating what `MapResults.__next__` says, and MapInUse if
         another program is mapping with this key.
         """
-        return _results(self, kind, iterable, errors, options, star=False)
+        return course(MapResults, self, kind, Source(iterable, star=False), errors, options)
 
     @overload
     def starmap(
@@ -114,23 +130,15 @@ class Maps:
         **options: Unpack[MapOptions],
     ) -> MapResults[Any]:  # fmt: skip
         """As `map`, with all arguments of a call in each input: a tuple by position, or a dict by name."""
-        return _results(self, kind, iterable, errors, options, star=True)
-
-    def forget_map(self: Asking, kind: str | Task[..., Any], key: str) -> int:
-        """Let the map of this kind and key start over the next time. Its tasks stay in history.
-
-        Returns how many chunks it had, 0 if there was none. Raises MapInUse while a program is mapping with it,
-        InvalidOption, ServerUnavailable, ClientClosed.
-        """
-        name = options.check_kind(kind.kind if isinstance(kind, Task) else kind)
-        return self._ask(protocol.ForgetMap(name, _checked_key(key)), protocol.MapForgotten).count
+        return course(MapResults, self, kind, Source(iterable, star=True), errors, options)
 
 
-def _results(
-    client: Asking, kind: str | Task[..., Any], iterable: Iterable[Any], errors: str, given: MapOptions, *, star: bool
-) -> MapResults[Any]:
+def course(
+    results: type[M], client: Asking, kind: str | Task[..., Any], source: Source, errors: str, given: MapOptions
+) -> M:
+    """A map of what `source` gives, for who waits for `results` in its way. Raises as `Client.map` at once."""
     refuse_while_importing()
-    options.check_names("starmap" if star else "map", given, ("errors", *MapOptions.__annotations__))
+    options.check_names("starmap" if source.is_star else "map", given, ("errors", *MapOptions.__annotations__))
     chunk, key = given.get("chunk", "auto"), given.get("key")
     if chunk != "auto" and not (isinstance(chunk, int) and not isinstance(chunk, bool) and 1 <= chunk <= CALLS_MAX):
         raise InvalidOption(f'chunk: expected "auto" or 1 to {CALLS_MAX} calls, got {chunk!r}')
@@ -144,17 +152,18 @@ def _results(
     )  # fmt: skip
     # Not for a chunk, which is as long as it happens to be.
     spec = msgspec.structs.replace(spec, total_timeout_ms=0, queue_timeout_ms=0)
-    source = Source(iterable, star=star)
     greeting = None if key is None else protocol.OpenMap(spec.kind, _checked_key(key))
 
-    def submit(submission: bytes, payloads: list[str], chunks: protocol.Chunks | None) -> int:
+    async def submit(submission: bytes, payloads: list[str], chunks: protocol.Chunks | None) -> int:
         message = protocol.Submit(submission, [spec], None, payloads, None, chunks)
-        return client._ask(message, protocol.Submitted).first_id
+        return (await client._reply(message, protocol.Submitted)).first_id
 
-    return MapResults(
-        source, Follow(Line(client._exchange), client._requests.__next__, greeting), kind=kind, submit=submit,
-        pacing=lambda: Pacing(_workers(client.health()), None if chunk == "auto" else chunk),
-        key=key, ordered=given.get("ordered", True), raises=errors == "raise",
+    async def pacing() -> Pacing:
+        return Pacing(_workers(await client._health()), None if chunk == "auto" else chunk)
+
+    return results(
+        source, Follow(client._own_line(), client._requests.__next__, greeting), kind=kind, submit=submit,
+        pacing=pacing, key=key, ordered=given.get("ordered", True), raises=errors == "raise",
     )  # fmt: skip
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ringq import protocol
 from ringq.errors import ProtocolError
-from ringq.kinds import Submitted
+from ringq.kinds import Stored, Submitted
 from ringq.model import Outcome
 
 R = TypeVar("R")
+H = TypeVar("H", bound=Stored[Any])
 
 
-class BatchOutcome(list[Submitted[R]]):
+class Handles(list[H], Generic[H]):
     """The handles of a batch, in the order of its submissions, each with its outcome."""
 
-    def of(self, outcome: Outcome) -> list[Submitted[R]]:
+    def of(self, outcome: Outcome) -> list[H]:
         """Those of this outcome, in order."""
         return [handle for handle in self if handle.outcome is outcome]
 
@@ -27,42 +28,46 @@ class BatchOutcome(list[Submitted[R]]):
         return dict(Counter(handle.outcome for handle in self))
 
     @property
-    def inserted(self) -> list[Submitted[R]]:
+    def inserted(self) -> list[H]:
         """Tasks that no other one stood in the way of."""
         return self.of(Outcome.INSERTED)
 
     @property
-    def duplicates(self) -> list[Submitted[R]]:
+    def duplicates(self) -> list[H]:
         """Handles of the tasks that were there already, or come later in the batch."""
         return self.of(Outcome.DUPLICATE)
 
     @property
-    def upgraded(self) -> list[Submitted[R]]:
+    def upgraded(self) -> list[H]:
         """Handles of pending tasks that were made more urgent."""
         return self.of(Outcome.UPGRADED)
 
     @property
-    def requeued(self) -> list[Submitted[R]]:
+    def requeued(self) -> list[H]:
         """Tasks that run after one that runs now."""
         return self.of(Outcome.REQUEUED)
 
     @property
-    def superseded(self) -> list[Submitted[R]]:
+    def superseded(self) -> list[H]:
         """Tasks that took the place of others, their `replaced_id`."""
         return self.of(Outcome.SUPERSEDED)
 
     @property
-    def group_paused(self) -> list[Submitted[R]]:
+    def group_paused(self) -> list[H]:
         """Tasks that wait because their group was paused when they were stored."""
         return [handle for handle in self if handle.group_paused]
 
     @property
-    def rejected(self) -> list[Submitted[R]]:
+    def rejected(self) -> list[H]:
         """Handles of the tasks that have the keys of those that were not stored."""
         return self.of(Outcome.REJECTED)
 
 
-def tell(handles: Sequence[Submitted[Any]], reply: protocol.Submitted, spec_of: Sequence[int] | None) -> None:
+class BatchOutcome(Handles[Submitted[R]], Generic[R]):
+    """The handles of a client that blocks."""
+
+
+def tell(handles: Sequence[Stored[Any]], reply: protocol.Submitted, spec_of: Sequence[int] | None) -> None:
     """Note in each handle what became of it. Raises ProtocolError for what makes no sense."""
     if reply.outcomes is not None:
         _tell_outcomes(handles, reply.outcomes)
@@ -73,7 +78,7 @@ def tell(handles: Sequence[Submitted[Any]], reply: protocol.Submitted, spec_of: 
             handle.group_paused = is_new and (0 if spec_of is None else spec_of[place]) in paused
 
 
-def _tell_outcomes(handles: Sequence[Submitted[Any]], outcomes: protocol.Outcomes) -> None:
+def _tell_outcomes(handles: Sequence[Stored[Any]], outcomes: protocol.Outcomes) -> None:
     try:
         for handle, code, task_id, replaced in zip(
             handles, outcomes.codes, outcomes.ids, outcomes.replaced, strict=True

@@ -10,6 +10,7 @@ from typing import Any, Final, Unpack
 from ringq import defaults, notation, protocol
 from ringq.client.changing import Asking, change
 from ringq.client.controls import Running, end_pause, set_pause
+from ringq.client.steps import Verb
 from ringq.config import WORKERS_MAX
 from ringq.errors import InvalidOption
 from ringq.kinds import options
@@ -40,7 +41,8 @@ SETTINGS: Final = tuple(QueueSettings.__annotations__)
 class Queues:
     """Queues as their operator sees them. What is said here is stored, holds at once, and wins over flags."""
 
-    def pause_queue(
+    @Verb
+    async def pause_queue(
         self: Asking, name: str, until: datetime | timedelta | None = None, *, running: Running = "stop"
     ) -> bool:
         """Start no more tasks of a queue; submissions are taken. False if it was paused already, and stays as it was.
@@ -51,13 +53,15 @@ class Queues:
         Raises InvalidOption, and what `submit_many` raises about the server and the database; while none runs, it is
         stored for the next one.
         """
-        return set_pause(self, "queue", name, until, running)
+        return await set_pause(self, "queue", name, until, running)
 
-    def resume_queue(self: Asking, name: str) -> bool:
+    @Verb
+    async def resume_queue(self: Asking, name: str) -> bool:
         """Start tasks of a queue again, also if it cools down. False if it did neither. Raises as `pause_queue`."""
-        return end_pause(self, "queue", name)
+        return await end_pause(self, "queue", name)
 
-    def set_queue(self: Asking, name: str, **settings: Unpack[QueueSettings]) -> None:
+    @Verb
+    async def set_queue(self: Asking, name: str, **settings: Unpack[QueueSettings]) -> None:
         """Say something of a queue; None takes it back: then the server's flags decide, or what is built in.
 
         `max_workers`: how many of its tasks run at a time, 0 to 255. `retry`: what happens to its tasks after a failure
@@ -95,7 +99,7 @@ class Queues:
             changes["defaults"] = _defaults(given_defaults)
         if not changes:
             raise InvalidOption(f"set_queue: say at least one of {', '.join(SETTINGS)}")
-        _set(self, name, changes)
+        await _set(self, name, changes)
 
 
 def _retention(name: str, given: Any) -> str | None:
@@ -116,6 +120,6 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidOption(str(error)) from None
 
 
-def _set(client: Asking, name: str, changes: dict[str, int | bool | str | dict[str, Any] | None]) -> None:
+async def _set(client: Asking, name: str, changes: dict[str, int | bool | str | dict[str, Any] | None]) -> None:
     options.check_queue(name)
-    change(client, protocol.SetQueue(name, changes), protocol.Changed)
+    await change(client, protocol.SetQueue(name, changes), protocol.Changed)

@@ -5,26 +5,16 @@ from __future__ import annotations
 import math
 import time
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from ringq import protocol
 from ringq.bucket import LOOK_US, RateRecord
-from ringq.client import changing
-from ringq.client.changing import change
+from ringq.client.changing import Asking, change
+from ringq.client.steps import Verb
 from ringq.clock import microseconds_of
 from ringq.errors import InvalidOption, RateTimeout, span_s
 from ringq.kinds import limits, options
 from ringq.rates import check, check_permits
-
-if TYPE_CHECKING:
-    from ringq.query import Query
-
-
-class Asking(changing.Asking, Protocol):
-    """What the verbs below need of a client."""
-
-    @property
-    def query(self) -> Query: ...
 
 
 class RateLimits:
@@ -33,7 +23,8 @@ class RateLimits:
     A scope is `kind:media::thumbnail`, `group:acme`, `queue:bulk`, or a name without a colon, as "github".
     """
 
-    def set_rate(self: Asking, scope: str, rate: str, *, burst: float | None = None) -> None:
+    @Verb
+    async def set_rate(self: Asking, scope: str, rate: str, *, burst: float | None = None) -> None:
         """Limit a scope, from now on and over restarts, to a `rate` as "10/s", "5 per 30s" or "100/m burst 20".
 
         Up to a million a second, the interval from 1 ms to 366 days. `burst`: how many at once after a rest, 1 to 10^9;
@@ -46,17 +37,19 @@ class RateLimits:
         check(scope)
         limit = limits.rate_of(rate, burst)
         fields = protocol.RateFields(float(limit.permits), limit.interval_us, float(limit.burst))
-        change(self, protocol.SetRate(scope, fields), protocol.Changed)
+        await change(self, protocol.SetRate(scope, fields), protocol.Changed)
 
-    def remove_rate(self: Asking, scope: str) -> None:
+    @Verb
+    async def remove_rate(self: Asking, scope: str) -> None:
         """Take back what `set_rate` said: the scope is not limited any more, or as the code of its kind says.
 
         Raises UnknownScope if nobody has set a rate for it, InvalidOption if only the code has; else as `set_rate`.
         """
         check(scope)
-        change(self, protocol.SetRate(scope, None), protocol.Changed)
+        await change(self, protocol.SetRate(scope, None), protocol.Changed)
 
-    def hold(self: Asking, scope: str, until: datetime | float | timedelta) -> None:
+    @Verb
+    async def hold(self: Asking, scope: str, until: datetime | float | timedelta) -> None:
         """Let nothing of a scope pass until an instant: the other side said 429, or Retry-After.
 
         `until`: an instant with a time zone; or for how long, seconds or timedelta, 0 to 366 days. The tokens there are
@@ -66,9 +59,10 @@ class RateLimits:
         Raises UnknownScope for a scope without a rate; else as `set_rate`.
         """
         check(scope)
-        change(self, protocol.HoldRate(scope, _instant_us(until)), protocol.Changed)
+        await change(self, protocol.HoldRate(scope, _instant_us(until)), protocol.Changed)
 
-    def acquire(self: Asking, scope: str, permits: float = 1, timeout: float | timedelta | None = None) -> None:
+    @Verb
+    async def acquire(self: Asking, scope: str, permits: float = 1, timeout: float | timedelta | None = None) -> None:
         """Wait until the scope lets this pass, and take its tokens; in the order in which callers came.
 
         `permits`: how many, more than 0, at most the burst. `timeout`: seconds or timedelta one is willing to wait,
@@ -86,7 +80,7 @@ class RateLimits:
         while True:
             left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
             patience_us = None if left_s is None else math.ceil(left_s * 1e6)
-            granted = self._ask(protocol.Acquire(scope, float(permits), ticket, patience_us), protocol.Granted)
+            granted = await self._reply(protocol.Acquire(scope, float(permits), ticket, patience_us), protocol.Granted)
             if granted.wait_us == 0:
                 return
             if patience_us is not None and granted.wait_us > patience_us:
@@ -94,14 +88,15 @@ class RateLimits:
                     f"{scope}: {permits:g} permits are there in {granted.wait_us / 1e6:,.3f} s, which is later than "
                     f"one was willing to wait ({seconds:g} s)"
                 )
-            time.sleep(min(granted.wait_us, LOOK_US) / 1e6)
+            await self._exchange.sleep(min(granted.wait_us, LOOK_US) / 1e6)
 
-    def rates(self: Asking) -> list[RateRecord]:
+    @Verb
+    async def rates(self: Asking) -> list[RateRecord]:
         """Every scope that has a rate, by name, with what its bucket holds; also while no server runs.
 
         Raises StoreError if there is no database.
         """
-        return self.query.rates()
+        return await self._look(lambda query: query.rates())
 
 
 def _instant_us(until: Any) -> int:

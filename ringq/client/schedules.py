@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, Unpack
 from ringq import protocol
 from ringq.client import changing
 from ringq.client.changing import change
+from ringq.client.steps import Verb
 from ringq.kinds import Submitted, Task
 from ringq.kinds.schedules import ScheduleOptions, schedule_fields
 from ringq.loading import refuse_while_importing
@@ -23,7 +24,8 @@ class Asking(changing.Asking, Protocol):
 class Schedules:
     """What is submitted again and again. While no server runs nothing fires, yet all of this works."""
 
-    def schedule(
+    @Verb
+    async def schedule(
         self: Asking, name: str, kind: str | Task[..., Any], payload: Mapping[str, Any] | str | None = None, *,
         cron: str | None = None, every: float | timedelta | None = None, zone: str = "UTC",
         from_completion: bool = False, **given: Unpack[ScheduleOptions],
@@ -54,35 +56,39 @@ class Schedules:
             name, kind, payload, given, cron=cron, every=every, zone=zone, from_completion=from_completion
         )
         report = [kind.report] if isinstance(kind, Task) else []
-        change(self, protocol.PutSchedule(fields), protocol.Changed, report)
+        await change(self, protocol.PutSchedule(fields), protocol.Changed, report)
 
-    def unschedule(self: Asking, name: str) -> None:
+    @Verb
+    async def unschedule(self: Asking, name: str) -> None:
         """Delete a schedule; the tasks that it made stay.
 
         Raises UnknownSchedule; InvalidSchedule for one that stands in the code of the App: pause that one; and what
         `submit_many` raises about the server and the database.
         """
-        _to(self, name, "delete")
+        await _to(self, name, "delete")
 
-    def pause_schedule(self: Asking, name: str) -> None:
+    @Verb
+    async def pause_schedule(self: Asking, name: str) -> None:
         """Let a schedule rest until `resume_schedule`; what runs goes on. Raises as `unschedule`."""
-        _to(self, name, "pause")
+        await _to(self, name, "pause")
 
-    def resume_schedule(self: Asking, name: str) -> None:
+    @Verb
+    async def resume_schedule(self: Asking, name: str) -> None:
         """Let a schedule fire again from now on, one that ended with a failure too. Nothing is made up.
 
         Raises as `unschedule`, and InvalidSchedule if it has fired as often as it may.
         """
-        _to(self, name, "resume")
+        await _to(self, name, "resume")
 
-    def run_schedule(self: Asking, name: str) -> Submitted[Any]:
+    @Verb
+    async def run_schedule(self: Asking, name: str) -> Submitted[Any]:
         """Make a task of a schedule now, also while it is paused or its last one runs; a handle of it.
 
         The next fire is when it would have been. Raises as `unschedule`, and UnknownKind.
         """
         message = protocol.RunSchedule(name, protocol.submission_id())
-        return self.handle(change(self, message, protocol.Submitted).first_id)
+        return self.handle((await change(self, message, protocol.Submitted)).first_id)
 
 
-def _to(client: Asking, name: str, what: Literal["pause", "resume", "delete"]) -> None:
-    change(client, protocol.ChangeSchedule(name, what), protocol.Changed)
+async def _to(client: Asking, name: str, what: Literal["pause", "resume", "delete"]) -> None:
+    await change(client, protocol.ChangeSchedule(name, what), protocol.Changed)

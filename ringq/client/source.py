@@ -23,7 +23,7 @@ _AT_HAND: Final[tuple[type[Any], ...]] = (type(iter([])), type(iter(())), type(i
 class Source:
     """Reads an iterable. What it gave is kept until it is let go: it may be asked for again, after Ctrl-C or an error.
 
-    Attributes: `is_idle`, the last read ended by IDLE; `error`, what the iterable raised.
+    Attributes: `is_star`, as given; `is_idle`, the last read ended by IDLE; `error`, what the iterable raised.
     """
 
     def __init__(self, iterable: Iterable[Any], *, star: bool) -> None:
@@ -32,7 +32,7 @@ class Source:
             self._entries: Iterator[Any] = iter(iterable)
         except TypeError:
             raise InvalidOption(f"map: expected an iterable of inputs, got {iterable!r}") from None
-        self._star = star
+        self.is_star = star
         self._length = _length(iterable)
         self._held: tuple[int, list[Call | InvalidPayload]] = 0, []  # the number of the first, and the calls
         self._has_ended = False
@@ -66,10 +66,10 @@ class Source:
         until = math.inf if whole else time.monotonic() + READ_S
         self.is_idle = False
         try:
-            if self._star and held:
+            if self.is_star and held:
                 held[-1] = _spread(held[-1])  # where Ctrl-C came before this
             if len(held) < end and not self._has_ended:
-                if isinstance(self._entries, _AT_HAND) and not self._star:
+                if isinstance(self._entries, _AT_HAND) and not self.is_star:
                     # One by one, a call would take 0.11 us instead of 0.04.
                     held.extend(zip(islice(self._entries, end - len(held)), strict=True))
                     self._has_ended = len(held) < end
@@ -85,13 +85,22 @@ class Source:
             return []
         return held[begin:end]
 
+    async def gather(self, count: int) -> None:
+        """Have up to so many at hand for `take`; of an iterable that is awaited, which reads ahead no further."""
+
+    async def arrival(self) -> None:
+        """Return when there is something to `take` again, of an iterable that is awaited."""
+
+    def close(self) -> None:
+        """Read no more."""
+
     def let_go(self, first: int) -> None:
         """Those before `first` are not asked for again."""
         start, held = self._held
         self._held = first, held[first - start :]
 
     def _read(self, held: list[Call | InvalidPayload], end: int, until: float) -> None:
-        star, monotonic = self._star, time.monotonic
+        star, monotonic = self.is_star, time.monotonic
         for entry in self._entries:
             if entry is IDLE:
                 self.is_idle = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
@@ -55,21 +56,33 @@ class Watch:
         self._asked: dict[int, set[int]] = {}
         self._requests_max = REQUESTS_AT_ONCE
         self._asked_on: Link | None = None
+        self._deadline: float | None = None
 
-    def ends(self, timeout: float | None) -> Iterator[list[Ended]]:
-        """The ends as they arrive, in parts. Raises WaitTimeout when `timeout` seconds are over, ServerUnavailable."""
-        deadline = None if timeout is None else time.monotonic() + max(timeout, LEAST_PATIENCE_S)
-        while self._left:
-            try:
-                part = self._line.run(lambda link: self._next_part(link, deadline), deadline, absent=self._ended_alone)
-            except TimeoutError:
-                raise WaitTimeout(self._complaint(timeout)) from None
-            except ServerUnavailable as error:
-                if not self._are_stored:
-                    raise
-                raise ServerUnavailable(f"{error}; {self._whereabouts()}") from error
-            self._left -= len(part)
-            yield part
+    @property
+    def is_over(self) -> bool:
+        """Whether all have been told of."""
+        return not self._left
+
+    async def part(self, timeout: float | None) -> list[Ended]:
+        """The next ends that arrive. `timeout`: seconds, for all parts, from the first call on.
+
+        Raises WaitTimeout, ServerUnavailable.
+        """
+        if self._deadline is None and timeout is not None:
+            self._deadline = time.monotonic() + max(timeout, LEAST_PATIENCE_S)
+        deadline = self._deadline
+        try:
+            part = await self._line.run(
+                lambda link: self._next_part(link, deadline), deadline, absent=self._ended_alone
+            )
+        except TimeoutError:
+            raise WaitTimeout(self._complaint(timeout)) from None
+        except ServerUnavailable as error:
+            if not self._are_stored:
+                raise
+            raise ServerUnavailable(f"{error}; {self._whereabouts()}") from error
+        self._left -= len(part)
+        return part
 
     def _complaint(self, timeout: float | None) -> str:
         if self._count == 1:
@@ -81,7 +94,7 @@ class Watch:
             return f"task {self._first_id} is stored and runs when one serves"
         return f"{self._left:,} of {self._count:,} tasks are stored and run when one serves"
 
-    def _ended_alone(self) -> list[Ended] | None:
+    async def _ended_alone(self) -> list[Ended] | None:
         """What the database tells, once while nobody listens: nothing ends then. None if nothing has ended."""
         if self._has_looked:
             return None
@@ -89,7 +102,7 @@ class Watch:
         self._ask_again()
         ids = list(chain.from_iterable(self._unasked))
         try:
-            part = self._look_up(ids)
+            part = await self._line.exchange.elsewhere(partial(self._look_up, ids))
         except (StoreError, CannotCreate):
             return None
         self._are_stored = True
@@ -104,11 +117,11 @@ class Watch:
         self._asked.clear()
         self._asked_on = None
 
-    def _next_part(self, link: Link, deadline: float | None) -> list[Ended]:
-        self._ask(link, deadline)
-        return self._take(link.receive(deadline))
+    async def _next_part(self, link: Link, deadline: float | None) -> list[Ended]:
+        await self._ask(link, deadline)
+        return self._take(await link.receive(deadline))
 
-    def _ask(self, link: Link, deadline: float | None = None) -> None:
+    async def _ask(self, link: Link, deadline: float | None = None) -> None:
         if link is not self._asked_on:
             self._ask_again()
             self._asked_on = link
@@ -116,7 +129,7 @@ class Watch:
         while self._unasked and len(self._asked) < self._requests_max:
             ids = self._unasked[0]
             request = self._next_request()
-            link.send(protocol.pack(protocol.Wait(protocol.id_ranges(sorted(ids))), request), deadline)
+            await link.send(protocol.pack(protocol.Wait(protocol.id_ranges(sorted(ids))), request), deadline)
             self._asked[request] = set(ids)
             self._unasked.popleft()
 

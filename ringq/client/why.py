@@ -7,16 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 from ringq import protocol
-from ringq.client.controls import Asking
+from ringq.client.changing import Asking
+from ringq.client.steps import Verb
 from ringq.codec import decode_json
-from ringq.kinds import Submitted, options
+from ringq.kinds import Stored, options
 from ringq.model import Why
 
 
 class Reasons:
     """Why nothing happens."""
 
-    def why(self: Asking, task: Submitted[Any] | int) -> Why:
+    @Verb
+    async def why(self: Asking, task: Stored[Any] | int) -> Why:
         """Why this task, given as a handle or an id, does not run: everything that keeps it from that now.
 
         `why(task).causes` has a word and a line for each; for a task that runs or has ended, these say so. While no
@@ -29,6 +31,8 @@ class Reasons:
         task_id = options.task_id_of(task)
 
         def by_itself() -> protocol.WhyReply:
-            return protocol.WhyReply(json.dumps(asdict(self.query.why(task_id))))
+            from ringq.query import Query  # noqa: PLC0415 - the store is not loaded by those whom a server serves
 
-        return decode_json(self._ask(protocol.Why(task_id), protocol.WhyReply, by_itself).body, Why)
+            return protocol.WhyReply(json.dumps(asdict(Query(self.database).why(task_id))))
+
+        return decode_json((await self._reply(protocol.Why(task_id), protocol.WhyReply, by_itself)).body, Why)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ringq.codec.arguments import REQUIRED, ArgumentsCodec, Parameter, by_name, encode_awaiting, encode_mapping
 from ringq.codec.awaited import AWAITED_PREFIX, DependencyResult, ResultOf, awaits, filled, is_awaiting, renumbered
+from ringq.codec.checkpoint import encode_checkpoint
 from ringq.codec.chunk import (
     ASIDE_SUFFIX,
     Account,
@@ -53,6 +54,7 @@ __all__ = [
     "decode_json",
     "encode_awaiting",
     "encode_calls",
+    "encode_checkpoint",
     "encode_error",
     "encode_json",
     "encode_mapping",

@@ -8,7 +8,7 @@ from ringq.kinds.filters import Filter
 from ringq.kinds.options import PAYLOAD
 from ringq.kinds.report import KindReport
 from ringq.kinds.submission import Submission
-from ringq.kinds.submitted import Ended, MapCall, Submitted, failure_of
+from ringq.kinds.submitted import Ended, MapCall, Stored, Submitted, failure_of
 from ringq.kinds.task import AsyncTask, Task
 from ringq.kinds.task_options import TaskOptions
 from ringq.kinds.waits import Member
@@ -23,6 +23,7 @@ __all__ = [
     "KindReport",
     "MapCall",
     "Member",
+    "Stored",
     "Submission",
     "Submitted",
     "Task",

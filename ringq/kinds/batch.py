@@ -56,3 +56,17 @@ def columns(batch: Sequence[Submission[Any]]) -> protocol.Submit:
 def keys(once: Sequence[Once | None]) -> tuple[list[str | None], list[int]]:
     """The columns of tasks of which some have keys: these, and what becomes of duplicates."""
     return [None if one is None else str(one.key) for one in once], [0 if one is None else one.mode for one in once]
+
+
+def single(submission: Submission[Any]) -> protocol.Submit:
+    """As `columns` of it alone, in a fraction of the time."""
+    run_at_us, once = submission._run_at_us, submission._once
+    message = protocol.Submit(
+        protocol.submission_id(), [submission._spec], None, [submission._payload],
+        None if run_at_us is None else [run_at_us],
+    )  # fmt: skip
+    if once is not None:
+        message.keys, message.on_duplicate = keys([once])
+    if submission._waits is not None:
+        message.depends_on, message.on_dependency_failure = dependencies([submission], [submission._waits])
+    return message

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from ringq.codec import ResultOf
 from ringq.errors import InvalidOption
 from ringq.kinds.submission import Submission
-from ringq.kinds.submitted import Submitted
+from ringq.kinds.submitted import Stored
 from ringq.kinds.task import Task
 from ringq.kinds.task_options import TaskOptions
 
@@ -21,7 +21,7 @@ Step = Submission[Any] | Callable[[A], Submission[B]]
 """What comes next: a submission, or what makes one of the result that will be there by then."""
 
 
-def result_of(task: Submission[A] | Submitted[A]) -> A:
+def result_of(task: Submission[A] | Stored[A]) -> A:
     """Stands for the result of another task, as an argument of a submission or in a list or tuple that is one.
 
     That submission depends on the task, a Submission of the same batch or a handle; its worker calls the handler with
@@ -30,7 +30,7 @@ def result_of(task: Submission[A] | Submitted[A]) -> A:
 
     Raises InvalidOption for what is neither.
     """
-    if not isinstance(task, (Submission, Submitted)):
+    if not isinstance(task, (Submission, Stored)):
         raise InvalidOption(f"result_of: expected a submission or a handle, got {task!r:.100}")
     return cast(A, ResultOf(task))
 

@@ -14,7 +14,7 @@ from ringq.kinds.limits import limits_of
 from ringq.kinds.options import PAYLOAD, DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
-from ringq.kinds.submitted import Submitted
+from ringq.kinds.submitted import Stored
 from ringq.kinds.traits import mode_of
 from ringq.kinds.waits import CallOptions, Member, Waits, awaiting, said_of
 from ringq.protocol import SpecFields
@@ -148,7 +148,7 @@ class Submission(Generic[R_co]):
         """What it depends on; None for nothing."""
         return self._waits
 
-    def after(self, *tasks: Submitted[Any] | Submission[Any] | Member | int) -> Submission[R_co]:
+    def after(self, *tasks: Stored[Any] | Submission[Any] | Member | int) -> Submission[R_co]:
         """The same call, depending on these tasks as well: another submission, this one stays as it is.
 
         Raises as `depends_on` does.

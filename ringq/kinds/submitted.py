@@ -11,6 +11,7 @@ import msgspec
 from ringq.codec import ResultCodec, decode_json
 from ringq.errors import TaskCancelled, TaskDead, TaskFailed, TaskTimedOut
 from ringq.model import Cancellation, Outcome, Reason, Status
+from ringq.progress import TaskProgress
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -51,10 +52,13 @@ class Waiter(Protocol):
     def cancel(self, *tasks: Submitted[Any] | int) -> list[Cancellation]:
         """Cancel these tasks: what became of each."""
 
+    def progress(self, task: Submitted[Any] | int) -> TaskProgress | None:
+        """How far a task is, if it runs."""
+
 
 # Not tracked by the garbage collector: it would walk a million handles again and again; none is in a cycle.
-class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
-    """A task that is stored: the handle to ask for its end.
+class Stored(msgspec.Struct, Generic[R_co], eq=False, gc=False):
+    """A task that is stored, whoever waits for it.
 
     Attributes: `id`, the task's id; `kind`, as in `media::thumbnail` (empty if only the id was known); `outcome`, what
     became of the submission: unless it was inserted, requeued or superseded another one, `id` is that of the task that
@@ -64,12 +68,38 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
 
     id: int
     kind: str
-    _client: Waiter
+    _client: Any
     _results: ResultCodec | None = None
     _ended: Ended | None = None
     outcome: Outcome = Outcome.INSERTED
     replaced_id: int | None = None
     group_paused: bool = False
+
+    @property
+    def known_end(self) -> Ended | None:
+        """How the task ended, if this handle has been told; asks nobody."""
+        return self._ended
+
+    def __repr__(self) -> str:
+        state = f", {self._ended.status.value}" if self._ended else ""
+        return f"Submitted({self.kind or 'task'}, id={self.id}{state})"
+
+    def _result_of(self, ended: Ended) -> R_co:
+        """What its end gives to who asked for the result. Raises TaskFailed, or an heir of it; InvalidResult."""
+        if ended.status is not Status.COMPLETED:
+            raise failure_of(self.kind, ended)
+        if ended.result is None:
+            return cast(R_co, None)
+        if self._results is None:
+            return cast(R_co, decode_json(ended.result, object))
+        return cast(R_co, self._results.decode(ended.result))
+
+
+class Submitted(Stored[R_co], Generic[R_co], eq=False, gc=False):
+    """A task that is stored: the handle to ask for its end.
+
+    Attributes: as `Stored` says.
+    """
 
     def wait(self, timeout: float | timedelta | None = None) -> Ended:
         """How the task ended, whatever that is; waits for it.
@@ -78,7 +108,8 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         UnknownTask if its record was deleted, ServerUnavailable if no server answers.
         """
         if self._ended is None:
-            self._ended = self._client.wait_many([self], timeout)[0]
+            client: Waiter = self._client
+            self._ended = client.wait_many([self], timeout)[0]
         return self._ended
 
     def result(self, timeout: float | timedelta | None = None) -> R_co:
@@ -90,30 +121,20 @@ class Submitted(msgspec.Struct, Generic[R_co], eq=False, gc=False):
         result: the handler's traceback is a note on the exception. Raises InvalidResult if the stored result
         does not fit the handler's return hint any more, and everything `wait` raises.
         """
-        ended = self.wait(timeout)
-        if ended.status is not Status.COMPLETED:
-            raise failure_of(self.kind, ended)
-        if ended.result is None:
-            return cast(R_co, None)
-        if self._results is None:
-            return cast(R_co, decode_json(ended.result, object))
-        return cast(R_co, self._results.decode(ended.result))
+        return self._result_of(self.wait(timeout))
 
     def cancel(self) -> Cancellation:
         """Cancel the task: `outcome` says whether it has ended with that, runs and was asked to, or had ended before.
 
         Asks the server, or the database where none runs; see `Client.cancel`, also for what it raises.
         """
-        return self._client.cancel(self)[0]
+        client: Waiter = self._client
+        return client.cancel(self)[0]
 
-    @property
-    def known_end(self) -> Ended | None:
-        """How the task ended, if this handle has been told; asks nobody."""
-        return self._ended
-
-    def __repr__(self) -> str:
-        state = f", {self._ended.status.value}" if self._ended else ""
-        return f"Submitted({self.kind or 'task'}, id={self.id}{state})"
+    def progress(self) -> TaskProgress | None:
+        """How far the task is; None if it does not run now. See `Client.progress`, also for what it raises."""
+        client: Waiter = self._client
+        return client.progress(self)
 
 
 _HOW = {

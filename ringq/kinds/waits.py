@@ -10,7 +10,7 @@ from ringq.codec import ResultOf, awaits
 from ringq.errors import InvalidOption, RingqError
 from ringq.graph import check_count
 from ringq.kinds.limits import LimitOptions
-from ringq.kinds.submitted import Submitted
+from ringq.kinds.submitted import Stored
 from ringq.model import OnDependencyFailure
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Member:
             raise InvalidOption(f"Member: expected a place in the batch from 0 on, got {self.index!r}")
 
 
-Upstream: TypeAlias = "Submitted[Any] | Submission[Any] | Member | int"
+Upstream: TypeAlias = "Stored[Any] | Submission[Any] | Member | int"
 
 
 class DependencyOptions(TypedDict, total=False):
@@ -129,7 +129,7 @@ def _upstream(one: Any) -> Any:
     """A task as it is kept: what can be submitted by itself, anything else by its id. Raises InvalidOption."""
     if not _is_one(one):
         raise InvalidOption(f"depends_on: expected handles, ids, or submissions of the same batch, got {one!r:.100}")
-    known = one.id if isinstance(one, Submitted) else one
+    known = one.id if isinstance(one, Stored) else one
     if isinstance(known, int) and not 0 < known < 1 << 63:
         raise InvalidOption(f"depends_on: no task has the id {known}")
     return known
@@ -138,4 +138,4 @@ def _upstream(one: Any) -> Any:
 def _is_one(given: Any) -> bool:
     from ringq.kinds.submission import Submission  # noqa: PLC0415 - which knows what it waits for
 
-    return isinstance(given, (int, Submitted, Submission, Member)) and not isinstance(given, bool)
+    return isinstance(given, (int, Stored, Submission, Member)) and not isinstance(given, bool)

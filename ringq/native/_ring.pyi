@@ -9,6 +9,8 @@ from typing_extensions import Buffer
 Row = tuple[int, int, int, int, int, int, int, int, int, int | None, int | None, str | None, str | None]
 # (task_id, lease, kind, attempt, worker)
 Damaged = tuple[int, int, int, int, int]
+# (worker, task_id, lease, kind, attempt, since_ns, fraction, said_ns, message, bytes_done, bytes_total)
+Shown = tuple[int, int, int, int, int, int, float | None, int, str, int, int | None]
 # (task_id, lease, kind, attempt, worker, call)
 Lost = tuple[int, int, int, int, int, int]
 
@@ -97,10 +99,16 @@ class Parent:
         """Let a worker leave: its claim() returns None and `stopping` is True, until it is swept."""
     def stop_all(self) -> None:
         """stop_worker() for all of them, with one wake-up."""
-    def progress(self, worker: int) -> tuple[float, str]:
-        """The last fraction and message a worker has shown."""
+    def progress(self) -> list[Shown]:
+        """What each of the attempts that run now has shown of itself, and nothing that one before it has.
+
+        `since_ns` is when the attempt was begun; for one with calls it may be a quarter of a second later. `fraction`
+        is None and `said_ns` 0 as long as it has said none. `bytes_total` is None as long as it is not known.
+        """
+    def packed_progress(self, task_id: int) -> tuple[bytes, set[int]]:
+        """The same of one task, or of all if it is 0, as `ringq.progress.ROW` reads it; and the kinds of these."""
     def heartbeat_ns(self, worker: int) -> int:
-        """When a worker was last seen to claim, start, finish or show progress; 0: never."""
+        """When a worker was last seen to claim, start, finish or say a fraction; 0: never."""
     def ready(self) -> int:
         """Published and not yet claimed; one that was revoked from among others counts until those before it are."""
     def in_flight(self) -> int:
@@ -146,8 +154,17 @@ class Worker:
         """The reason code requested for the present call of this attempt while its handler runs, else 0."""
     def interrupt(self) -> int:
         """As cancel_requested(), but a request is told once in a call, or in an attempt before its first: then 0."""
-    def set_progress(self, fraction: float, message: str) -> None:
-        """Show how far the attempt is: clamped to 0..1, the message cut to 63 bytes. May come from any thread."""
+    def set_progress(self, lease: int, fraction: float, message: str) -> None:
+        """Show how far the attempt of this lease is: clamped to 0..1, the message cut to 63 bytes.
+
+        May come from any thread, as those below; nothing happens if another attempt runs by now.
+        """
+    def set_bytes(self, lease: int, count: int) -> None:
+        """Show how many bytes it has done: 0 to 2**63 - 1."""
+    def add_bytes(self, lease: int, count: int) -> None:
+        """Show that it has done so many more; the sum ends at 2**63 - 1."""
+    def set_total(self, lease: int, count: int) -> None:
+        """Show how many bytes it has to do in all: 0 to 2**63 - 1."""
     def unread(self, fd: int, kept: int = ..., /) -> int:
         """Bytes written to the pipe `fd` that its reader has not taken yet.
 

@@ -364,8 +364,7 @@ void rq_reset_record(struct rq_parent *p, uint32_t worker)
     }
     berth->hint_read = berth->hint_end = 0;
     berth->running = RQ_NONE;
-    berth->fraction = 0;
-    berth->message_bytes = 0;
+    memset(berth->progress, 0, sizeof berth->progress);
     RQ_POINT("sweep.record");
     /* E10: release, pairs with the next worker's CAS of identity: everything above is in place when it attaches */
     atomic_store_explicit(&record->identity, 0, memory_order_release);
@@ -481,37 +480,67 @@ void rq_stop_all(struct rq_parent *p)
     wake_all(p);
 }
 
+/* Whether these can be an attempt's words (I9). */
+static bool is_progress(const uint64_t words[RQ_PROGRESS_WORDS])
+{
+    double fraction;
+    memcpy(&fraction, &words[RQ_PROGRESS_FRACTION], sizeof fraction);
+    uint64_t length = words[RQ_PROGRESS_WORDS - 1] >> 56;
+    uint64_t total = words[RQ_PROGRESS_TOTAL];
+    return fraction >= 0 && fraction <= 1 /* refuses NaN too */ && length <= RQ_MESSAGE_BYTES_MAX &&
+           words[RQ_PROGRESS_BYTES] <= RQ_BYTES_MAX && (total <= RQ_BYTES_MAX || total == RQ_BYTES_UNKNOWN);
+}
+
 /* The last coherent progress: a writer that died or is just writing costs four tries, never a wait. */
-double rq_progress(struct rq_parent *p, uint32_t worker, char message[RQ_MESSAGE_BYTES_MAX + 1], uint32_t *bytes)
+static void look_at_progress(struct rq_parent *p, uint32_t worker)
 {
     struct rq_record *record = rq_record_of(p->segment, &p->g, worker);
-    struct berth *berth = &p->berths[worker];
     for (int tries = 0; tries < 4; tries++) {
         uint64_t words[RQ_PROGRESS_WORDS];
-        /* E12: acquire on all but the last load, pairs with the writer's release of each word: a word of a later
-         * message makes the odd sequence before it visible */
+        /* E12: acquire on all but the last load, pairs with the writer's release of each word: a later word makes the
+         * odd sequence before it visible */
         uint64_t seq = atomic_load_explicit(&record->progress_seq, memory_order_acquire);
         for (uint32_t i = 0; i < RQ_PROGRESS_WORDS; i++) {
             words[i] = atomic_load_explicit(&record->progress[i], memory_order_acquire);
         }
-        if (seq % 2 == 1 || atomic_load_explicit(&record->progress_seq, memory_order_relaxed) != seq) {
-            continue;
+        if (seq % 2 == 0 && atomic_load_explicit(&record->progress_seq, memory_order_relaxed) == seq) {
+            if (is_progress(words)) {
+                memcpy(p->berths[worker].progress, words, sizeof words);
+            }
+            return;
         }
-        double fraction;
-        char text[RQ_MESSAGE_BYTES_MAX + 1];
-        memcpy(&fraction, &words[0], sizeof fraction);
-        memcpy(text, &words[1], sizeof text);
-        uint8_t length = (uint8_t)text[RQ_MESSAGE_BYTES_MAX];
-        if (fraction >= 0 && fraction <= 1 && length <= RQ_MESSAGE_BYTES_MAX) { /* refuses NaN too */
-            berth->fraction = fraction;
-            berth->message_bytes = length;
-            memcpy(berth->message, text, sizeof text);
-        }
-        break;
     }
-    memcpy(message, berth->message, RQ_MESSAGE_BYTES_MAX + 1);
-    *bytes = berth->message_bytes;
-    return berth->fraction;
+}
+
+/* What the attempt in `slot` has shown; nothing, if the words are those of another one (I14). */
+static struct rq_shown shown_by(struct rq_parent *p, uint32_t worker, uint32_t slot, uint64_t now)
+{
+    const uint64_t *words = p->berths[worker].progress;
+    struct rq_shown shown = {.total = RQ_BYTES_UNKNOWN};
+    look_at_progress(p, worker);
+    if (words[RQ_PROGRESS_ATTEMPT] != rq_cell(slot, p->entries[slot].generation)) {
+        return shown;
+    }
+    shown.said_ns = words[RQ_PROGRESS_SAID_NS] < now ? words[RQ_PROGRESS_SAID_NS] : now;
+    memcpy(&shown.fraction, &words[RQ_PROGRESS_FRACTION], sizeof shown.fraction);
+    shown.bytes = words[RQ_PROGRESS_BYTES];
+    shown.total = words[RQ_PROGRESS_TOTAL];
+    memcpy(shown.message, &words[RQ_PROGRESS_MESSAGE], sizeof shown.message);
+    shown.message_bytes = (uint8_t)shown.message[RQ_MESSAGE_BYTES_MAX];
+    return shown;
+}
+
+uint32_t rq_progress(struct rq_parent *p, struct rq_held *held, struct rq_shown *shown)
+{
+    uint32_t count = rq_running(p, held);
+    uint64_t now = rq_monotonic_ns();
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t slot = p->berths[held[i].worker].running;
+        const struct entry *entry = &p->entries[slot];
+        shown[i] = shown_by(p, held[i].worker, slot, now);
+        shown[i].since_ns = held[i].call == 0 ? held[i].started_ns : entry->seen_running_ns;
+    }
+    return count;
 }
 
 uint64_t rq_heartbeat_ns(const struct rq_parent *p, uint32_t worker)

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define RQ_MAGIC UINT64_C(0x31676e71676e6972) /* "ringqng1" in memory order */
-#define RQ_LAYOUT_VERSION 2u
+#define RQ_LAYOUT_VERSION 3u
 
 #define RQ_LINE_BYTES 64u
 #define RQ_SLOT_BYTES 512u
@@ -137,7 +137,19 @@ struct rq_control {
 };
 
 /* -- worker record ----------------------------------------------------------------------------------------------- */
-#define RQ_PROGRESS_WORDS 9u /* fraction, then 64 bytes: the message and, in the last one, its length */
+/* What an attempt has shown of itself. The first word names it, so the words of the one before are nobody's: an attempt
+ * that shows nothing costs nothing. */
+enum rq_progress_word {
+    RQ_PROGRESS_ATTEMPT,  /* its cell word */
+    RQ_PROGRESS_SAID_NS,  /* CLOCK_MONOTONIC, when it said a fraction last; 0: never */
+    RQ_PROGRESS_FRACTION, /* a double, 0 to 1 */
+    RQ_PROGRESS_BYTES,    /* done so far, at most RQ_BYTES_MAX */
+    RQ_PROGRESS_TOTAL,    /* bytes in all, RQ_BYTES_UNKNOWN: nobody knows */
+    RQ_PROGRESS_MESSAGE,  /* 64 bytes: the message and, in the last one, its length */
+    RQ_PROGRESS_WORDS = RQ_PROGRESS_MESSAGE + 8,
+};
+#define RQ_BYTES_MAX (UINT64_MAX >> 1)
+#define RQ_BYTES_UNKNOWN UINT64_MAX
 
 struct rq_record {
     /* line 0: worker, about once a task, or once a call of a chunk */
@@ -227,6 +239,7 @@ static_assert(sizeof(struct rq_record) == 5 * RQ_LINE_BYTES, "worker record");
 static_assert(offsetof(struct rq_record, waiting) == RQ_LINE_BYTES, "worker record: polled line");
 static_assert(offsetof(struct rq_record, cancel) == 2 * RQ_LINE_BYTES, "worker record: the parent's line");
 static_assert(offsetof(struct rq_record, progress_seq) == 3 * RQ_LINE_BYTES, "worker record: progress");
+static_assert(offsetof(struct rq_record, canary_after) < 5 * RQ_LINE_BYTES, "worker record: progress fits two lines");
 static_assert(sizeof(struct rq_receipt) == 96 && offsetof(struct rq_receipt, crc) == 92, "receipt");
 static_assert(sizeof(struct rq_task_header) == 56 && offsetof(struct rq_task_header, crc) == 48, "task header");
 static_assert(sizeof(struct rq_slot) == RQ_SLOT_BYTES && offsetof(struct rq_slot, area) == RQ_LINE_BYTES, "slot");

@@ -6,6 +6,7 @@ struct parent {
     struct mapping mapping;
     struct rq_parent *ring;
     struct rq_held *held; /* room for what sweep, revoke_all and running report */
+    struct rq_shown *shown; /* likewise, progress */
 };
 
 static PyObject *parent_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -41,7 +42,8 @@ static PyObject *parent_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     rq_segment_format(self->mapping.memory, &g, &id);
     self->ring = rq_parent_new(self->mapping.memory, &g, eventfd);
     self->held = PyMem_Malloc(g.slots * sizeof *self->held + g.workers * sizeof *self->held);
-    if (self->ring == NULL || self->held == NULL) {
+    self->shown = PyMem_Malloc(g.workers * sizeof *self->shown);
+    if (self->ring == NULL || self->held == NULL || self->shown == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
@@ -54,6 +56,7 @@ static void parent_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     rq_parent_delete(self->ring);
     PyMem_Free(self->held);
+    PyMem_Free(self->shown);
     unmap_segment(&self->mapping);
     type->tp_free(object);
     Py_DECREF(type);
@@ -347,17 +350,106 @@ static PyObject *stop_all(PyObject *self, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
-static PyObject *progress(PyObject *self, PyObject *value)
+/* What is not there is None. */
+static PyObject *progress_tuple(const struct rq_held *held, const struct rq_shown *shown)
+{
+    bool is_said = shown->said_ns != 0, is_known = shown->total != RQ_BYTES_UNKNOWN;
+    PyObject *fraction = is_said ? PyFloat_FromDouble(shown->fraction) : Py_NewRef(Py_None);
+    PyObject *message = PyUnicode_DecodeUTF8(shown->message, (Py_ssize_t)shown->message_bytes, "replace");
+    PyObject *total = is_known ? PyLong_FromUnsignedLongLong(shown->total) : Py_NewRef(Py_None);
+    return Py_BuildValue("ILKIIKNKNKN", held->worker, (long long)held->task_id, (unsigned long long)held->lease,
+                         held->kind, held->attempt, (unsigned long long)shown->since_ns, fraction,
+                         (unsigned long long)shown->said_ns, message, (unsigned long long)shown->bytes, total);
+}
+
+static PyObject *progress(PyObject *self, PyObject *Py_UNUSED(none))
 {
     struct rq_parent *ring = ring_of(self);
-    char message[RQ_MESSAGE_BYTES_MAX + 1];
-    uint32_t worker, bytes;
-    if (ring == NULL || parse_worker(ring, value, &worker) < 0) {
+    struct parent *parent = (struct parent *)self;
+    if (ring == NULL) {
         return NULL;
     }
-    double fraction = rq_progress(ring, worker, message, &bytes);
-    PyObject *text = PyUnicode_DecodeUTF8(message, (Py_ssize_t)bytes, "replace");
-    return text == NULL ? NULL : Py_BuildValue("dN", fraction, text);
+    uint32_t count = rq_progress(ring, parent->held, parent->shown);
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (uint32_t i = 0; list != NULL && i < count; i++) {
+        PyObject *tuple = progress_tuple(&parent->held[i], &parent->shown[i]);
+        if (tuple == NULL) {
+            Py_CLEAR(list);
+        } else {
+            PyList_SET_ITEM(list, (Py_ssize_t)i, tuple);
+        }
+    }
+    return list;
+}
+
+/* As `progress.ROW` reads it. */
+struct packed {
+    uint32_t worker, kind, attempt, message_bytes;
+    int64_t task_id;
+    uint64_t lease, since_ns, said_ns;
+    double fraction;
+    uint64_t bytes, total;
+    char message[RQ_MESSAGE_BYTES_MAX + 1];
+};
+static_assert(sizeof(struct packed) == 136 && offsetof(struct packed, message) == 72, "read by Python");
+
+static void pack(struct packed *row, const struct rq_held *held, const struct rq_shown *shown)
+{
+    *row = (struct packed){
+        .worker = held->worker,
+        .kind = held->kind,
+        .attempt = held->attempt,
+        .message_bytes = shown->message_bytes,
+        .task_id = held->task_id,
+        .lease = held->lease,
+        .since_ns = shown->since_ns,
+        .said_ns = shown->said_ns,
+        .fraction = shown->fraction,
+        .bytes = shown->bytes,
+        .total = shown->total,
+    };
+    memcpy(row->message, shown->message, sizeof row->message);
+}
+
+/* A sixth of the time that progress takes: no object for each value. */
+static PyObject *packed_progress(PyObject *self, PyObject *value)
+{
+    struct rq_parent *ring = ring_of(self);
+    struct parent *parent = (struct parent *)self;
+    int64_t task_id;
+    if (ring == NULL || parse_signed(value, "task_id", &task_id) < 0) {
+        return NULL;
+    }
+    uint32_t running = rq_progress(ring, parent->held, parent->shown), count = 0;
+    PyObject *rows = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(running * sizeof(struct packed)));
+    PyObject *kinds = PySet_New(NULL);
+    uint32_t last = 0;
+    for (uint32_t i = 0; rows != NULL && kinds != NULL && i < running; i++) {
+        const struct rq_held *held = &parent->held[i];
+        if (task_id != 0 && held->task_id != task_id) {
+            continue;
+        }
+        struct packed row;
+        pack(&row, held, &parent->shown[i]);
+        memcpy(PyBytes_AS_STRING(rows) + count++ * sizeof row, &row, sizeof row);
+        if (count == 1 || held->kind != last) {
+            PyObject *kind = PyLong_FromUnsignedLong(held->kind);
+            if (kind == NULL || PySet_Add(kinds, kind) < 0) {
+                Py_CLEAR(kinds);
+            }
+            Py_XDECREF(kind);
+            last = held->kind;
+        }
+    }
+    if (rows != NULL && kinds != NULL) {
+        _PyBytes_Resize(&rows, (Py_ssize_t)(count * sizeof(struct packed)));
+    }
+    if (rows == NULL || kinds == NULL) {
+        Py_XDECREF(rows);
+        Py_XDECREF(kinds);
+        return NULL;
+    }
+    return Py_BuildValue("NN", rows, kinds);
 }
 
 static PyObject *heartbeat_ns(PyObject *self, PyObject *value)
@@ -444,7 +536,8 @@ static PyMethodDef methods[] = {
      "Ask a worker to end this call of the attempt of this lease; False if it has ended."},
     {"stop_worker", stop_worker, METH_O, "Let a worker leave when its present attempt has ended."},
     {"stop_all", stop_all, METH_NOARGS, "Let every worker leave when its present attempt has ended."},
-    {"progress", progress, METH_O, "A worker's last (fraction, message)."},
+    {"progress", progress, METH_NOARGS, "What each of the attempts that run now has shown of itself."},
+    {"packed_progress", packed_progress, METH_O, "The same as bytes, of one task or all (0); and which kinds these have."},
     {"heartbeat_ns", heartbeat_ns, METH_O, "When a worker was last seen to do something, on the monotonic clock."},
     {"ready", ready, METH_NOARGS, "Published and not yet claimed."},
     {"in_flight", in_flight, METH_NOARGS, "Slots that are not free, including drained ones not yet freed."},

@@ -249,11 +249,13 @@ static PyObject *interrupt(PyObject *self, PyObject *Py_UNUSED(none))
 static PyObject *set_progress(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     struct rq_worker *ring = ring_of(self);
+    uint64_t lease;
     Py_ssize_t bytes;
-    if (ring == NULL || check_count("set_progress", nargs, 2, 2) < 0) {
+    if (ring == NULL || check_count("set_progress", nargs, 3, 3) < 0 ||
+        parse_unsigned(args[0], "lease", INT64_MAX, &lease) < 0) {
         return NULL;
     }
-    double fraction = PyFloat_AsDouble(args[0]);
+    double fraction = PyFloat_AsDouble(args[1]);
     if (fraction == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
@@ -261,10 +263,10 @@ static PyObject *set_progress(PyObject *self, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_ValueError, "fraction: expected 0 to 1, got nan");
         return NULL;
     }
-    if (!PyUnicode_Check(args[1])) {
-        return PyErr_Format(PyExc_TypeError, "message: expected a str, got %.100s", Py_TYPE(args[1])->tp_name);
+    if (!PyUnicode_Check(args[2])) {
+        return PyErr_Format(PyExc_TypeError, "message: expected a str, got %.100s", Py_TYPE(args[2])->tp_name);
     }
-    const char *message = PyUnicode_AsUTF8AndSize(args[1], &bytes);
+    const char *message = PyUnicode_AsUTF8AndSize(args[2], &bytes);
     if (message == NULL) {
         return NULL;
     }
@@ -274,8 +276,37 @@ static PyObject *set_progress(PyObject *self, PyObject *const *args, Py_ssize_t 
             bytes--;
         }
     }
-    rq_set_progress(ring, fraction < 0 ? 0.0 : fraction > 1 ? 1.0 : fraction, message, (uint32_t)bytes);
+    rq_set_progress(ring, lease, fraction < 0 ? 0.0 : fraction > 1 ? 1.0 : fraction, message, (uint32_t)bytes);
     Py_RETURN_NONE;
+}
+
+static PyObject *with_bytes(PyObject *self, PyObject *const *args, Py_ssize_t nargs, const char *name,
+                            void (*function)(struct rq_worker *, uint64_t, uint64_t))
+{
+    struct rq_worker *ring = ring_of(self);
+    uint64_t lease, bytes;
+    if (ring == NULL || check_count(name, nargs, 2, 2) < 0 ||
+        parse_unsigned(args[0], "lease", INT64_MAX, &lease) < 0 ||
+        parse_unsigned(args[1], "bytes", RQ_BYTES_MAX, &bytes) < 0) {
+        return NULL;
+    }
+    function(ring, lease, bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_bytes(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return with_bytes(self, args, nargs, "set_bytes", rq_set_bytes);
+}
+
+static PyObject *add_bytes(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return with_bytes(self, args, nargs, "add_bytes", rq_add_bytes);
+}
+
+static PyObject *set_total(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return with_bytes(self, args, nargs, "set_total", rq_set_total);
 }
 
 static PyObject *unread(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
@@ -305,7 +336,10 @@ static PyMethodDef worker_methods[] = {
     {"finish", FUNCTION(finish), METH_FASTCALL | METH_KEYWORDS, "Publish the receipt; False: the body does not fit."},
     {"cancel_requested", cancel_requested, METH_NOARGS, "Reason code if the attempt should end, else 0."},
     {"interrupt", interrupt, METH_NOARGS, "As cancel_requested, but only once for each call."},
-    {"set_progress", FUNCTION(set_progress), METH_FASTCALL, "Show how far the attempt is."},
+    {"set_progress", FUNCTION(set_progress), METH_FASTCALL, "Show how far the attempt of this lease is."},
+    {"set_bytes", FUNCTION(set_bytes), METH_FASTCALL, "Show how many bytes the attempt of this lease has done."},
+    {"add_bytes", FUNCTION(add_bytes), METH_FASTCALL, "Show that it has done so many more."},
+    {"set_total", FUNCTION(set_total), METH_FASTCALL, "Show how many bytes it has to do."},
     {"unread", FUNCTION(unread), METH_FASTCALL, "Bytes in a pipe that its reader has not taken yet, -1: no pipe."},
     {NULL, NULL, 0, NULL},
 };

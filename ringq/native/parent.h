@@ -35,9 +35,7 @@ struct berth { /* one per worker */
     uint64_t ring_freed;
     uint64_t *returned; /* bit per line of the result ring: given back, but something older is not */
     uint32_t running;   /* slot it was last seen RUNNING, RQ_NONE */
-    double fraction;    /* last coherent progress */
-    uint32_t message_bytes;
-    char message[RQ_MESSAGE_BYTES_MAX + 1];
+    uint64_t progress[RQ_PROGRESS_WORDS]; /* the last coherent words, checked */
 };
 
 struct rq_parent {

@@ -94,6 +94,16 @@ struct rq_held { /* a slot that is not FREE, from the parent's private table */
     bool started;
 };
 
+struct rq_shown { /* by a running attempt */
+    uint64_t since_ns; /* when the attempt began: within a quarter of a second for one with calls */
+    uint64_t said_ns;  /* when it last said a fraction, 0: never */
+    double fraction;
+    uint64_t bytes; /* done */
+    uint64_t total; /* RQ_BYTES_UNKNOWN: not known */
+    uint32_t message_bytes;
+    char message[RQ_MESSAGE_BYTES_MAX + 1];
+};
+
 struct rq_counters {
     uint64_t published, drained, freed, revoked, swept, found, wakes, damaged, stale, recelled, retired;
 };
@@ -128,7 +138,8 @@ uint32_t rq_running(struct rq_parent *p, struct rq_held *held);
 bool rq_request_cancel(struct rq_parent *p, uint32_t worker, uint64_t lease, uint32_t reason, uint64_t call);
 void rq_stop_worker(struct rq_parent *p, uint32_t worker);
 void rq_stop_all(struct rq_parent *p);
-double rq_progress(struct rq_parent *p, uint32_t worker, char message[RQ_MESSAGE_BYTES_MAX + 1], uint32_t *bytes);
+/* What each of the attempts that run has shown; fills as many of both as it returns, at most `g.workers`. */
+uint32_t rq_progress(struct rq_parent *p, struct rq_held *held, struct rq_shown *shown);
 uint64_t rq_heartbeat_ns(const struct rq_parent *p, uint32_t worker);
 uint32_t rq_ready(struct rq_parent *p);
 uint32_t rq_in_flight(const struct rq_parent *p);
@@ -175,7 +186,11 @@ enum rq_outcome rq_finish(struct rq_worker *w, uint32_t status, uint32_t reason,
                           bool spilled);
 uint32_t rq_cancel_requested(const struct rq_worker *w);
 uint32_t rq_interrupt(struct rq_worker *w); /* the same, but once for each call */
-void rq_set_progress(struct rq_worker *w, double fraction, const char *message, uint32_t bytes);
+/* Nothing happens unless the attempt of this lease runs: a thread may outlive the attempt that has started it. */
+void rq_set_progress(struct rq_worker *w, uint64_t lease, double fraction, const char *message, uint32_t bytes);
+void rq_set_bytes(struct rq_worker *w, uint64_t lease, uint64_t bytes);
+void rq_add_bytes(struct rq_worker *w, uint64_t lease, uint64_t bytes);
+void rq_set_total(struct rq_worker *w, uint64_t lease, uint64_t total);
 bool rq_stopping(const struct rq_worker *w);
 
 /* -- recovery ---------------------------------------------------------------------------------------------------- */

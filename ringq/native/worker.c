@@ -49,7 +49,7 @@ struct rq_worker {
 
     uint64_t hint_tail;
     uint64_t ring_tail; /* of the result ring: where the next body goes */
-    uint64_t progress_seq;
+    uint64_t progress[RQ_PROGRESS_WORDS]; /* as they are in the record */
 };
 
 struct rq_worker *rq_worker_new(unsigned char *segment, const struct rq_geometry *g, uint32_t index, int eventfd,
@@ -362,27 +362,87 @@ uint32_t rq_interrupt(struct rq_worker *w)
     return reason;
 }
 
-void rq_set_progress(struct rq_worker *w, double fraction, const char *message, uint32_t bytes)
+/* -- progress ---------------------------------------------------------------------------------------------------- */
+
+/* The words of this attempt, to be changed and shown; NULL if it is not the one with this lease. */
+static uint64_t *own_words(struct rq_worker *w, uint64_t lease, uint32_t *first, uint32_t *count)
 {
-    uint64_t words[RQ_PROGRESS_WORDS] = {0};
-    char text[RQ_MESSAGE_BYTES_MAX + 1] = {0};
-    assert(bytes <= RQ_MESSAGE_BYTES_MAX);
-    memcpy(text, message, bytes);
-    text[RQ_MESSAGE_BYTES_MAX] = (char)bytes;
-    memcpy(&words[0], &fraction, sizeof fraction);
-    memcpy(&words[1], text, sizeof text);
-    uint64_t seq = atomic_load_explicit(&w->record->progress_seq, memory_order_relaxed) | 1;
-    atomic_store_explicit(&w->record->progress_seq, seq, memory_order_relaxed);
+    uint64_t mine = rq_cell(w->slot, w->generation);
+    if (w->step != STEP_RUNNING || w->task.lease != lease) {
+        return NULL;
+    }
+    if (w->progress[RQ_PROGRESS_ATTEMPT] != mine) { /* I14: those of the attempt before go with its name */
+        memset(w->progress, 0, sizeof w->progress);
+        w->progress[RQ_PROGRESS_ATTEMPT] = mine;
+        w->progress[RQ_PROGRESS_TOTAL] = RQ_BYTES_UNKNOWN;
+        *first = 0;
+        *count = RQ_PROGRESS_WORDS;
+    }
+    return w->progress;
+}
+
+static void show_words(struct rq_worker *w, uint32_t first, uint32_t count)
+{
+    struct rq_record *record = w->record;
+    uint64_t seq = atomic_load_explicit(&record->progress_seq, memory_order_relaxed) | 1;
+    atomic_store_explicit(&record->progress_seq, seq, memory_order_relaxed);
     RQ_POINT("progress.odd");
-    for (uint32_t i = 0; i < RQ_PROGRESS_WORDS; i++) {
+    for (uint32_t i = first; i < first + count; i++) {
         /* E12: release, after the odd sequence; pairs with the parent's acquire of each word */
-        atomic_store_explicit(&w->record->progress[i], words[i], memory_order_release);
+        atomic_store_explicit(&record->progress[i], w->progress[i], memory_order_release);
         RQ_POINT("progress.word");
     }
     /* E12: release, after the words; pairs with the parent's first load of the sequence */
-    atomic_store_explicit(&w->record->progress_seq, seq + 1, memory_order_release);
+    atomic_store_explicit(&record->progress_seq, seq + 1, memory_order_release);
     RQ_POINT("progress.even");
-    beat(w, rq_monotonic_ns());
+}
+
+void rq_set_progress(struct rq_worker *w, uint64_t lease, double fraction, const char *message, uint32_t bytes)
+{
+    uint32_t first = RQ_PROGRESS_SAID_NS, count = RQ_PROGRESS_WORDS - RQ_PROGRESS_SAID_NS;
+    uint64_t *words = own_words(w, lease, &first, &count);
+    char text[RQ_MESSAGE_BYTES_MAX + 1] = {0};
+    if (words == NULL) {
+        return;
+    }
+    assert(bytes <= RQ_MESSAGE_BYTES_MAX);
+    memcpy(text, message, bytes);
+    text[RQ_MESSAGE_BYTES_MAX] = (char)bytes;
+    words[RQ_PROGRESS_SAID_NS] = rq_monotonic_ns();
+    memcpy(&words[RQ_PROGRESS_FRACTION], &fraction, sizeof fraction);
+    memcpy(&words[RQ_PROGRESS_MESSAGE], text, sizeof text);
+    show_words(w, first, count);
+    beat(w, words[RQ_PROGRESS_SAID_NS]);
+}
+
+/* One word of them; the time is not taken, so it costs a tenth of a message. */
+static void set_word(struct rq_worker *w, uint64_t lease, uint32_t word, uint64_t value, bool is_added)
+{
+    uint32_t first = word, count = 1;
+    uint64_t *words = own_words(w, lease, &first, &count);
+    if (words == NULL) {
+        return;
+    }
+    uint64_t room = RQ_BYTES_MAX - words[word];
+    words[word] = !is_added ? value : words[word] + (value < room ? value : room);
+    show_words(w, first, count);
+}
+
+void rq_set_bytes(struct rq_worker *w, uint64_t lease, uint64_t bytes)
+{
+    assert(bytes <= RQ_BYTES_MAX);
+    set_word(w, lease, RQ_PROGRESS_BYTES, bytes, false);
+}
+
+void rq_add_bytes(struct rq_worker *w, uint64_t lease, uint64_t bytes)
+{
+    set_word(w, lease, RQ_PROGRESS_BYTES, bytes, true);
+}
+
+void rq_set_total(struct rq_worker *w, uint64_t lease, uint64_t total)
+{
+    assert(total <= RQ_BYTES_MAX || total == RQ_BYTES_UNKNOWN);
+    set_word(w, lease, RQ_PROGRESS_TOTAL, total, false);
 }
 
 /* -- finish ------------------------------------------------------------------------------------------------------ */

@@ -12,15 +12,17 @@ _SEVERAL: Final = msgspec.Meta(max_length=NAMES_MAX)
 
 
 class Family(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """Ask to whom a task belongs."""
+    """Ask to whom a task belongs; `results`: and what it depends on has come to."""
 
     task_id: int
+    results: bool = False
 
 
 class FamilyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Ids: of the task whose child it is, of those it depends on in the order in which they were named, and of its
     children in the order in which they were spawned. `memo`: what its handler has returned, as JSON text. `places`:
-    under which number it named each of the dependencies; a task that was named twice has the first.
+    under which number it named each of the dependencies; a task that was named twice has the first. `ends`: the code of
+    the status of each dependency and its result as JSON text, if that was asked for and all of it is little.
     """
 
     parent: int | None
@@ -28,6 +30,7 @@ class FamilyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     children: list[int]
     memo: str | None
     places: list[int] = []
+    ends: list[tuple[int, str | None]] | None = None
 
 
 class Health(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -74,5 +77,26 @@ class WhyReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     body: str
 
 
-Question = Health | Why | Family | Subscribe
-Answer = HealthReply | WhyReply | FamilyReply | Events
+class Progress(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Ask how far running tasks are: this one; 0 for all."""
+
+    task_id: int = 0
+
+
+class ProgressReply(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """How far they are, as their workers have shown it; the client makes of it what people read.
+
+    `now_ns` is when, on the monotonic clock. `shown`: as `ringq.progress.unpacked` reads it. `rates`: throughputs above
+    zero, by lease. `kinds`: names and, if any task of the kind has completed, how long those took, by number. `labels`,
+    by task, of those that have one.
+    """
+
+    now_ns: int
+    shown: bytes
+    rates: dict[int, float]
+    kinds: dict[int, tuple[str, float | None]]
+    labels: dict[int, str]
+
+
+Question = Health | Why | Family | Progress | Subscribe
+Answer = HealthReply | WhyReply | FamilyReply | ProgressReply | Events

@@ -16,7 +16,18 @@ import msgspec
 
 from ringq.config import FRAME_BYTES_MAX
 from ringq.errors import BatchTooLarge, ProtocolError
-from ringq.protocol.asking import Events, Family, FamilyReply, Health, HealthReply, Subscribe, Why, WhyReply
+from ringq.protocol.asking import (
+    Events,
+    Family,
+    FamilyReply,
+    Health,
+    HealthReply,
+    Progress,
+    ProgressReply,
+    Subscribe,
+    Why,
+    WhyReply,
+)
 from ringq.protocol.callbacks import ExtendCallback, OpenCallback, ResolveCallback
 from ringq.protocol.messages import (
     Acquire,
@@ -57,6 +68,7 @@ _TYPE_OF: dict[type, int] = {
     **{PutSchedule: 20, ChangeSchedule: 21, RunSchedule: 22, SetPause: 30, SetControl: 31},
     **{SetRate: 40, HoldRate: 41, Acquire: 42, Granted: 90, Why: 50, WhyReply: 91, Family: 51, FamilyReply: 92},
     **{OpenCallback: 54, ResolveCallback: 55, ExtendCallback: 56, Subscribe: 52, Events: 93},
+    **{Progress: 53, ProgressReply: 94},
     **{Submitted: 65, Ended: 66, HealthReply: 67, MapChunks: 68, MapForgotten: 69, Changed: 70, Cancelled: 71},
     Failure: 127,
 }

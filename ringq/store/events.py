@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ringq.store.callbacks import CallbackTables
+from ringq.store.checkpoints import CheckpointTables
 
 # What tasks are called and found by.
 SELECT_HEADS: Final = """
@@ -63,7 +63,7 @@ Head = tuple[int, int, str | None, str | None, str | None]
 SELECT_OLDEST: Final = "SELECT at_us FROM event ORDER BY id LIMIT 1"
 
 
-class EventTables(CallbackTables):
+class EventTables(CheckpointTables):
     """Statements about events. Those that write belong into `transaction()`."""
 
     def heads(self, task_ids: Sequence[int]) -> list[Head]:

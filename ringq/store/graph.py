@@ -102,10 +102,12 @@ ON CONFLICT (upstream, task_id) DO NOTHING
 """
 DELETE_MOVED: Final = "DELETE FROM edge WHERE upstream = ? AND +is_open = 1"
 
-# Everything that waits for this one, at any depth.
+# Everything that waits for this one, at any depth, also for its key.
 SELECT_BELOW: Final = """
 WITH RECURSIVE below (id) AS (
-    SELECT ?1 UNION SELECT edge.task_id FROM below CROSS JOIN edge ON edge.upstream = below.id AND +edge.is_open = 1)
+    SELECT ?1
+    UNION SELECT edge.task_id FROM below CROSS JOIN edge ON edge.upstream = below.id AND +edge.is_open = 1
+    UNION SELECT follower.task_id FROM below CROSS JOIN follower ON follower.behind = below.id)
 SELECT id FROM below
 """
 

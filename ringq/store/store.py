@@ -193,3 +193,4 @@ class Store(EventTables):
         self._load_preempted()
         self._load_graph()
         self._load_callbacks()
+        self._load_checkpoints()

@@ -30,13 +30,29 @@ class Receipt(NamedTuple):
     error: BaseException | None
 
 
+class Kept:
+    """The checkpoint of a task: what the attempt before has left, and then what this one has, if it `is_new`."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+        self.is_new = False
+
+    def keep(self, _task_id: int, _lease: int, text: str, *, wait: bool) -> None:
+        """As a worker's parent."""
+        self.text, self.is_new = text, True
+
+    def kept(self, _task_id: int, _lease: int) -> str | None:
+        """As a worker's parent."""
+        return self.text
+
+
 def attempt(
     task: Task[..., Any], claim: Claim, spill: Path, clock: InlineClock, ends_us: int | None, tags: dict[str, str],
-    parent: int | None, families: Callable[[], Any],
+    parent: int | None, families: Callable[[], Any], channel: Kept,
 ) -> Receipt:  # fmt: skip
     """Run a claimed task. `spill`: the folder for files that a worker would leave there. `ends_us`: when the time for
     the whole task is over, None for never. `tags`: those of the task. `parent`: whose child it is. `families`: gives a
-    client that stores children, and knows them.
+    client that stores children, and knows them. `channel`: where checkpoints are kept.
 
     What a handler raises is in the receipt, as in production. Raises only what is not meant for a handler:
     KeyboardInterrupt, and what pytest ends or skips a test with. Then there is no receipt.
@@ -46,7 +62,7 @@ def attempt(
     printed: Any = _Unheard()
     with clock.during(slot.look):
         facts = partial(slot.facts, tags, parent)
-        Runner(ring, {claim[2]: task}, spill, printed, facts, families=families).run()
+        Runner(ring, {claim[2]: task}, spill, printed, facts, families=families, channel=channel).run()
     assert slot.receipt is not None
     error = slot.receipt.error
     if error is not None and not isinstance(error, _RECORDED):
@@ -122,8 +138,13 @@ class _Slot:
         over = [(at_us, code) for at_us, code in ends if at_us is not None and at_us <= now_us]
         return min(over)[1] if over else 0
 
-    def set_progress(self, _fraction: float, _message: str) -> None:
+    def set_progress(self, _lease: int, _fraction: float, _message: str) -> None:
         pass
+
+    def set_bytes(self, _lease: int, _count: int) -> None:
+        pass
+
+    add_bytes = set_total = set_bytes
 
 
 class _Unheard:

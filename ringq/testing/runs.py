@@ -37,7 +37,7 @@ from ringq.receipts import ReceiptRow
 from ringq.recover import part_outgrown, spill_dir
 from ringq.steering import places_of, steer
 from ringq.store import OwnerLock, Store
-from ringq.testing.attempt import Receipt, attempt
+from ringq.testing.attempt import Kept, Receipt, attempt
 from ringq.testing.manual import InlineClock
 from ringq.turns import Turns
 from ringq.writer import Writer
@@ -196,11 +196,11 @@ class Runs:
             task = self._app.kinds()[store.kinds()[kind]]
             spec, since_us = store.since_of(task_id)
             total_ms, tags = store.specs()[spec].total_timeout_ms, store.tags_of(task_id)
-            parent = store.parent_of(task_id)
+            parent, kept = store.parent_of(task_id), Kept(store.checkpoint_of(task_id))
         lease, started_us = next(self._leases), self._clock.now_us()
         ends_us = None if total_ms is None else since_us + total_ms * 1000
         claim = (task_id, lease, kind, number, limit_ms, payload.encode())
-        receipt = attempt(task, claim, self._spill, self._clock, ends_us, tags, parent, lambda: self._client)
+        receipt = attempt(task, claim, self._spill, self._clock, ends_us, tags, parent, lambda: self._client, kept)
         row = _row((task_id, lease, kind, number), receipt, started_us, self._clock.now_us())
         with self.opened() as store:
             writer = Writer(store, self._config, self._clock)
@@ -209,6 +209,8 @@ class Runs:
             rows, outgrown = part_outgrown([row])
             for interruption in outgrown:
                 writer.interrupt(interruption)
+            if kept.is_new and kept.text is not None:
+                writer.checkpoints.take(task_id, lease, kept.text)
             writer.record(rows)
             ended = [row[0] for row in _commit(writer).receipts]  # of others too, that waited for this one
         self.ended += ended

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ringq.codec import decode_json, encode_mapping, is_chunk
+from ringq.codec import ResultOf, decode_json, encode_mapping, is_chunk
 from ringq.errors import InvalidOption
 from ringq.kinds import Task
 from ringq.model import TaskRecord
@@ -64,7 +64,13 @@ def _record_text(record: TaskRecord) -> str:
         if value != usual
     )  # fmt: skip
     later = "" if record.run_at is None else f" at {record.run_at:%Y-%m-%d %H:%M:%S} UTC"
-    call = call_text(record.kind, decode_json(record.payload, dict[str, Any]))
+    arguments = decode_json(record.payload, dict[str, Any])
+    for name, places in arguments.pop("", {}).items():  # results of other tasks, by the numbers of dependencies
+        kept = arguments.get(name) or places
+        pairs = zip(places, kept, strict=True) if isinstance(places, list) else ()
+        several = [value if place is None else ResultOf(place) for place, value in pairs]
+        arguments[name] = several if isinstance(places, list) else ResultOf(places)
+    call = call_text(record.kind, arguments)
     return f"{call}{options}{later}, {record.status.value}"
 
 

@@ -21,7 +21,7 @@ from conftest import wait_for
 
 import ringq
 from ringq import protocol
-from ringq.client import client as client_module
+from ringq.client import core
 from ringq.query import Query
 from ringq.store import OwnerLock, Store
 
@@ -313,7 +313,7 @@ def test_who_owns_the_database_for_too_long_is_named(database: Path) -> None:
 
 def test_a_server_that_hangs_is_not_gone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     served = serve(HANDLERS)
-    monkeypatch.setattr(client_module, "REPLY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(core, "REPLY_TIMEOUT_S", 0.5)
     with ringq.connect(served.database, reconnect=0.5) as client:
         served.signal(signal.SIGSTOP)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ringq import config, protocol
 from ringq.errors import RingqError, UnknownTask
+from ringq.events import Event, encode
 from ringq.model import Reason, Status
 
 Row = tuple[int, int, int, str | None, str | None]
@@ -28,6 +29,8 @@ class FakeServer:
         self.submissions: dict[bytes, tuple[int, int]] = {}
         self.seen_ids: list[bytes] = []
         self.seen_waits: list[list[tuple[int, int]]] = []
+        self.seen_subscriptions: list[protocol.Subscribe] = []
+        self.readers: list[tuple[socket.socket, int]] = []
         self.ends: dict[int, Row] = {}
         self.refusal: RingqError | None = None
         self.cuts: list[int] = []  # bytes of the next replies to send before the connection is cut
@@ -63,6 +66,12 @@ class FakeServer:
     def connected(self) -> int:
         with self._lock:
             return len(self._sockets)
+
+    def tell(self, *told: Event, lost: int = 0) -> None:
+        """Send events to all who have subscribed."""
+        with self._lock:
+            for connection, request in self.readers:
+                self._send(connection, protocol.Events(lost, b"\n".join(map(encode, told))), request)
 
     def end(self, task_id: int, result: Any = None, status: Status = Status.COMPLETED,
             reason: Reason = Reason.NONE, error: dict[str, Any] | None = None) -> None:  # fmt: skip
@@ -111,10 +120,17 @@ class FakeServer:
             if self.refusal is not None:
                 raise self.refusal
             self._send(connection, self._store(message), frame.request_id)
+        elif isinstance(message, protocol.Subscribe):
+            self.readers = [reader for reader in self.readers if reader[0] in self._sockets]
+            self.readers.append((connection, frame.request_id))
+            self.seen_subscriptions.append(message)
+            self._send(connection, protocol.Events(0, b""), frame.request_id)
         elif isinstance(message, protocol.Wait):
             self._wait(connection, frame.request_id, message)
         else:
-            body = json.dumps({"status": "ok", "pending": len(self.tasks) - len(self.ends)})
+            body = json.dumps(
+                {"status": "ok", "pending": len(self.tasks) - len(self.ends), "workers": [{"ready": True}]}
+            )
             self._send(connection, protocol.HealthReply(body), frame.request_id)
 
     def _store(self, submit: protocol.Submit) -> protocol.Submitted:

@@ -45,6 +45,7 @@ class Slot:
     kind: int
     attempt: int
     lease: int
+    payload: str
     is_claimed: bool = False
     receipt: ReceiptRow | None = None
     is_drained: bool = False
@@ -61,7 +62,7 @@ class Slots:
     def publish(self, tasks: Sequence[Row], first_lease: int) -> int:
         for number, row in enumerate(tasks):
             assert row[0] not in self.by_task, f"task {row[0]} is published twice"
-            self.by_task[row[0]] = Slot(row[0], row[1], row[2], first_lease + number)
+            self.by_task[row[0]] = Slot(row[0], row[1], row[2], first_lease + number, row[4])
             self.published.append(self.by_task[row[0]])
         return len(tasks)
 
@@ -120,6 +121,7 @@ class Plant:
     """A parent, and how it is killed and started again."""
 
     stopping = False  # as the listener says
+    admission: Admission | None = None  # by which what receipts carry is checked
 
     def __init__(
         self, folder: Path, *, clock: ManualClock | None = None, segment: Segment | None = None, **config: Any
@@ -134,6 +136,7 @@ class Plant:
         """As `Supervisor` does."""
         self.store = Store.open(self.config.database, durability="normal", check=False)
         self.writer = Writer(self.store, self.config, self.clock)
+        self.writer.admission = self.admission
         if not self.store.previous.clean:
             recover._record(self.config, self.store, self.writer, self.clock, segment, lambda _: None)  # type: ignore[arg-type]
         recover._end_cancelled(self.writer)

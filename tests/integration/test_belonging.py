@@ -57,6 +57,7 @@ def test_a_task_is_told_with_those_it_belongs_to(query: Query) -> None:
 
 def test_dependencies_come_as_they_were_named_and_the_others_by_id(query: Query) -> None:
     assert ids(query.dependencies(3)) == [2, 1]
+    assert ids(query.dependencies(3, limit=1)) == [2]
     assert ids(query.dependents(3)) == [4, 5]
     assert ids(query.dependents(3, after=4)) == [5]
     assert ids(query.children(6, limit=1)) == [7]

@@ -92,6 +92,17 @@ def cancels_itself(ctx: ringq.Context, broken: bool) -> str:
     return "done"
 
 
+@app.task
+def goes_on(ctx: ringq.Context) -> list[object]:
+    ctx.report_bytes(1, 2)
+    before = ctx.resume_from()
+    ctx.progress_of(1, 2)
+    ctx.checkpoint([*(before or []), ctx.attempt])
+    if ctx.attempt < 3:
+        raise ringq.RetryLater(after=0)
+    return [before, ctx.resume_from()]
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Inline]:
     ran.clear()
@@ -108,6 +119,14 @@ def test_nothing_runs_until_it_is_told_to(run: Inline) -> None:
     assert (record.id, record.status, record.result) == (handle.id, ringq.Status.COMPLETED, '"a.jpg@128"')
     assert handle.result() == "a.jpg@128"
     assert run.run_all() == []
+
+
+def test_an_attempt_goes_on_from_the_checkpoint_of_the_one_before(run: Inline) -> None:
+    first, second = goes_on.submit(), goes_on.submit()
+    for handle in (first, second):
+        assert handle.result() == [[1, 2], [1, 2, 3]]
+    assert run.client.progress() == []
+    assert first.progress() is None
 
 
 def test_tasks_run_by_priority_then_in_the_order_of_their_submission(run: Inline) -> None:

@@ -118,8 +118,8 @@ class Desk:
         unread: Any = SimpleNamespace(leave=lambda _: None)  # nobody reads events
         self.listener = Listener(
             config, self.selector, self.receipts.clock, self.receipts, admission,
-            submit=self.batches.append, change=lambda _: None, health=lambda: RESULT, say=lambda _: None, why=str,
-            bus=unread,
+            submit=self.batches.append, change=lambda _: None, say=lambda _: None, bus=unread,
+            answers={protocol.Health: lambda _: protocol.HealthReply(RESULT)},
         )  # fmt: skip
 
     def connect(self) -> Client:

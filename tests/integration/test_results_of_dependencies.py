@@ -11,6 +11,7 @@ import pytest
 import ringq
 from ringq.model import Reason, Status
 from ringq.testing import inline
+from ringq.testing.submitted import listing
 
 app = ringq.App("media")
 
@@ -109,3 +110,12 @@ def test_a_result_that_does_not_fit_is_told_by_the_argument(client: Any) -> None
 def test_a_hundred_links_are_taken_one_after_the_other(client: Any) -> None:
     batch = ringq.chain(load.submission("a"), *[lambda size: total.submission([size], base=1)] * 100)
     assert client.submit_many(batch)[-1].result() == 101
+
+
+def test_a_test_that_looks_for_a_task_is_shown_which_results_others_take(client: Any) -> None:
+    first = client.submit_many([load.submission("abc")])[0]
+    double.submit(ringq.result_of(first))
+    total.submit([5, ringq.result_of(first)], base=1)
+    told = listing(client.query.tasks())
+    assert "media::double(size=result_of(0)), blocked" in told
+    assert "media::total(sizes=[5, result_of(0)], base=1), blocked" in told

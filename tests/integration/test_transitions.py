@@ -16,10 +16,12 @@ from plant import Plant
 
 import ringq
 from ringq import protocol
+from ringq.admission import Admission
+from ringq.callback import digest_of, new_token
 from ringq.entries import Batch, Spec
 from ringq.lifecycle import AGAIN, TRANSITIONS, Moves, is_legal
 from ringq.model import OnDuplicate, Reason, Status
-from ringq.testing.attempt import attempt
+from ringq.testing.attempt import Kept, attempt
 from ringq.testing.manual import InlineClock
 from ringq.vanishing import Vanishing
 
@@ -103,6 +105,33 @@ def add(first: int, second: int) -> int:
     return first + second
 
 
+@app.task
+def nursery(ctx: ringq.Context) -> int:
+    ctx.spawn(fine.submission())
+    return 1
+
+
+@app.task
+def unlucky(ctx: ringq.Context) -> None:
+    ctx.spawn(wrong.submission())
+
+
+@app.task
+def tidy(ctx: ringq.Context) -> int:
+    ctx.spawn(fine.submission())
+    return 1
+
+
+@tidy.finalize
+def close(memo: Any, results: list[Any]) -> int:
+    return len(results)
+
+
+@app.task
+def misled(ctx: ringq.Context) -> None:
+    ctx.spawn(fine.options(priority=ringq.HIGH).submission())
+
+
 class Watched(Plant):
     """A plant of which every move of every task is noted, and has to be a legal one. `moves`: in their order."""
 
@@ -110,7 +139,10 @@ class Watched(Plant):
         self.folder = folder
         self.moves: list[Line] = []
         self.seen: dict[int, Status] = {}
-        self.attempts: set[tuple[int, int]] = set()
+        self.attempts: set[tuple[int, int, int]] = set()
+        self.tokens: dict[int, str] = {}
+        self.admission = Admission()
+        self.admission.learn(app.reports())
         self.numbers = itertools.count(1)
         self.pauses_meanwhile = False
         super().__init__(folder, clock=InlineClock())
@@ -119,7 +151,7 @@ class Watched(Plant):
 
     def give(
         self, kind: str = "fine", payload: str = "{}", *, key: str | None = None, mode: OnDuplicate = OnDuplicate.SKIP,
-        run_at_us: int | None = None, **options: Any,
+        run_at_us: int | None = None, depends_on: list[int] | None = None, **options: Any,
     ) -> int:  # fmt: skip
         """A task is submitted; its id, if one was inserted."""
         task_id: int = self.store.next_task_id
@@ -128,6 +160,7 @@ class Watched(Plant):
             Batch(
                 next(self.numbers).to_bytes(16, "big"), [spec], [0], [payload], [run_at_us],
                 lambda *_: None, self.answers.append, keys=[key], on_duplicate=[mode.code],
+                depends_on=None if depends_on is None else [depends_on],
             )
         )  # fmt: skip
         self.turn()
@@ -135,6 +168,8 @@ class Watched(Plant):
 
     def begin(self, *task_ids: int) -> None:
         """Workers have these tasks."""
+        if self.pauses_meanwhile:
+            self.pause(False)
         self.turn()
         self.fill(len(task_ids) + self.ring.in_flight())
         for task_id in task_ids:
@@ -155,8 +190,28 @@ class Watched(Plant):
         handler: Any = app.kinds().get(row[0])
         claim = (task_id, slot.lease, slot.kind, slot.attempt, 0, row[1].encode())
         clock: Any = self.clock
-        receipt = attempt(handler, claim, self.folder, clock, None, {})
+        receipt = attempt(handler, claim, self.folder, clock, None, {}, None, dict, Kept(None))
         self.receive(task_id, Status.of(receipt.status), Reason.of(receipt.reason), receipt.body)
+        self.turn()
+
+    def ask_for_a_callback(self, task_id: int) -> None:
+        """As the client of a worker."""
+        self.tokens[task_id] = new_token(task_id)
+        lease, digest = self.ring.by_task[task_id].lease, digest_of(self.tokens[task_id])
+        self.ask(protocol.OpenCallback(task_id, lease, digest, 60_000_000))
+        self.turn()
+
+    def park(self, task_id: int) -> None:
+        """Its handler returns, and leaves the rest to somebody outside."""
+        body = protocol.encode_carried(protocol.Carried("1", parks=True)).decode()
+        self.receive(task_id, Status.COMPLETED, Reason.WAITING, body)
+        self.turn()
+
+    def resolve(self, task_id: int, status: Status) -> None:
+        """Somebody outside says what becomes of a task."""
+        bodies = ("1", None) if status is Status.COMPLETED else (None, "{}")
+        number = next(self.numbers).to_bytes(16, "big")
+        self.ask(protocol.ResolveCallback(self.tokens[task_id], number, status.code, *bodies))
         self.turn()
 
     def run(self, kind: str, payload: str = "{}", **options: Any) -> int:
@@ -184,23 +239,30 @@ class Watched(Plant):
 
     def look(self) -> None:
         """Compare with what was there the last time."""
-        is_paused = bool(self.store.pauses())
-        for task_id, lease, reason in self.read("SELECT task_id, lease, reason FROM attempt WHERE status IS NULL"):
-            if (task_id, lease) not in self.attempts:
-                self.attempts.add((task_id, lease))
-                held = Status.PAUSED if is_paused or task_id in self.store.preempted else Status.PENDING
-                self.note(task_id, held, Reason.of(reason))
-        for task_id, code, reason in self.read(
-            "SELECT id, status, reason FROM task LEFT JOIN receipt ON task_id = id ORDER BY id"
-        ):
+        tasks = self.read("SELECT id, status, reason FROM task LEFT JOIN receipt ON task_id = id ORDER BY id")
+        held = {task_id: self.held(task_id) for task_id, *_ in tasks}
+        ended = {task_id for task_id, status, _ in tasks if status is not None}
+        for task_id, lease, code in self.read("SELECT task_id, lease, reason FROM attempt WHERE status IS NULL"):
+            reason = Reason.of(code)
+            is_final = reason in LAPSES and task_id in ended
+            if (task_id, lease, code) not in self.attempts and not is_final:
+                self.attempts.add((task_id, lease, code))
+                self.note(task_id, Status.WAITING if reason is Reason.WAITING else held[task_id], reason)
+        for task_id, status, code in tasks:
             slot = self.ring.by_task.get(task_id)
-            held = Status.PAUSED if is_paused or task_id in self.store.preempted else Status.PENDING
-            now = Status.RUNNING if slot is not None and slot.is_claimed else held
-            now = now if code is None else Status.of(code)
-            if self.seen.get(task_id) is None and now is not held:
-                self.note(task_id, Status.PENDING, Reason.NONE)
+            now = Status.RUNNING if slot is not None and slot.is_claimed else held[task_id]
+            now = now if status is None else Status.of(status)
+            if self.seen.get(task_id) is None and now is not held[task_id]:
+                self.note(task_id, held[task_id], Reason.NONE)
             if self.seen.get(task_id) is not now:
-                self.note(task_id, now, Reason.of(reason or 0))
+                self.note(task_id, now, Reason.of(code or 0))
+
+    def held(self, task_id: int) -> Status:
+        """Where it is if it has not ended and no worker has it."""
+        state = self.store.task_states([task_id])[task_id]
+        if state.is_waiting or state.has_not_begun:
+            return Status.WAITING if state.is_waiting else Status.BLOCKED
+        return Status.PAUSED if self.store.pauses() or task_id in self.store.preempted else Status.PENDING
 
     def note(self, task_id: int, now: Status, reason: Reason) -> None:
         line = (self.seen.get(task_id), now, reason)
@@ -397,7 +459,7 @@ def its_queue_goes_on(plant: Watched) -> None:
     plant.pause(False)
 
 
-def in_a_paused_queue(situation: Callable[[Watched], None]) -> Callable[[Watched], None]:
+def in_a_paused_queue(situation: Callable[[Watched], object]) -> Callable[[Watched], None]:
     def paused(plant: Watched) -> None:
         plant.pause()
         situation(plant)
@@ -406,7 +468,7 @@ def in_a_paused_queue(situation: Callable[[Watched], None]) -> Callable[[Watched
     return paused
 
 
-def paused_meanwhile(situation: Callable[[Watched], None]) -> Callable[[Watched], None]:
+def paused_meanwhile(situation: Callable[[Watched], object]) -> Callable[[Watched], None]:
     def paused(plant: Watched) -> None:
         plant.pauses_meanwhile = True
         situation(plant)
@@ -422,8 +484,128 @@ def somebody_gives_it_another_chance_in_a_paused_queue(plant: Watched) -> None:
     plant.turn()
 
 
+def it_depends_on_another(plant: Watched, **options: Any) -> int:
+    return plant.give(depends_on=[plant.give()], **options)
+
+
+def what_it_depends_on_completes(plant: Watched) -> None:
+    first = it_depends_on_another(plant) - 1
+    plant.begin(first)
+    plant.work(first)
+
+
+def what_it_depends_on_fails(plant: Watched) -> None:
+    first = plant.give("wrong")
+    plant.give(depends_on=[first])
+    plant.begin(first)
+    plant.work(first)
+
+
+def it_is_cancelled_while_blocked(plant: Watched) -> None:
+    plant.cancel(it_depends_on_another(plant))
+    plant.turn()
+
+
+def its_time_to_live_is_over_while_blocked(plant: Watched) -> None:
+    it_depends_on_another(plant, ttl_ms=1000)
+    plant.clock.advance(1)
+    plant.turn()
+
+
+def all_of_its_time_is_over_while_blocked(plant: Watched) -> None:
+    it_depends_on_another(plant, total_timeout_ms=1000)
+    plant.clock.advance(1)
+    plant.turn()
+
+
+def another_takes_its_place_while_blocked(plant: Watched) -> None:
+    it_depends_on_another(plant, key="x")
+    plant.give(key="x", mode=OnDuplicate.SUPERSEDE)
+
+
+def what_it_spawns_is_refused(plant: Watched) -> None:
+    assert plant.admission is not None
+    plant.admission.learn([report for report in app.reports() if report["name"] != "life::fine"])
+    plant.run("misled")
+
+
+def its_handler_returns_and_its_child_lives(plant: Watched, kind: str = "nursery", **options: Any) -> int:
+    return plant.run(kind, **options)
+
+
+def its_last_child_completes(plant: Watched, kind: str = "nursery") -> None:
+    child = its_handler_returns_and_its_child_lives(plant, kind) + 1
+    plant.begin(child)
+    plant.work(child)
+
+
+def its_last_child_completes_and_it_has_a_finalize(plant: Watched) -> None:
+    its_last_child_completes(plant, "tidy")
+
+
+def its_child_fails(plant: Watched) -> None:
+    its_last_child_completes(plant, "unlucky")
+
+
+def it_is_cancelled_while_its_child_lives(plant: Watched) -> None:
+    plant.cancel(its_handler_returns_and_its_child_lives(plant))
+    plant.turn()
+
+
+def all_of_its_time_is_over_while_its_child_lives(plant: Watched) -> None:
+    its_handler_returns_and_its_child_lives(plant, total_timeout_ms=1000)
+    plant.clock.advance(1)
+    plant.turn()
+
+
+def it_is_left_to_somebody_outside(plant: Watched, **options: Any) -> int:
+    task_id = plant.give(**options)
+    plant.begin(task_id)
+    plant.ask_for_a_callback(task_id)
+    plant.park(task_id)
+    return task_id
+
+
+def somebody_outside_fails_it(plant: Watched) -> None:
+    plant.resolve(it_is_left_to_somebody_outside(plant, retry="1"), Status.FAILED)
+
+
+def somebody_outside_fails_it_before_its_handler_returns(plant: Watched) -> None:
+    task_id = plant.give()
+    plant.begin(task_id)
+    plant.ask_for_a_callback(task_id)
+    plant.resolve(task_id, Status.FAILED)
+    plant.park(task_id)
+
+
+def somebody_outside_has_it_tried_again(plant: Watched) -> None:
+    plant.resolve(it_is_left_to_somebody_outside(plant, retry="1"), Status.PENDING)
+
+
+def nobody_completes_it_in_time(plant: Watched, **options: Any) -> int:
+    task_id = it_is_left_to_somebody_outside(plant, **options)
+    plant.clock.advance(60)
+    plant.turn()
+    return task_id
+
+
+def nobody_completes_it_in_time_and_it_may_again(plant: Watched) -> int:
+    return nobody_completes_it_in_time(plant, retry="1")
+
+
+def nobody_completes_it_in_time_again_and_again(plant: Watched) -> None:
+    task_id = nobody_completes_it_in_time_and_it_may_again(plant)
+    plant.begin(task_id)
+    plant.ask_for_a_callback(task_id)
+    plant.park(task_id)
+    plant.clock.advance(60)
+    plant.turn()
+
+
 PENDING, PAUSED, RUNNING = Status.PENDING, Status.PAUSED, Status.RUNNING
-SITUATIONS: dict[Line, Callable[[Watched], None]] = {
+BLOCKED, WAITING = Status.BLOCKED, Status.WAITING
+LAPSES = (Reason.CALLBACK_TIMEOUT, Reason.CALLBACK_FAILED)
+SITUATIONS: dict[Line, Callable[[Watched], object]] = {
     (None, PENDING, Reason.NONE): a_task_is_submitted,
     (PENDING, RUNNING, Reason.NONE): a_worker_takes_it,
     (PENDING, Status.CANCELLED, Reason.CANCELLED): it_is_cancelled_before_it_began,
@@ -463,6 +645,26 @@ SITUATIONS: dict[Line, Callable[[Watched], None]] = {
     (PENDING, PAUSED, Reason.NONE): its_queue_is_paused,
     (PAUSED, PENDING, Reason.NONE): its_queue_goes_on,
     (Status.DEAD_LETTER, PAUSED, Reason.NONE): somebody_gives_it_another_chance_in_a_paused_queue,
+    (None, BLOCKED, Reason.NONE): it_depends_on_another,
+    (BLOCKED, PENDING, Reason.NONE): what_it_depends_on_completes,
+    (BLOCKED, Status.DEPENDENCY_FAILED, Reason.NONE): what_it_depends_on_fails,
+    (BLOCKED, Status.CANCELLED, Reason.CANCELLED): it_is_cancelled_while_blocked,
+    (BLOCKED, Status.EXPIRED, Reason.TTL): its_time_to_live_is_over_while_blocked,
+    (BLOCKED, Status.EXPIRED, Reason.TOTAL_TIMEOUT): all_of_its_time_is_over_while_blocked,
+    (BLOCKED, Status.SUPERSEDED, Reason.REPLACED): another_takes_its_place_while_blocked,
+    (RUNNING, Status.FAILED, Reason.INVALID_SPAWN): what_it_spawns_is_refused,
+    (RUNNING, Status.FAILED, Reason.CALLBACK_FAILED): somebody_outside_fails_it_before_its_handler_returns,
+    (RUNNING, WAITING, Reason.WAITING): its_handler_returns_and_its_child_lives,
+    (WAITING, PENDING, Reason.NONE): its_last_child_completes_and_it_has_a_finalize,
+    (WAITING, PENDING, Reason.CALLBACK_FAILED): somebody_outside_has_it_tried_again,
+    (WAITING, PENDING, Reason.CALLBACK_TIMEOUT): nobody_completes_it_in_time_and_it_may_again,
+    (WAITING, Status.COMPLETED, Reason.NONE): its_last_child_completes,
+    (WAITING, Status.FAILED, Reason.CHILD_FAILED): its_child_fails,
+    (WAITING, Status.FAILED, Reason.CALLBACK_FAILED): somebody_outside_fails_it,
+    (WAITING, Status.FAILED, Reason.CALLBACK_TIMEOUT): nobody_completes_it_in_time,
+    (WAITING, Status.FAILED, Reason.TOTAL_TIMEOUT): all_of_its_time_is_over_while_its_child_lives,
+    (WAITING, Status.DEAD_LETTER, Reason.RETRY_LIMIT): nobody_completes_it_in_time_again_and_again,
+    (WAITING, Status.CANCELLED, Reason.CANCELLED): it_is_cancelled_while_its_child_lives,
 }
 SITUATIONS |= {
     (PAUSED, target, reason): in_a_paused_queue(SITUATIONS[PENDING, target, reason])
@@ -472,6 +674,10 @@ SITUATIONS |= {
     )
 }  # fmt: skip
 SITUATIONS |= {(RUNNING, PAUSED, why): paused_meanwhile(SITUATIONS[RUNNING, PENDING, why]) for why in AGAIN}
+SITUATIONS |= {
+    (source, PAUSED, why): paused_meanwhile(SITUATIONS[source, PENDING, why])
+    for source, why in ((BLOCKED, Reason.NONE), *((WAITING, why) for why in (Reason.NONE, *LAPSES)))
+}
 SITUATIONS[RUNNING, PAUSED, Reason.PREEMPTED] = a_more_urgent_task_takes_its_place
 
 
@@ -517,7 +723,7 @@ def test_whatever_is_asked_of_a_task_there_no_other_move_is_made(plant: Watched,
 
 def _late_receipts(plant: Watched, task_id: int) -> None:
     """What a worker that was taken for dead may still say of attempts that are over."""
-    if plant.seen[task_id] in (PENDING, PAUSED):
+    if plant.seen[task_id] in (PENDING, PAUSED, BLOCKED, WAITING):
         return  # nobody says anything of it
     now_us = plant.clock.now_us()
     if task_id in plant.ring.by_task:

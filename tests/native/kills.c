@@ -31,7 +31,8 @@ static void run_some(struct rq_worker *worker, uint32_t most, uint32_t body_byte
         CHECK(rq_claim_payload(worker, payload) == RQ_OK);
         CHECK(token_matches(payload, claimed.payload_bytes, claimed.task_id, 'p'));
         CHECK(rq_start(worker) == RQ_OK);
-        rq_set_progress(worker, 0.5, "half", 4);
+        rq_set_progress(worker, claimed.lease, 0.5, "half", 4);
+        rq_add_bytes(worker, claimed.lease, 7);
         CHECK(rq_call(worker, 1) == RQ_OK);
         rq_leave(worker);
         CHECK(rq_call(worker, 2) == RQ_OK);

@@ -96,7 +96,8 @@ static void work(struct world *w, uint32_t i)
     } else {
         uint32_t size = (uint32_t)(chance(&w->state) % 1500);
         token_fill(bytes, size, w->claimed[i].task_id, 'r');
-        rq_set_progress(w->workers[i], 0.25, bytes, size < 63 ? size : 63);
+        rq_set_progress(w->workers[i], w->claimed[i].lease, 0.25, bytes, size < 63 ? size : 63);
+        rq_add_bytes(w->workers[i], w->claimed[i].lease, size);
         CHECK(rq_call(w->workers[i], 1 + chance(&w->state) % 3) == RQ_OK);
         rq_cancel_requested(w->workers[i]);
         outcome = rq_finish(w->workers[i], 10, 0, bytes, size, false);
@@ -137,8 +138,7 @@ static void publish(struct world *w)
 static void ask(struct world *w)
 {
     struct rq_held held[SLOTS];
-    char message[RQ_MESSAGE_BYTES_MAX + 1];
-    uint32_t bytes;
+    struct rq_shown shown[WORKERS];
     int64_t lowest;
     uint32_t running = rq_running(w->parent, held);
     CHECK(running <= WORKERS);
@@ -147,8 +147,13 @@ static void ask(struct world *w)
         CHECK(held[i].started_ns <= rq_monotonic_ns() && held[i].call <= RQ_CALL_MAX);
         rq_request_cancel(w->parent, held[i].worker, held[i].lease, 2, held[i].call);
     }
-    double fraction = rq_progress(w->parent, (uint32_t)(chance(&w->state) % WORKERS), message, &bytes);
-    CHECK(fraction >= 0 && fraction <= 1 && bytes <= RQ_MESSAGE_BYTES_MAX);
+    running = rq_progress(w->parent, held, shown);
+    CHECK(running <= WORKERS);
+    for (uint32_t i = 0; i < running; i++) {
+        CHECK(shown[i].fraction >= 0 && shown[i].fraction <= 1 && shown[i].message_bytes <= RQ_MESSAGE_BYTES_MAX);
+        CHECK(shown[i].bytes <= RQ_BYTES_MAX && shown[i].said_ns <= rq_monotonic_ns());
+        CHECK(shown[i].total <= RQ_BYTES_MAX || shown[i].total == RQ_BYTES_UNKNOWN);
+    }
     CHECK(rq_heartbeat_ns(w->parent, 0) <= rq_monotonic_ns());
     CHECK(rq_ready(w->parent) <= w->g.cells && rq_in_flight(w->parent) <= SLOTS);
     rq_min_task_id(w->parent, &lowest);

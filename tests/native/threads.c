@@ -116,7 +116,7 @@ static void *run_tasks(void *argument)
         CHECK(claimed.payload_bytes == size_of(claimed.task_id, 4096));
         CHECK(token_matches(payload, claimed.payload_bytes, claimed.task_id, 'p'));
         CHECK(rq_start(seat->worker) == RQ_OK);
-        rq_set_progress(seat->worker, 0.5, "half", 4);
+        rq_set_progress(seat->worker, claimed.lease, 0.5, "half", 4);
         uint32_t bytes = size_of(claimed.task_id * 5 + 3, 3000);
         token_fill(body, bytes, claimed.task_id, 'r');
         enum rq_outcome outcome = rq_finish(seat->worker, 10, 0, body, bytes, false);
@@ -563,44 +563,76 @@ static void test_cancel_hits_its_call(const char *point)
     linger_at = NULL;
 }
 
-/* -- E12. Forbidden: a message of which parts come from two writes ----------------------------------------------- */
+/* -- E12, I14. Forbidden: progress of which parts come from two writes, or from an attempt before ------------------ */
+
+#define SHOWN_TIMES 40u
 
 static void *write_progress(void *argument)
 {
     struct seat *seat = argument;
+    struct rq_claimed claimed;
     char message[RQ_MESSAGE_BYTES_MAX];
-    for (uint32_t i = 0; !rq_stopping(seat->worker); i++) {
-        memset(message, 'a' + (int)(i % 26), sizeof message);
-        rq_set_progress(seat->worker, (double)(i % 26) / 26, message, 1 + i % RQ_MESSAGE_BYTES_MAX);
+    while (next_task(seat, &claimed)) {
+        uint64_t lease = claimed.lease;
+        CHECK(rq_start(seat->worker) == RQ_OK);
+        memset(message, 'a' + (int)(lease % 26), sizeof message);
+        for (uint32_t i = 0; i < SHOWN_TIMES && lease % 3 > 0; i++) { /* every third one shows nothing */
+            rq_set_progress(seat->worker, lease + 1, 1, "another", 7);
+            rq_set_progress(seat->worker, lease, (double)(i % 26) / 26, message, 1 + i % 26);
+            rq_set_bytes(seat->worker, lease, lease);
+            rq_set_total(seat->worker, lease, lease + 1);
+        }
+        CHECK(rq_finish(seat->worker, 10, 0, NULL, 0, false) == RQ_OK);
     }
     return NULL;
 }
 
-static void test_progress_is_whole(void)
+static uint32_t check_shown(const struct rq_held *held, const struct rq_shown *shown)
+{
+    uint64_t lease = held->lease;
+    if (shown->said_ns == 0) {
+        CHECK(shown->message_bytes == 0 && shown->bytes == 0 && shown->total == RQ_BYTES_UNKNOWN);
+        return 0;
+    }
+    CHECK(lease % 3 > 0 && shown->message_bytes > 0);
+    CHECK(shown->fraction == (double)(shown->message_bytes - 1) / 26);
+    for (uint32_t k = 0; k < shown->message_bytes; k++) {
+        CHECK(shown->message[k] == (char)('a' + (int)(lease % 26)));
+    }
+    CHECK(shown->bytes == 0 || shown->bytes == lease);
+    CHECK(shown->total == RQ_BYTES_UNKNOWN || (shown->total == lease + 1 && shown->bytes == lease));
+    return 1;
+}
+
+static void test_progress_is_whole_and_its_own(const char *point)
 {
     struct crew crew;
-    struct seat seats[1];
-    char message[RQ_MESSAGE_BYTES_MAX + 1];
-    uint32_t bytes, changes = 0;
-    char last = 0;
-    crew_open(&crew, 8, 1, 4096);
-    crew_start(&crew, seats, 1, write_progress);
-    const uint64_t end = rq_monotonic_ns() + LONG_NS;
-    while (changes < 500 * scale && rq_monotonic_ns() < end) {
-        double fraction = rq_progress(crew.parent, 0, message, &bytes);
-        if (bytes == 0) {
-            continue;
+    struct seat seats[2];
+    struct rq_row row;
+    struct rq_held held[2];
+    struct rq_shown shown[2];
+    const uint32_t total = 1000 * scale;
+    uint32_t recorded = 0, next = 1, seen = 0;
+    linger_at = point;
+    crew_open(&crew, 8, 2, 4096);
+    crew_start(&crew, seats, 2, write_progress);
+    while (recorded < total) {
+        struct rq_task task = {.task_id = next, .payload = "", .payload_bytes = 0};
+        next += next <= total ? rq_publish(crew.parent, &task, 1, next) : 0;
+        uint32_t running = rq_progress(crew.parent, held, shown);
+        for (uint32_t i = 0; i < running; i++) {
+            seen += check_shown(&held[i], &shown[i]);
         }
-        CHECK(fraction == (double)(message[0] - 'a') / 26);
-        for (uint32_t k = 1; k < bytes; k++) {
-            CHECK(message[k] == message[0]);
+        rq_drain_begin(crew.parent);
+        while (rq_drain_next(crew.parent, &row) == RQ_TAKEN_ROW) {
+            recorded++;
         }
-        changes += message[0] != last;
-        last = message[0];
+        rq_free(crew.parent);
     }
-    printf("progress: %u different messages, forbidden outcomes: 0\n", changes);
-    CHECK(changes > 10);
-    crew_close(&crew, seats, 1);
+    printf("progress, lingering at %s: %u looks, forbidden outcomes: 0\n", point ? point : "no point", seen);
+    CHECK(seen > 10);
+    crew_close(&crew, seats, 2);
+    linger_at = NULL;
 }
 
 int main(int count, char **arguments)
@@ -628,6 +660,7 @@ int main(int count, char **arguments)
     test_cancel_hits_its_call("cancel.word");
     test_cancel_hits_its_call("call.time");
     test_cancel_hits_its_call("call.word");
-    test_progress_is_whole();
+    test_progress_is_whole_and_its_own(NULL);
+    test_progress_is_whole_and_its_own("start.in_handler");
     return 0;
 }

@@ -23,6 +23,12 @@ def plain(path: Path, size: int = 128) -> dict[str, int]:
 @media.task
 def with_context(ctx: ringq.Context, path: str, *, deep: bool = False) -> list[str]:
     ctx.progress(0.5, "half")
+    ctx.progress_of(3, 4)
+    ctx.set_bytes_total(4096)
+    ctx.add_bytes(512)
+    ctx.report_bytes(1024, 4096)
+    ctx.checkpoint({"row": 7})
+    assert_type(ctx.resume_from(), Any)
     ctx.check_cancelled()
     assert_type(ctx.remaining(), float | None)
     return [path]
@@ -128,6 +134,9 @@ with ringq.connect("photos.db", reconnect=5) as client:
     assert_type(client, ringq.Client)
     assert_type(client.submit("media::optioned", {"number": 1}), ringq.Submitted[Any])
     assert_type(client.submit(optioned, {"number": 1}), ringq.Submitted[int | None])
+    assert_type(client.progress(), list[ringq.TaskProgress])
+    assert_type(client.progress(7), ringq.TaskProgress | None)
+    assert_type(client.handle(7).progress(), ringq.TaskProgress | None)
     handles = client.submit_many([plain.submission(Path("a")), plain.options(priority=1).submission(Path("b"))])
     assert_type(handles, ringq.BatchOutcome[dict[str, int]])
     mixed = client.submit_many([ringq.Submission("a::b", {"c": 1}), ringq.Submission("a::b", "{}")])
@@ -234,3 +243,38 @@ tell(ringq.Event(word="failed", at=datetime.now(UTC)))
 with ringq.connect("t.db").events("completed", kind=[parent, "a::b"], task=handle) as events:
     for event in events:
         assert_type(event, ringq.Event)
+
+
+async def awaited() -> None:
+    async with ringq.aio.connect("photos.db", reconnect=5) as client:
+        assert_type(client, ringq.aio.Client)
+        assert_type(await client.submit("media::optioned", {"number": 1}), ringq.aio.Submitted[Any])
+        assert_type(await client.submit(optioned, {"number": 1}), ringq.aio.Submitted[int | None])
+        assert_type(await client.submit(plain.submission(Path("a"))), ringq.aio.Submitted[dict[str, int]])
+        submitted = await client.submit(asynchronous, {"number": 1}, queue="bulk")
+        assert_type(await submitted.result(timeout=1.5), float)
+        assert_type(await submitted, float)
+        assert_type(await submitted.cancel(), ringq.Cancellation)
+        handles = await client.submit_many([plain.submission(Path("a")), plain.submission(Path("b"))])
+        assert_type(handles, ringq.aio.BatchOutcome[dict[str, int]])
+        assert_type(handles.inserted[0], ringq.aio.Submitted[dict[str, int]])
+        assert_type(await client.wait_many(handles, timeout=5), list[ringq.Ended])
+        async for handle in client.as_completed(handles):
+            assert_type(await handle, dict[str, int])
+        async for result in client.map(optioned, [1, 2]):
+            assert_type(result, int | None)
+        async for either in client.map(optioned, [1, 2], errors="return"):
+            assert_type(either, int | None | Exception)
+        assert_type(await client.health(), dict[str, Any])
+        assert_type(await client.pause_group("acme", timedelta(hours=1), running="finish"), bool)
+        assert_type(await client.cancel_all(queue="bulk"), ringq.CancelCounts)
+        assert_type(await client.domain("photos").resume(), bool)
+        assert_type(await client.query(ringq.Query.tasks, kind=plain), list[ringq.TaskRecord])
+        plain.submission(Path("a")).after(submitted)
+
+
+async def watching(client: ringq.aio.Client) -> None:
+    async with client.events("completed", kind=plain, timeout=5) as stream:
+        assert_type(stream, ringq.aio.EventStream)
+        async for event in stream:
+            assert_type(event, ringq.Event)

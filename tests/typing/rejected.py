@@ -123,3 +123,12 @@ def spawning(ctx: ringq.Context) -> None:
     ctx.spawn(plain)  # error
     ctx.spawn("photos::plain")  # error
     ctx.follow_up(plain.submission("a"), at_once=True)  # error
+
+
+async def awaited(client: ringq.aio.Client) -> None:
+    await client.submit(plain, queue=5)  # error
+    await client.submit(plain.submission(5))  # error
+    await client.pause_group(5)  # error
+    await client.query(ringq.Query.task, "1")  # error
+    for _ in client.map(plain, ["a"]):  # error
+        pass

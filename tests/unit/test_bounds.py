@@ -15,6 +15,7 @@ import pytest
 from ringq import limits
 from ringq.berth import Berth
 from ringq.bounds import LOOK_NS, NOTHING, Bounds
+from ringq.checkpoints import Checkpoints
 from ringq.clock import ManualClock
 from ringq.config import Config
 from ringq.machine import resident_kib
@@ -53,7 +54,7 @@ class Bench:
         self.began_ns = self.clock.monotonic_ns()
         spec = SpecRow("a::b", "default", 128, None, limit_ms or None, **limits_given)  # type: ignore[arg-type]
         self.store = Books(spec, self.clock.now_us() - age_ms * 1000)
-        self.bounds = Bounds(self.store, self.clock)
+        self.bounds = Bounds(self.store, self.clock, Checkpoints(self.store, self.clock))
         self.signals: list[Any] = []
         self.reasons: list[int] = []
         self.berth = Berth(0)

@@ -19,7 +19,7 @@ class Port:
         self.said: list[tuple[float, str]] = []
         self.requested = 0
 
-    def progress(self, fraction: float, message: str) -> None:
+    def set_progress(self, lease: int, fraction: float, message: str) -> None:
         self.said.append((fraction, message))
 
     def cancel_requested(self) -> int:
@@ -54,7 +54,7 @@ def test_time_that_is_up_stays_at_zero() -> None:
 
 def test_progress_is_clamped_and_must_be_a_number() -> None:
     port = Port()
-    context = Context(port=port)
+    context = Context(reports=port)  # type: ignore[arg-type]
     for fraction in (0, 0.25, 1.0000001, -1, float("inf")):
         context.progress(fraction, "m")
     assert [fraction for fraction, _ in port.said] == [0.0, 0.25, 1.0, 0.0, 1.0]

@@ -12,6 +12,7 @@ import pytest
 
 from ringq import protocol
 from ringq.client.link import Link
+from ringq.client.steps import finish
 
 LARGE = protocol.pack(protocol.HealthReply("x" * 3_000_000), 7)  # many times what a socket's buffer takes
 
@@ -48,8 +49,8 @@ def test_a_frame_larger_than_the_buffers_arrives_whole_both_ways(
 
     thread = threading.Thread(target=echo)
     thread.start()
-    link.send(LARGE, deadline)
-    assert link.receive(deadline) == protocol.Frame(7, protocol.HealthReply("x" * 3_000_000))
+    finish(link.send, LARGE, deadline)
+    assert finish(link.receive, deadline) == protocol.Frame(7, protocol.HealthReply("x" * 3_000_000))
     thread.join()
     assert back == LARGE
 
@@ -57,27 +58,27 @@ def test_a_frame_larger_than_the_buffers_arrives_whole_both_ways(
 def test_who_does_not_read_is_given_up_at_the_deadline(ends: tuple[Link, socket.socket]) -> None:
     link, _ = ends
     with pytest.raises(TimeoutError):
-        link.send(LARGE, soon())
+        finish(link.send, LARGE, soon())
 
 
 def test_who_does_not_answer_is_given_up_at_the_deadline(ends: tuple[Link, socket.socket]) -> None:
     link, peer = ends
     peer.sendall(LARGE[:100])
     with pytest.raises(TimeoutError):
-        link.receive(soon())
+        finish(link.receive, soon())
     with pytest.raises(TimeoutError):
-        link.receive(time.monotonic() - 1)
+        finish(link.receive, time.monotonic() - 1)
 
 
 def test_input_is_seen_before_it_is_received(ends: tuple[Link, socket.socket]) -> None:
     link, peer = ends
-    assert not link.has_input(0.0)
+    assert not finish(link.has_input, 0.0)
     peer.sendall(protocol.pack(protocol.HealthReply("a"), 1) + protocol.pack(protocol.HealthReply("b"), 2))
-    assert link.has_input(None)
-    assert link.receive(None).request_id == 1
-    assert link.has_input(0.0), "the second came with the first"
-    assert link.receive(None).request_id == 2
-    assert not link.has_input(0.01)
+    assert finish(link.has_input, None)
+    assert finish(link.receive, None).request_id == 1
+    assert finish(link.has_input, 0.0), "the second came with the first"
+    assert finish(link.receive, None).request_id == 2
+    assert not finish(link.has_input, 0.01)
 
 
 @pytest.mark.parametrize("deadline_s", [None, 20.0])
@@ -85,4 +86,4 @@ def test_who_waits_is_woken_when_the_link_is_ended(ends: tuple[Link, socket.sock
     link, _ = ends
     link.wake()
     with pytest.raises(ConnectionResetError):
-        link.receive(None if deadline_s is None else time.monotonic() + deadline_s)
+        finish(link.receive, None if deadline_s is None else time.monotonic() + deadline_s)

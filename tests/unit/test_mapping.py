@@ -14,8 +14,9 @@ import pytest
 
 from ringq import protocol
 from ringq.calls import Aside
-from ringq.client.mapping import MapResults, _digest
+from ringq.client.mapping import _digest
 from ringq.client.pacing import AHEAD_BYTES_MAX, Pacing
+from ringq.client.results import MapResults
 from ringq.client.source import IDLE, Source
 from ringq.errors import MapInUse, MapMismatch, ServerUnavailable
 from ringq.kinds import Ended
@@ -35,7 +36,7 @@ class Server:
         self.batches = 0
         self.lost: list[Ended] = []  # told, and told again to who asks again
 
-    def submit(self, _: bytes, payloads: list[str], chunks: protocol.Chunks | None) -> int:
+    async def submit(self, _: bytes, payloads: list[str], chunks: protocol.Chunks | None) -> int:
         self._trouble()
         self.batches += 1
         first_id = len(self.payloads) + 1
@@ -70,14 +71,14 @@ class Server:
         lost, self.lost = self.lost, []
         self.ends.extendleft(end for end in reversed(lost) if end.task_id in set(ids))
 
-    def take(self, timeout: float | None) -> list[Ended]:
+    async def take(self, timeout: float | None) -> list[Ended]:
         self._trouble()
         assert self.ends or timeout is not None, "waits for ever"
         part = [self.ends.popleft()] if self.ends else []
         self.lost = [*self.lost, *part]
         return part
 
-    def ask(self, message: Any, _: Any) -> Any:
+    async def ask(self, message: Any, _: Any) -> Any:
         self._trouble()
         rows = [row for row in self.stored if row[0] >= message.first]
         columns = list(map(list, zip(*rows[:2], strict=True))) if rows else [[], [], [], []]
@@ -92,9 +93,12 @@ class Server:
 
 
 def mapped(server: Server, iterable: Any, *, chunk: int | None = 2, key: str | None = None, **options: Any) -> Any:
+    async def pacing() -> Pacing:
+        return Pacing(2, chunk)
+
     return MapResults(
         Source(iterable, star=False), server, kind="unit::kind", submit=server.submit,  # type: ignore[arg-type]
-        pacing=lambda: Pacing(2, chunk), key=key,
+        pacing=pacing, key=key,
         **{"ordered": True, "raises": True, **options},
     )  # fmt: skip
 
@@ -177,7 +181,7 @@ def test_while_the_server_is_away_nothing_is_submitted_and_nobody_hurries() -> N
     assert results.next_call(0.0) is None
     asked: list[float | None] = []
 
-    def away(timeout: float | None) -> list[Ended]:
+    async def away(timeout: float | None) -> list[Ended]:
         asked.append(timeout)
         server.is_away = len(asked) < 3
         if not server.is_away:
@@ -196,8 +200,8 @@ def test_ctrl_c_while_the_server_answers_loses_no_answer() -> None:
     server = Server()
     take = server.take
 
-    def struck(timeout: float | None) -> list[Ended]:
-        take(timeout)
+    async def struck(timeout: float | None) -> list[Ended]:
+        await take(timeout)
         server.take = take  # type: ignore[method-assign]
         raise KeyboardInterrupt
 

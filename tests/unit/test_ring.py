@@ -25,6 +25,7 @@ import pytest
 from ringq import ring
 from ringq.config import Config
 from ringq.errors import CannotCreate
+from ringq.progress import unpacked
 from ringq.ring import Parent, Recovery, RingDamaged, Segment, Shape, Worker
 
 UUID = bytes(range(16))
@@ -537,17 +538,83 @@ def test_unread_bytes_of_a_pipe(made: Ring, tmp_path: Path) -> None:
     os.close(terminal)
 
 
+def begun(made: Ring, task_id: int, lease: int, worker: Worker) -> Worker:
+    made.parent.publish([task(task_id)], lease)
+    assert worker.claim(0)
+    worker.start()
+    return worker
+
+
+def shown(made: Ring) -> list[tuple[object, ...]]:
+    return [(row[1], row[2], *row[6:7], *row[8:]) for row in made.parent.progress()]
+
+
 def test_progress(made: Ring) -> None:
-    worker = made.worker()
-    assert made.parent.progress(0) == (0.0, "")
-    worker.set_progress(0.25, "quarter")
-    assert made.parent.progress(0) == (0.25, "quarter")
-    worker.set_progress(7, "ü" * 40)
-    assert made.parent.progress(0) == (1.0, "ü" * 31)
-    worker.set_progress(-1, "")
-    assert made.parent.progress(0) == (0.0, "")
-    assert made.parent.progress(1) == (0.0, "")
+    assert made.parent.progress() == []
+    before_ns = time.monotonic_ns()
+    worker = begun(made, 1, LEASE, made.worker())
+    assert shown(made) == [(1, LEASE, None, "", 0, None)]
+    worker.set_progress(LEASE, 0.25, "quarter")
+    assert shown(made) == [(1, LEASE, 0.25, "quarter", 0, None)]
+    worker.set_progress(LEASE, 7, "ü" * 40)
+    assert shown(made) == [(1, LEASE, 1.0, "ü" * 31, 0, None)]
+    worker.set_progress(LEASE, -1, "")
+    worker.set_total(LEASE, 100)
+    worker.add_bytes(LEASE, 7)
+    worker.add_bytes(LEASE, 5)
+    assert shown(made) == [(1, LEASE, 0.0, "", 12, 100)]
+    worker.set_bytes(LEASE, 3)
+    ((index, task_id, lease, kind, attempt, since_ns, fraction, said_ns, *_),) = made.parent.progress()
+    assert (index, task_id, lease, kind, attempt, fraction) == (0, 1, LEASE, 3, 1, 0.0)
+    assert before_ns <= since_ns <= said_ns <= time.monotonic_ns()
     assert made.parent.heartbeat_ns(0) > 0 == made.parent.heartbeat_ns(1)
+
+
+def test_progress_is_that_of_the_attempt_that_runs(made: Ring) -> None:
+    worker = begun(made, 1, LEASE, made.worker())
+    worker.set_progress(LEASE, 0.5, "of the first")
+    worker.set_bytes(LEASE, 9)
+    worker.set_total(LEASE, 10)
+    worker.finish(10, 0, b"null")
+    assert made.parent.progress() == []
+    begun(made, 2, LEASE + 1, worker)
+    assert shown(made) == [(2, LEASE + 1, None, "", 0, None)]
+    worker.set_progress(LEASE, 0.9, "a thread of the first attempt goes on")
+    worker.add_bytes(LEASE, 1)
+    assert shown(made) == [(2, LEASE + 1, None, "", 0, None)]
+    worker.add_bytes(LEASE + 1, 1)
+    assert shown(made) == [(2, LEASE + 1, None, "", 1, None)]
+
+
+def test_packed_progress_says_the_same(made: Ring) -> None:
+    first = begun(made, 1, LEASE, made.worker())
+    begun(made, 2, LEASE + 1, made.worker(1))
+    first.set_progress(LEASE, 0.25, "ü" * 40)
+    first.set_total(LEASE, 2**63 - 1)
+    packed, kinds = made.parent.packed_progress(0)
+    assert (list(unpacked(packed)), kinds) == (made.parent.progress(), {3})
+    assert [row[1] for row in unpacked(made.parent.packed_progress(2)[0])] == [2]
+    assert made.parent.packed_progress(9) == (b"", set())
+
+
+def test_progress_of_a_call_counts_from_the_start_of_the_attempt(made: Ring) -> None:
+    worker = begun(made, 1, LEASE, made.worker())
+    first_ns = made.parent.progress()[0][5]
+    worker.call(1)
+    since_ns = made.parent.progress()[0][5]
+    worker.call(2)
+    assert first_ns <= since_ns == made.parent.progress()[0][5] < time.monotonic_ns()
+
+
+def test_bytes_end_at_the_largest_number(made: Ring) -> None:
+    worker = begun(made, 1, LEASE, made.worker())
+    worker.set_bytes(LEASE, 2**63 - 2)
+    worker.add_bytes(LEASE, 1000)
+    assert shown(made)[0][4] == 2**63 - 1
+    for count in (-1, 2**63):
+        for call in (worker.set_bytes, worker.add_bytes, worker.set_total):
+            with pytest.raises((ValueError, OverflowError)):
+                call(LEASE, count)
 
 
 def test_stop_wakes_a_waiting_worker(made: Ring) -> None:
@@ -840,7 +907,7 @@ def test_a_foreign_segment_is_refused(made: Ring, changed: dict[str, Any], messa
 
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
-    [(0, b"x", "not a ringq segment"), (8, b"\x63", "layout version: expected 2, got 99"), (60, b"\7", "damaged")],
+    [(0, b"x", "not a ringq segment"), (8, b"\x63", "layout version: expected 3, got 99"), (60, b"\7", "damaged")],
 )
 def test_a_header_that_does_not_fit_is_refused(made: Ring, offset: int, value: bytes, message: str) -> None:
     made.scribble(offset, value)
@@ -946,11 +1013,14 @@ def test_no_argument_crashes_it(made: Ring, value: Any) -> None:
         lambda: parent.request_cancel(0, value, 1), lambda: parent.request_cancel(0, LEASE, value),
         lambda: parent.request_cancel(0, LEASE, 1, value), lambda: parent.request_cancel(0, LEASE, 1, call=value),
         lambda: worker.call(value), lambda: worker.unread(value), lambda: worker.unread(0, value),
-        lambda: parent.stop_worker(value), lambda: parent.progress(value), lambda: parent.heartbeat_ns(value),
+        lambda: parent.stop_worker(value), lambda: worker.set_bytes(value, 0), lambda: parent.heartbeat_ns(value),
         lambda: worker.claim(value), lambda: worker.finish(value, 0, b""), lambda: worker.finish(10, value, b""),
-        lambda: worker.finish(10, 0, value), lambda: worker.set_progress(value, ""),
-        lambda: worker.set_progress(0.5, value), lambda: made.recovery(uuid=value), lambda: made.recovery(epoch=value),
-        lambda: made.recovery(nonce=value), lambda: made.worker(value), lambda: Parent(value, value),  # type: ignore[call-arg]
+        lambda: worker.finish(10, 0, value), lambda: worker.set_progress(value, 0.5, ""),
+        lambda: worker.set_progress(LEASE, value, ""), lambda: worker.set_progress(LEASE, 0.5, value),
+        lambda: worker.add_bytes(LEASE, value), lambda: parent.packed_progress(value),
+        lambda: worker.set_total(value, value),
+        lambda: made.recovery(uuid=value), lambda: made.recovery(epoch=value), lambda: made.recovery(nonce=value),
+        lambda: made.worker(value), lambda: Parent(value, value),  # type: ignore[call-arg]
         lambda: open_parent(made.segment, value, SHAPE), lambda: open_parent(made.segment, 0, SHAPE, slots=value),
         lambda: open_parent(made.segment, 0, SHAPE, workers=value), lambda: ring.crc32c(value),
         lambda: open_parent(made.segment, 0, SHAPE, blocks=value), lambda: ring.crc32c(b"", value),
@@ -1003,7 +1073,7 @@ def test_statuses_out_of_range(made: Ring) -> None:
             worker.finish(status, 0, b"")
     assert worker.finish(13, 12, b"{}")
     with pytest.raises(ValueError, match="nan"):
-        worker.set_progress(float("nan"), "")
+        worker.set_progress(LEASE, float("nan"), "")
     with pytest.raises(ValueError):
         made.parent.publish([task(1, "\ud800")], LEASE)
 

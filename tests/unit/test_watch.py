@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ringq import protocol
+from ringq.client.steps import finish
 from ringq.client.watch import Watch
 from ringq.errors import ProtocolError, UnknownTask
 from ringq.kinds import Ended
@@ -26,19 +27,22 @@ class Server:
         self.answers = deque(answers)
         self.asked: list[bytes] = []
 
-    def run(self, talk: Callable[[Any], Any], *_: object, **__: object) -> Any:
-        return talk(self)
+    async def run(self, talk: Callable[[Any], Any], *_: object, **__: object) -> Any:
+        return await talk(self)
 
-    def send(self, frame: bytes, deadline: float | None) -> None:
+    async def send(self, frame: bytes, deadline: float | None) -> None:
         self.asked.append(frame)
 
-    def receive(self, deadline: float | None) -> protocol.Frame:
+    async def receive(self, deadline: float | None) -> protocol.Frame:
         return protocol.Frame(1, self.answers.popleft())
 
 
 def told(server: Server, *task_ids: int) -> list[Ended]:
     watch = Watch(server, count(1).__next__, task_ids, lambda _: [])  # type: ignore[arg-type]
-    return [end for part in watch.ends(None) for end in part]
+    ends: list[Ended] = []
+    while not watch.is_over:
+        ends += finish(watch.part, None)
+    return ends
 
 
 def test_ends_of_all_kinds_in_one_frame() -> None:
