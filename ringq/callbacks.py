@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ringq import protocol
+from ringq import failpoint, protocol
 from ringq.callback import TOKEN_CHARS_MAX, digest_of
 from ringq.committed import Committed
 from ringq.config import MIB, RESULT_BYTES_MAX
@@ -80,6 +80,7 @@ def park(
     if found.status is not None and found.status != Status.PENDING.code:
         return (*row[:4], found.status, ANSWERS[found.status].code, *row[6:11], found.result, found.error)
     store.insert_waiting(WaitingRow(task_id, PARKED, lease, 0, 1, now_us), carried.result)
+    failpoint.hit("callback.parked")
     ends_us = _ends_us(store, task_id)
     if found.status is not None:  # try again: when the time is looked at next
         ends_us.append(now_us)
@@ -136,6 +137,7 @@ class Open:
                 )
             )
         store.insert_callback(task_id, self.message.digest, lease, _until_us(self.now_us, self.message.timeout_us))
+        failpoint.hit("callback.opened")
         return lambda: self.answer(protocol.Changed(1))
 
 
@@ -164,6 +166,7 @@ class Resolve:
         else:
             outcome = (Status.of(status), ANSWERS[status], error, result)
             _end(found, store, verdicts, committed, self.now_us, *outcome)
+        failpoint.hit("callback.resolved")
         return lambda: self.answer(protocol.Changed(1))
 
 
@@ -216,6 +219,7 @@ def _lapse(
     row = _row(one, store, Status.FAILED, reason, now_us, error)
     _unpark(one, store)
     store.fail_parked(one.task_id, one.lease, reason.code, error, now_us)
+    failpoint.hit("callback.lapsed")
     for end in verdicts.lapsed([row], committed):
         committed.receipts.append(end)
         verdicts.cancels.note_end(end[0], end[4])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Se
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ringq import failpoint
 from ringq.entries import Batch
 from ringq.errors import CyclicDependency, DependencyFailed, InvalidDependency, RingqError
 from ringq.graph import find_cycle
@@ -72,6 +73,7 @@ class Claims:
                     opened, closed = [], []
                     yield
         store.insert_edges(opened, closed)
+        failpoint.hit("graph.linked")
 
     def _each(self) -> Iterator[tuple[int, int, list[int]]]:
         """(task id, role, what it depends on) of the tasks that depend on anything."""

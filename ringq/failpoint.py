@@ -9,7 +9,27 @@ from __future__ import annotations
 import os
 import signal
 
-NAMES = frozenset(
+GRAPH = frozenset(  # passed only where tasks belong together, or wait for somebody outside
+    {
+        "graph.linked",
+        "graph.spawned",
+        "graph.waiting",
+        "graph.resolved",
+        "graph.released",
+        "graph.finalizing",
+        "graph.finalized",
+        "graph.cancelled",
+        "callback.opened",
+        "callback.parked",
+        "callback.resolved",
+        "callback.lapsed",
+        "kin.spawned_at_once",
+        "kin.called_back",
+        "kin.finalizing",
+        "kin.finalized",
+    }
+)
+NAMES = GRAPH | frozenset(
     {
         "start.epoch_committed",
         "start.orphans_gone",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Final
 
-from ringq import protocol
+from ringq import failpoint, protocol
 from ringq.callback import Callback
 from ringq.codec import DependencyResult, ResultCodec
 from ringq.config import BATCH_TASKS_MAX, FRAME_BYTES_MAX, MIB
@@ -64,6 +64,8 @@ class Offspring:
         self._check(role)
         batch, size = self._taken(submissions)
         ids = self._stored(batch) if at_once else None
+        if at_once:
+            failpoint.hit("kin.spawned_at_once")
         with self._lock:
             if self._is_over:
                 raise StaleAttempt(f"{self._name} cannot spawn any more: the attempt has ended")
@@ -110,6 +112,7 @@ class Offspring:
                 "that does"
             )
         callback: Callback = self._server()._open_callback(self._task_id, self._lease, timeout)
+        failpoint.hit("kin.called_back")
         with self._lock:
             if self._is_over:
                 raise StaleAttempt(f"{self._name} needs no callback any more: the attempt has ended")
@@ -132,7 +135,10 @@ class Offspring:
         memo = self._known().memo or "null"
         if self._task.finalizer is None:  # there was one when the handler returned
             return memo.encode()
-        return self._task.run_finalize(context, memo, map(_result, self.children()))
+        failpoint.hit("kin.finalizing")
+        result = self._task.run_finalize(context, memo, map(_result, self.children()))
+        failpoint.hit("kin.finalized")
+        return result
 
     def drop(self) -> None:
         """The attempt is over: nothing can be asked for any more."""

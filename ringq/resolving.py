@@ -16,6 +16,7 @@ import json
 from collections.abc import Generator, Sequence
 from typing import Any, Final
 
+from ringq import failpoint
 from ringq.cancelling import cancel
 from ringq.committed import Committed
 from ringq.model import CHILD, OnDependencyFailure, Reason, Status
@@ -77,6 +78,7 @@ class Resolution:
                 if role == FAIL:
                     goes_no_further.add(task_id)
         self._store.close_edges([edge[:2] for edge in edges])
+        failpoint.hit("graph.resolved")
         self._harmless |= goes_no_further.intersection(self._fail(failing))
         candidates = {task_id for _, task_id, role in edges if role != CHILD and task_id not in failing}
         if candidates:
@@ -105,6 +107,7 @@ class Resolution:
         cancels, committed = self._verdicts.cancels, self._committed
         found = [row for row in self._store.free_of(task_ids) if cancels.ended_as(row[0]) is None]
         committed.unblocked += [task_id for task_id, _ in found]
+        failpoint.hit("graph.released")
         behind = self._store.behind(task_ids) if self._store.keyed else ()
         free = [row for row in found if row[0] not in behind]
         later = [(run_at_us, task_id) for task_id, run_at_us in free if run_at_us and run_at_us > self._now_us]
@@ -135,6 +138,7 @@ class Resolution:
         failed = None if row.finalizes else self._store.failed_child(task_id)
         if row.finalizes:
             self._store.set_phase(task_id, FINALIZING)
+            failpoint.hit("graph.finalizing")
             self._committed.finalizing.append(task_id)
             self._committed.returned.append(task_id)
         elif failed is not None:
@@ -165,6 +169,7 @@ class Resolution:
             fresh = [child for child, _ in children if child not in seen]
             seen.update(fresh)
             cancel(fresh, self._store, self._verdicts, self._committed, why=why)
+            failpoint.hit("graph.cancelled")
             yield
 
 

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple
 
-from ringq import callbacks, codec, intake, protocol
+from ringq import callbacks, codec, failpoint, intake, protocol
 from ringq.admission import Admission
 from ringq.aging import Aging
 from ringq.committed import Committed
@@ -103,6 +103,7 @@ class Spawning:
             if is_last and protocol.CHILD in (carried.roles or ()):
                 raise InvalidSubmission("finalize runs when all children have ended: it may submit follow-ups only")
             yield from self._spawn(task_id, lease, carried, committed)
+            failpoint.hit("graph.spawned")
         if carried.parks and not is_last:
             ended = callbacks.park(self._store, row, carried, committed, self._now_us)
             if ended is None:
@@ -111,10 +112,12 @@ class Spawning:
             return ended
         children = 0 if is_last else self._store.count_children(task_id)
         if is_last or not (carried.waits or children):
+            failpoint.hit("graph.finalized")
             return (*row[:5], Reason.NONE.code, *row[6:11], carried.result, None)
         self._go_on(row, committed)
         waiting = WaitingRow(task_id, CHILDREN, lease, carried.finalizes, carried.fail_fast, self._now_us)
         self._store.insert_waiting(waiting, carried.result)
+        failpoint.hit("graph.waiting")
         self._verdicts.bound_waiting(task_id, committed)
         committed.waiting.append((task_id, children))
         resolution.look_at_parent(task_id)

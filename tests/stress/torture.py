@@ -1,6 +1,7 @@
 """A campaign of kills against a real server under load, judged by the ledger.
 
-    python tests/stress/torture.py --workers 100 --parents 20 [--seed N]
+    scripts/torture --workers 100 --parents 20 [--seed N]
+    scripts/torture --graph                       (the other campaign: at each step of what belongs together)
 
 Kills that many workers and parents with SIGKILL, at random moments and at armed failpoints, while clients submit
 single tasks and batches. Prints its seed and ends with one line of figures; exit code 0 only if all of it is clean.
@@ -183,7 +184,7 @@ def campaign(workers: int, parents: int, seed: int, folder: Path) -> int:
 
 def _kill_many(server: Server, rng: random.Random, workers: int, parents: int) -> None:
     """Spread the workers' deaths over the parents' lives; each life but the last ends with SIGKILL."""
-    points = sorted(name for name in failpoint.NAMES if not name.startswith("worker."))
+    points = sorted(name for name in failpoint.NAMES - failpoint.GRAPH if not name.startswith("worker."))
     for life in range(1, parents + 1):
         _kill_workers(server, rng, workers * life // (parents + 1))
         time.sleep(rng.uniform(0.0, 0.5))
