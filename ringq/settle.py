@@ -24,6 +24,7 @@ from ringq.writer import Writer
 LARGE: Final = 20_000  # tasks that a transaction has stored: its COMMIT has taken some 10 ms
 NOT_RUN: Final = (  # most of them
     *(Status.SUPERSEDED.code, Status.CANCELLED.code, Status.EXPIRED.code, Status.DEAD_LETTER.code),
+    Status.DEPENDENCY_FAILED.code,
 )
 
 
@@ -52,6 +53,7 @@ class Settlement:
         StorageFailed; a full or locked database holds everything back.
         """
         trouble = self._writer.trouble
+        self._turns.stopping = self._listener.stopping
         committed = self._writer.advance(lambda: self._lowest_active(ring))
         if committed is None:
             return
@@ -68,7 +70,7 @@ class Settlement:
             self._dispatcher.run_alone(task_id)
         if committed.receipts:
             self._dispatcher.forget(row[0] for row in committed.receipts)
-        back = self._turns.settle(committed, ring, stopping=self._listener.stopping)
+        back = self._turns.settle(committed, ring)
         self._feed.backlog.append(*committed.admitted)
         for place, task_id in committed.withdrawn:
             self._feed.backlog.remove(place, task_id)

@@ -35,6 +35,7 @@ class Turns:
         self._dispatcher = dispatcher
         self.returning = Returning(dispatcher, feed)
         self.serials = Serials()
+        self.stopping = False  # then what had been published is in no lane any more, and nothing is taken from one
 
     def load_all(self) -> None:
         """Fill the backlog as `Feed.load_all` does, with those that have the turn."""
@@ -56,6 +57,8 @@ class Turns:
 
     def withdraw(self, task_id: int, place: Place) -> bool:
         """See `keys.Reach`."""
+        if self.stopping:
+            return False
         if self.serials.withdraw(task_id):
             self.returning.hold(task_id)
             return True
@@ -66,11 +69,11 @@ class Turns:
         held: int | None = self._store.first_waiting() if self._store.has_graph else None
         return held
 
-    def settle(self, committed: Committed, ring: Revoking, *, stopping: bool = False) -> list[int]:
+    def settle(self, committed: Committed, ring: Revoking) -> list[int]:
         """Follow a transaction; the tasks to be given back to the backlog.
 
         Leaves in `committed` what is to be taken out of the backlog, which is to be done after this and before those
-        are given back. `stopping`: nothing is published any more, and no turn is taken away.
+        are given back.
         """
         back = [*committed.due, *committed.returned]
         if not self._store.has_serials:  # as in most databases: that is all it costs
@@ -82,7 +85,7 @@ class Turns:
         rows = self._store.serials_of(back) if back else []
         come = [row[0] for row in rows]
         out.update(dict.fromkeys(self._admitted([row for row in rows if row[0] not in ended], committed, ended)))
-        if not stopping:
+        if not self.stopping:
             firsts = [*come, *(task_ids[0] for _, _, task_ids in committed.lined)]
             self._take_turns(firsts, out, committed, ring)
         return [*set(back).difference(come), *out]

@@ -44,19 +44,21 @@ def told(command: F) -> F:
 def pause(database: Path, scope: Pausable, name: str, until: str | None, running: Literal["stop", "finish"]) -> None:
     """Pause it; who does so twice is told."""
     from ringq.client.controls import set_pause
+    from ringq.client.steps import finish
 
     at: datetime | None = None if until is None else options.moment(until)
     with connected(database) as client:
-        if not set_pause(client, scope, name, at, running):
+        if not finish(set_pause, client, scope, name, at, running):
             click.echo(f"{_called(scope, name)} is paused already, and stays as it was", err=True)
 
 
 def resume(database: Path, scope: Pausable, name: str) -> None:
     """Let it go on; who does so although it is not paused is told."""
     from ringq.client.controls import end_pause
+    from ringq.client.steps import finish
 
     with connected(database) as client:
-        if not end_pause(client, scope, name):
+        if not finish(end_pause, client, scope, name):
             click.echo(f"{_called(scope, name)} was not paused", err=True)
 
 

@@ -54,6 +54,7 @@ _OF_ERROR: Final[dict[type[BaseException], int]] = {
     errors.KeyInUse: NO,
     errors.TaskFailed: NO,
     errors.InvalidResult: NO,
+    errors.InvalidCheckpoint: NO,
     errors.NothingToRun: NO,
     errors.RunsOn: NO,
     **dict.fromkeys((errors.Permanent, errors.RetryLater, errors.Snooze, errors.Throttled, errors.Cancel), NO),

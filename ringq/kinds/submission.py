@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from ringq.codec import ResultCodec, by_name, encode_awaiting, encode_mapping, is_awaiting
 from ringq.errors import InvalidOption, InvalidPayload
 from ringq.kinds import options
-from ringq.kinds.limits import limits_of
 from ringq.kinds.options import PAYLOAD, DuplicateMode, Once, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
 from ringq.kinds.submitted import Stored
 from ringq.kinds.traits import mode_of
-from ringq.kinds.waits import CallOptions, Member, Waits, awaiting, said_of
+from ringq.kinds.waits import CallOptions, Member, Waits, awaiting, others_of, said_of
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -84,7 +83,7 @@ class Submission(Generic[R_co]):
         name = options.check_kind(kind if task is None else task.kind)
         spec = options.spec_of(
             name, queue=queue, priority=priority, group=group, run_timeout=run_timeout, retry=retry,
-            ttl=ttl, ttl_from=ttl_from, tags=tags, label=label, **limits_of(more),
+            ttl=ttl, ttl_from=ttl_from, tags=tags, label=label, **others_of(more),
         )  # fmt: skip
         self._run_at_us = options.instant_us(run_at, run_after)
         arguments = {} if payload is None else payload

@@ -13,7 +13,6 @@ from ringq.errors import InvalidKind, InvalidPayload, InvalidSubmission
 from ringq.kinds import binding, options
 from ringq.kinds.finalizer import Finalizer
 from ringq.kinds.handler import Handler, reference
-from ringq.kinds.limits import limits_of
 from ringq.kinds.options import DuplicateMode, Payload, TtlFrom
 from ringq.kinds.report import KindReport
 from ringq.kinds.serial import in_line, lined
@@ -22,7 +21,7 @@ from ringq.kinds.submission import Submission, encoded, prepared
 from ringq.kinds.submitted import Submitted
 from ringq.kinds.task_options import TaskOptions
 from ringq.kinds.traits import Traits, mode_of
-from ringq.kinds.waits import CallOptions, awaiting, said_of
+from ringq.kinds.waits import CallOptions, awaiting, others_of, said_of
 from ringq.protocol import SpecFields
 from ringq.retry import Retry
 
@@ -155,7 +154,7 @@ class Task(Generic[P, R]):
             ttl_from=ttl_from,
             tags=tags,
             label=label,
-            **limits_of(more),
+            **others_of(more),
         )
         spec = in_line(spec, serial_key)
         options.instant_us(run_at, run_after)  # wrong values are told of here, where they stand

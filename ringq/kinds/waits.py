@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, cast
 
 from ringq.codec import ResultOf, awaits
 from ringq.errors import InvalidOption, RingqError
@@ -82,6 +82,11 @@ def waits_of(kind: str, depends_on: Any = None, on_dependency_failure: Any = Non
     elif _is_one(given) or isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         given = (given,)
     return Waits(on_failure=MODES[mode]).and_also(kind, given)
+
+
+def others_of(given: CallOptions) -> LimitOptions:
+    """What is not about dependencies: limits, and what is no option at all, for `spec_of` to refuse."""
+    return cast(LimitOptions, {name: given[name] for name in given if name not in DependencyOptions.__annotations__})  # type: ignore[literal-required]
 
 
 def said_of(kind: str, given: DependencyOptions) -> Waits | None:
