@@ -73,7 +73,7 @@ class Hand:
         """
         if self._reach is None:
             return not self._store.previous.clean
-        if self._store.has_graph and self._store.waiting_row(task_id) is not None:  # its handler has run
+        if self._store.has_families and self._store.waiting_row(task_id) is not None:  # its handler has run
             return True
         return task_id in self._cancels or self._reach.is_out(task_id)
 

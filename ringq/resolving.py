@@ -48,16 +48,20 @@ class Resolution:
         for row in receipts:
             if row[5] == REPLACED:  # who waited for it waits for the task that is in its place
                 self._store.move_edges(row[0], [json.loads(row[12] or "{}")["task"]])
-        yield from self._cancel_children(ended)
-        self._store.close_edges_of(ended)
-        if self._store.waiting_rows(ended):
-            self._store.delete_waiting(ended)
+        if self._store.has_families:
+            yield from self._cancel_children(ended)
+            if self._store.waiting_rows(ended):
+                self._store.delete_waiting(ended)
+        unmet = ended if self._store.has_families else [row[0] for row in receipts if row[4] != COMPLETED]
+        if unmet:  # what has completed depends on nothing any more
+            self._store.close_edges_of(unmet)
         completed = {row[0] for row in receipts if row[4] == COMPLETED} | self._harmless
         edges = self._store.open_edges(ended, EDGES_AT_ONCE)
         while edges:
             self._resolve(edges, completed)
             yield
-            edges = self._store.open_edges(ended, EDGES_AT_ONCE, edges[-1][:2])
+            is_all = len(edges) < EDGES_AT_ONCE
+            edges = [] if is_all else self._store.open_edges(ended, EDGES_AT_ONCE, edges[-1][:2])
 
     def look_at_parent(self, task_id: int) -> None:
         """Its handler has returned: its children may have ended before that."""

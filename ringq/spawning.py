@@ -62,7 +62,7 @@ class Spawning:
     ) -> Generator[None, None, Sequence[ReceiptRow]]:
         """The receipts as they are to be recorded, without those of tasks that go on; what they carry is written."""
         carry = {row[0] for row in receipts if row[5] == WAITING and row[4] == COMPLETED}
-        if self._store.has_graph:  # children of an attempt before may live
+        if self._store.has_families:  # children of an attempt before may live
             carry |= self._store.parents_among([row[0] for row in receipts if row[4] == COMPLETED])
         if not carry:
             return receipts

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
+from ringq.model import CHILD
 from ringq.store.held import Held, held
 from ringq.store.session import Rows
 from ringq.store.waiting import WaitingTables
@@ -144,7 +145,7 @@ class GraphTables(WaitingTables):
         """Have tasks wait for others, given as (upstream, task_id, role, place). `closed`: that have ended."""
         self._write(INSERT_EDGE, rows)
         self._write(INSERT_CLOSED_EDGE, closed)
-        self._note_graph()
+        self._note_graph(has_families=bool(rows) and rows[0][2] == CHILD)
 
     def open_edges(
         self, ended: Sequence[int], limit: int, after: tuple[int, int] = (0, 0)
