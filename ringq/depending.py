@@ -53,7 +53,7 @@ class Claims:
             if len(own) > 1 and len(set(own)) < len(own):  # duplicates of one key
                 firsts = {upstream: number for number, upstream in reversed(list(enumerate(own)))}
                 self.merged[task_id - ids[0]] = [firsts[upstream] for upstream in own]
-            if any(self.statuses.get(upstream) is None for upstream in own):
+            if not self.statuses or any(self.statuses.get(upstream) is None for upstream in own):
                 self.blocked.add(task_id)
             looked_at += len(own)
             if looked_at >= LOOKS_AT_ONCE:

@@ -48,13 +48,12 @@ class Resolution:
         for row in receipts:
             if row[5] == REPLACED:  # who waited for it waits for the task that is in its place
                 self._store.move_edges(row[0], [json.loads(row[12] or "{}")["task"]])
-        if self._store.has_families:
-            yield from self._cancel_children(ended)
-            if self._store.waiting_rows(ended):
-                self._store.delete_waiting(ended)
-        unmet = ended if self._store.has_families else [row[0] for row in receipts if row[4] != COMPLETED]
-        if unmet:  # what has completed depends on nothing any more
+        unmet = [row[0] for row in receipts if row[4] != COMPLETED]
+        if unmet:  # what has completed depends on nothing any more, and its children have ended
+            yield from self._cancel_children(unmet)
             self._store.close_edges_of(unmet)
+        if self._store.has_families and self._store.waiting_rows(ended):
+            self._store.delete_waiting(ended)
         completed = {row[0] for row in receipts if row[4] == COMPLETED} | self._harmless
         edges = self._store.open_edges(ended, EDGES_AT_ONCE)
         while edges:

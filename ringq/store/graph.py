@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from typing import Final
 
 from ringq.model import CHILD
 from ringq.store.held import Held, held
-from ringq.store.session import Rows
+from ringq.store.session import Rows, statements
 from ringq.store.waiting import WaitingTables
 
-# `task_id` waits for `upstream` from now on. What is named twice is one.
-INSERT_EDGE: Final = """
-INSERT INTO edge (upstream, task_id, role, place, is_open) VALUES (?, ?, ?, ?, 1)
-ON CONFLICT (upstream, task_id) DO NOTHING
-"""
-
-# The same for somebody that has ended and is only to be remembered.
-INSERT_CLOSED_EDGE: Final = """
-INSERT INTO edge (upstream, task_id, role, place, is_open) VALUES (?, ?, ?, ?, 0)
-ON CONFLICT (upstream, task_id) DO NOTHING
-"""
+# `task_id` waits for `upstream` from now on, or did: {}. What is named twice is one.
+INTO_EDGE: Final = "INSERT INTO edge (upstream, task_id, role, place, is_open) VALUES "
+EDGE_ROW: Final = "(?, ?, ?, ?, {})"
+ONCE: Final = " ON CONFLICT (upstream, task_id) DO NOTHING"
 
 # Of tasks that are to be depended on: whether there are any, and how they have ended.
 SELECT_UPSTREAM: Final = """
@@ -133,6 +127,12 @@ WHERE NOT EXISTS (SELECT 1 FROM edge WHERE edge.is_open = 1 AND edge.task_id = t
 SELECT_BEHIND: Final = "SELECT task_id FROM follower WHERE task_id IN (SELECT value FROM json_each(?))"
 
 
+@cache
+def into_edge(is_open: int, count: int) -> str:
+    """The statement for so many edges."""
+    return INTO_EDGE + ", ".join([EDGE_ROW.format(is_open)] * count) + ONCE
+
+
 class GraphTables(WaitingTables):
     """Statements about tasks that wait for others. Those that write belong into `transaction()`."""
 
@@ -143,8 +143,9 @@ class GraphTables(WaitingTables):
 
     def insert_edges(self, rows: Rows, closed: Rows = ()) -> None:
         """Have tasks wait for others, given as (upstream, task_id, role, place). `closed`: that have ended."""
-        self._write(INSERT_EDGE, rows)
-        self._write(INSERT_CLOSED_EDGE, closed)
+        for is_open, own in ((1, rows), (0, closed)):
+            for start, count in statements(len(own)):
+                self._execute(into_edge(is_open, count), [value for row in own[start : start + count] for value in row])
         self._note_graph(has_families=bool(rows) and rows[0][2] == CHILD)
 
     def open_edges(
