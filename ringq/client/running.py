@@ -22,7 +22,7 @@ class Running:
         """How far the tasks are that run now, by worker; or this one, given as a handle or an id: None if it does not.
 
         Answered from the memory that workers and server share, so that it may be asked often: to tell of 64 tasks takes
-        the server 20 us of work, 120 to 170 us with cold caches (`scripts/perf progress`).
+        the server 20 us of work, 120 to 180 us with cold caches (`scripts/perf progress`).
 
         Raises ServerUnavailable, ClientClosed; InvalidOption for what can be no task.
         """
