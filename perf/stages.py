@@ -30,6 +30,7 @@ from ringq import protocol
 from ringq.admission import Admission
 from ringq.bench import measure
 from ringq.bench.handlers import app, noop
+from ringq.bus import Bus
 from ringq.client.link import Link
 from ringq.clock import SystemClock
 from ringq.config import Config, socket_path
@@ -41,6 +42,7 @@ from ringq.listener import Listener
 from ringq.model import Reason
 from ringq.output import WORD_BYTES, Printed, Taken, new_token
 from ringq.pace import Pace
+from ringq.recording import Recording
 from ringq.runner import COMPLETED, Runner
 from ringq.settle import Settlement
 from ringq.store import Store
@@ -192,7 +194,8 @@ class House:
         admission.learn(cast(Any, app.reports()))
         listener = Listener(
             config, self._selector, clock, self._store, admission,
-            submit=self._writer.submit, change=self._writer.change, health=str, say=print, why=str,
+            submit=self._writer.submit, change=self._writer.change, answers={}, say=print,
+            bus=Bus(config, self._store, clock, self._dispatcher, self._writer, ring=lambda: ring),
         )  # fmt: skip
         pool: Any = SimpleNamespace(
             note_receipts=Counter, bounds=SimpleNamespace(weighed=lambda rows: rows)
@@ -217,7 +220,7 @@ class House:
         for owner, method, stage in (
             (self._store, "insert_alike", "insert"), (self._store, "insert_submission", "insert"),
             (self.feed.backlog, "append", "admit"), (self._dispatcher, "fill", "dispatch"),
-            (self._harvest, "collect", "drain"), (self._writer, "_insert_receipts", "receipts"),
+            (self._harvest, "collect", "drain"), (Recording, "_insert", "receipts"),
             (self._settlement, "commit", "commit"), (self._store, "checkpoint_if_due", "checkpoint"),
             (listener, "_look_up", "ask"), (self._settlement, "answer", "tell"),
         ):  # fmt: skip

@@ -18,7 +18,7 @@ from ringq.kinds import Ended, Submitted
 from ringq.model import Reason, Status
 from ringq.offspring import IN_HOOK, Offspring
 from ringq.protocol import CHILD, FOLLOW_UP, SIBLING
-from ringq.testing.attempt import Receipt, attempt
+from ringq.testing.attempt import Kept, Receipt, attempt
 from ringq.testing.manual import InlineClock
 
 app = ringq.App("album")
@@ -64,7 +64,7 @@ def run(tmp_path: Path) -> Run:
         task: Any, payload: bytes = b"{}", server: Server | None = None, parent: int | None = None
     ) -> Receipt:
         claim = (7, 70, 1, 1, 0, payload)
-        return attempt(task, claim, tmp_path, InlineClock(), None, {}, parent, lambda: server)
+        return attempt(task, claim, tmp_path, InlineClock(), None, {}, parent, lambda: server, Kept(None))
 
     return attempted
 
